@@ -1,0 +1,1 @@
+"""What the codec costs in seconds, and in bytes over the ideal.  Benchmarks are not tests."""

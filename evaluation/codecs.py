@@ -1,0 +1,113 @@
+"""A picture and a setting in, a file on disk out, and the picture read back: sfumato and its rivals."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, features
+
+import sfumato
+from sfumato.image import read, write, write_bytes
+
+Picture = UInt8[np.ndarray, "h w 3"]
+
+SFUMATO_Q = tuple(i / 8 for i in range(9))
+JPEG_QUALITY = (5, 10, 15, 20, 30, 40, 50, 60, 70, 80, 90)
+WEBP_QUALITY = (0, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90)
+AVIF_QUALITY = (5, 10, 15, 20, 25, 30, 40, 50, 60, 70, 80, 90)
+
+# JPEG with 4:2:0 chroma, its default; WebP knows nothing else.  Slow settings: the smallest files.
+JPEG_OPTIONS = {"optimize": True, "progressive": True, "subsampling": "4:2:0"}
+WEBP_OPTIONS = {"method": 6}
+AVIF_OPTIONS = {"subsampling": "4:4:4", "speed": 4}
+
+
+@dataclass(frozen=True)
+class Codec:
+    """`encode(picture, setting, path)` writes a file and `decode(path)` reads it back."""
+
+    name: str
+    suffix: str
+    settings: tuple[float, ...]
+    encode: Callable[[Picture, float, Path], None]
+    decode: Callable[[Path], Picture]
+    warm: bool = True  # False: each call is a process of its own, so there is nothing to warm up
+
+
+def codec(name: str, separate: bool = False) -> Codec:
+    """A codec by its name: jpeg, webp, avif, sfumato, or sfumato:N for N steps of the decoder (default 0).
+
+    `separate` runs sfumato's encoder and decoder as two processes, as a sender and a receiver would; the
+    times then include their start.  Raises ValueError for an unknown name or a format that this Pillow
+    cannot write.
+    """
+    if name in CLASSICAL:
+        suffix, settings, options = CLASSICAL[name]
+        if not features.check(name if name != "jpeg" else "jpg"):
+            raise ValueError(f"this Pillow cannot write {name}")
+        encode = partial(encode_classical, format=name.upper(), options=options)
+        return Codec(name, suffix, settings, encode, read)
+    base, _, steps = name.partition(":")
+    if base != "sfumato" or (steps and not steps.isdecimal()) or name.endswith(":"):
+        raise ValueError(f"unknown codec {name!r}; known are sfumato, sfumato:STEPS, {', '.join(CLASSICAL)}")
+    if separate:
+        decode = partial(decode_separate, steps=int(steps or 0))
+        return Codec(name, ".sfu", SFUMATO_Q, encode_separate, decode, warm=False)
+    return Codec(name, ".sfu", SFUMATO_Q, encode_sfumato, partial(decode_sfumato, steps=int(steps or 0)))
+
+
+CLASSICAL: dict[str, tuple[str, tuple[float, ...], dict[str, Any]]] = {
+    "jpeg": (".jpg", JPEG_QUALITY, JPEG_OPTIONS),
+    "webp": (".webp", WEBP_QUALITY, WEBP_OPTIONS),
+    "avif": (".avif", AVIF_QUALITY, AVIF_OPTIONS),
+}
+
+
+def encode_classical(
+    picture: Picture, quality: float, path: Path, *, format: str, options: dict[str, Any]
+) -> None:
+    """Through Pillow; no metadata is written."""
+    Image.fromarray(picture).save(path, format, quality=int(quality), **options)
+
+
+def encode_sfumato(picture: Picture, q: float, path: Path) -> None:
+    """In this process; `q` in [0, 1]."""
+    write_bytes(path, sfumato.encode(picture, q=q))
+
+
+def decode_sfumato(path: Path, *, steps: int) -> Picture:
+    """In this process, from nothing but the file."""
+    return sfumato.decode(path.read_bytes(), steps=steps)
+
+
+def encode_separate(picture: Picture, q: float, path: Path) -> None:
+    """`sfumato encode` on a PNG of the picture."""
+    source = path.with_suffix(".source.png")
+    write(source, picture)
+    run("encode", source, "-o", path, "-q", q)
+    source.unlink()
+
+
+def decode_separate(path: Path, *, steps: int) -> Picture:
+    """`sfumato decode` to a PNG, which is then read."""
+    target = path.with_suffix(".decoded.png")
+    run("decode", path, "-o", target, "--steps", steps)
+    picture = read(target)
+    target.unlink()
+    return picture
+
+
+def run(*arguments: object) -> None:
+    """`python -m sfumato ARGUMENTS`; a failure raises RuntimeError with what the command said."""
+    command = [sys.executable, "-m", "sfumato", *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)} failed with {result.returncode}:\n{result.stderr}")

@@ -1,0 +1,46 @@
+"""Two 8-bit pictures in, one figure out: PSNR in dB, and MS-SSIM."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+# Five scales with a window of 11 pixels: the coarsest one needs 11 positions, so (11 - 1) * 2^4 < side.
+MS_SSIM_MINIMUM_SIDE = 161
+
+
+def psnr(x: UInt8[np.ndarray, "h w 3"], y: UInt8[np.ndarray, "h w 3"]) -> float:
+    """Peak signal-to-noise ratio in dB: 10 log10(255^2 / MSE), the MSE over all pixels and channels.
+
+    Equal pictures give infinity.  Raises ValueError for other types or shapes.
+    """
+    _check(x, y)
+    mse = float(np.mean(np.square(x.astype(np.float64) - y.astype(np.float64))))
+    return math.inf if mse == 0 else 10 * math.log10(255**2 / mse)
+
+
+def ms_ssim(x: UInt8[np.ndarray, "h w 3"], y: UInt8[np.ndarray, "h w 3"]) -> float:
+    """MS-SSIM (Wang et al. 2003) on RGB with data range 255, mean over channels; 1 for equal pictures.
+
+    Raises ValueError for other types or shapes, and for sides under 161 pixels (`MS_SSIM_MINIMUM_SIDE`).
+    Needs the package pytorch-msssim, which comes with `sfumato[evaluate]`.
+    """
+    from pytorch_msssim import ms_ssim as on_tensors  # here, because PSNR has to work without the package
+
+    _check(x, y)
+    height, width = x.shape[:2]
+    if min(height, width) < MS_SSIM_MINIMUM_SIDE:
+        raise ValueError(f"MS-SSIM needs sides of {MS_SSIM_MINIMUM_SIDE} pixels, got {width}x{height}")
+    pair = [torch.tensor(picture).permute(2, 0, 1)[None].float() for picture in (x, y)]
+    return float(on_tensors(pair[0], pair[1], data_range=255))
+
+
+def _check(x: np.ndarray, y: np.ndarray) -> None:
+    for picture in (x, y):
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+            raise ValueError(f"expected uint8 [H, W, 3], got {picture.dtype} {list(picture.shape)}")
+    if x.shape != y.shape:
+        raise ValueError(f"pictures differ in size: {list(x.shape)} and {list(y.shape)}")

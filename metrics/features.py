@@ -1,0 +1,153 @@
+"""Pictures in, lists of feature maps out: AlexNet, VGG16 and SqueezeNet1.1 without their classifiers.
+
+The networks are torchvision's, layer for layer and with its key names (`features.0.weight`, OIHW), so any
+state dict of those models' convolutional part fits.  The weights are read from safetensors files in a folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+Net = Literal["alex", "vgg", "squeeze"]
+
+
+class Trunk(nn.Module):
+    """A chain of layers of which some outputs are looked at.
+
+        x -> features[0] -> ... -> features[taps[0]] -> ... -> features[taps[-1]]
+                                        |                           |
+                                    output 0                    last output
+
+    `minimum` is the smallest side in pixels for which every tap has at least one position.
+    """
+
+    def __init__(self, layers: list[nn.Module], taps: tuple[int, ...], minimum: int) -> None:
+        super().__init__()
+        self.features = nn.Sequential(*layers)
+        self.taps = taps
+        self.minimum = minimum
+
+    def forward(self, x: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
+        """Feature maps at the taps, each [b, c_i, h_i, w_i], all >= 0 because every tap is a ReLU.
+
+        `x` is normalised as the weights expect it.  A side under `minimum` raises ValueError.
+        """
+        height, width = x.shape[-2:]
+        if min(height, width) < self.minimum:
+            raise ValueError(f"sides of at least {self.minimum} pixels are needed, got {width}x{height}")
+        outputs = []
+        for index, layer in enumerate(self.features):
+            x = layer(x)
+            if index in self.taps:
+                outputs.append(x)
+        return outputs
+
+
+class Fire(nn.Module):
+    """SqueezeNet's block (Iandola et al. 2016, section 3.2): 1x1 squeeze, then 1x1 and 3x3 side by side."""
+
+    def __init__(self, c_in: int, squeeze: int, expand: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(c_in, squeeze, 1)
+        self.expand1x1 = nn.Conv2d(squeeze, expand, 1)
+        self.expand3x3 = nn.Conv2d(squeeze, expand, 3, padding=1)
+
+    def forward(self, x: Float[Tensor, "b c_in h w"]) -> Float[Tensor, "b c_out h w"]:
+        x = self.squeeze(x).relu()
+        return torch.cat([self.expand1x1(x), self.expand3x3(x)], 1).relu()
+
+
+def alexnet() -> Trunk:
+    """AlexNet as torchvision has it (Krizhevsky 2014, "One weird trick"); relu1 .. relu5."""
+    layers: list[nn.Module] = [
+        nn.Conv2d(3, 64, 11, stride=4, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(3, 2),
+        nn.Conv2d(64, 192, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(3, 2),
+        nn.Conv2d(192, 384, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(384, 256, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(256, 256, 3, padding=1),
+        nn.ReLU(),
+    ]
+    return Trunk(layers, taps=(1, 4, 7, 9, 11), minimum=31)
+
+
+def vgg16() -> Trunk:
+    """VGG16, configuration D of Simonyan & Zisserman 2015; relu1_2, relu2_2, relu3_3, relu4_3, relu5_3."""
+    layers: list[nn.Module] = []
+    c_in = 3
+    for stage, (channels, convolutions) in enumerate([(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)]):
+        if stage > 0:
+            layers.append(nn.MaxPool2d(2, 2))
+        for _ in range(convolutions):
+            layers += [nn.Conv2d(c_in, channels, 3, padding=1), nn.ReLU()]
+            c_in = channels
+    return Trunk(layers, taps=(3, 8, 15, 22, 29), minimum=16)
+
+
+def squeezenet1_1() -> Trunk:
+    """SqueezeNet 1.1 (Iandola et al. 2016); the first ReLU and the last Fire block of each later slice."""
+    layers: list[nn.Module] = [
+        nn.Conv2d(3, 64, 3, stride=2),
+        nn.ReLU(),
+        nn.MaxPool2d(3, 2, ceil_mode=True),
+        Fire(64, 16, 64),
+        Fire(128, 16, 64),
+        nn.MaxPool2d(3, 2, ceil_mode=True),
+        Fire(128, 32, 128),
+        Fire(256, 32, 128),
+        nn.MaxPool2d(3, 2, ceil_mode=True),
+        Fire(256, 48, 192),
+        Fire(384, 48, 192),
+        Fire(384, 64, 256),
+        Fire(512, 64, 256),
+    ]
+    return Trunk(layers, taps=(1, 4, 7, 9, 10, 11, 12), minimum=17)
+
+
+TRUNKS: dict[Net, tuple[Callable[[], Trunk], str]] = {
+    "alex": (alexnet, "alexnet_features.safetensors"),
+    "vgg": (vgg16, "vgg16_features.safetensors"),
+    "squeeze": (squeezenet1_1, "squeezenet1_1_features.safetensors"),
+}
+
+
+def load_weights(folder: Path, name: str) -> dict[str, Tensor]:
+    """The tensors of one safetensors file, as float32.
+
+    A missing file raises FileNotFoundError, which names the file and says what has to be in it.
+    """
+    path = Path(folder) / name
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: no such file; it has to hold the weights, fp32 or fp16, under the key names of "
+            "torchvision's ImageNet network (`*_features`) or of the lpips package (`lpips_*_heads`)"
+        )
+    return {key: tensor.float() for key, tensor in load_file(path).items()}
+
+
+def load(net: Net, folder: Path) -> Trunk:
+    """The trunk of `net` with the ImageNet weights of `folder`, frozen: no gradients, evaluation mode.
+
+    Raises ValueError for an unknown `net`, FileNotFoundError for a missing file and RuntimeError for a file
+    whose keys or shapes are not those of the network.
+    """
+    if net not in TRUNKS:
+        raise ValueError(f"net must be one of {', '.join(TRUNKS)}, got {net!r}")
+    build, name = TRUNKS[net]
+    weights = load_weights(folder, name)
+    with torch.device("meta"):  # no time spent on initial values that are replaced in the next line
+        trunk = build()
+    trunk.load_state_dict(weights, assign=True)
+    return trunk.eval().requires_grad_(False)

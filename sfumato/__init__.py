@@ -1,0 +1,46 @@
+"""sfumato: a perceptual image codec.  A picture becomes a small file and comes back sharp.
+
+    import sfumato
+    data = sfumato.encode("photo.png", q=0.4)     # bytes of a .sfu file
+    picture = sfumato.decode(data)                # uint8 [H, W, 3]
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sfumato.codec import Codec as Codec
+    from sfumato.codec import decode as decode
+    from sfumato.codec import encode as encode
+    from sfumato.codec import load as load
+    from sfumato.container import Header as Header
+    from sfumato.errors import FormatError as FormatError
+    from sfumato.image import ImageError as ImageError
+    from sfumato.model import WeightsError as WeightsError
+
+__version__ = "0.0.1"
+
+# Loaded on first use (PEP 562), so that the half of the package that knows bytes only needs no torch.
+_HOME = {
+    "Codec": "codec",
+    "decode": "codec",
+    "encode": "codec",
+    "load": "codec",
+    "Header": "container",
+    "FormatError": "errors",
+    "ImageError": "image",
+    "WeightsError": "model",
+}
+__all__ = [*_HOME, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'sfumato' has no attribute {name!r}")
+    return getattr(import_module(f"sfumato.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

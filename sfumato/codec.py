@@ -1,0 +1,247 @@
+"""A picture in, the bytes of a file out; and back.  This page is the paper's first figure.
+
+    encode    image -> x -> g_a -> y -> prior.walk(Encoder) -> sections -> file
+                             +---> h_a -> z --^
+    decode    file -> sections -> prior.walk(Decoder) -> y_hat -> g_s -> x_base -> [denoiser] -> image
+
+What decides a probability runs in float64 on the CPU, and everything that one step of the walk hands to the
+next lies on a dyadic grid (FORMAT.md, arithmetic of version 1).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from sfumato import container, image, quantise, sampler, scales
+from sfumato.coder import Coder, Decoder, Encoder, Meter
+from sfumato.container import Checksum, Header, Section
+from sfumato.errors import FormatError
+from sfumato.model import Weights, WeightsError, channels_last, load_weights, shipped
+from sfumato.prior import Code
+from sfumato.transform import HYPER_STRIDE
+
+DEFAULT_MODEL = "small"
+
+Progress = Callable[[str, float], None]
+"""Called with what is being done and how much of the whole is done, 0 .. 1."""
+
+
+class Codec:
+    """Encoder and decoder for one set of weights.  Thread-safe: nothing changes after construction."""
+
+    def __init__(self, weights: Weights) -> None:
+        self.model_id = weights.model_id
+        self.notes = weights.notes
+        self._model = channels_last(weights.model)
+        self._prior = copy.deepcopy(weights.model.prior).double()
+        self._tables = scales.Tables.from_arrays(**{k: v.numpy() for k, v in weights.tables.items()})
+
+    @property
+    def preset(self) -> str:
+        """Name of the networks' sizes."""
+        return self._model.preset
+
+    @property
+    def has_denoiser(self) -> bool:
+        """Whether the weights can do steps > 0."""
+        return self._model.has_denoiser
+
+    @torch.inference_mode()
+    def encode(
+        self,
+        source: image.Source,
+        q: float = 0.5,
+        seed: int | None = None,
+        progress: Progress | None = None,
+    ) -> bytes:
+        """A picture -> the bytes of a file.
+
+        source    a path, an open file, a Pillow image, or uint8 [H, W], [H, W, 3] or [H, W, 4]
+        q         quality, 0 (smallest file) .. 1 (largest); kept to 1/255
+        seed      of the decoder's noise, u32; None derives it from the file
+        progress  called as the work goes on
+
+        ValueError for a q or seed out of range or a picture over the format's limits; ImageError (a
+        ValueError) for a picture that cannot be read.
+        """
+        x, header = self._prepare(source, q, seed)
+        coders = [Encoder(self._tables) for _ in container.SECTIONS]
+        checks = self._write(x, header, coders, progress)
+        sections = [Section(c.finish(), check) for c, check in zip(coders, checks, strict=True)]
+        return container.pack(header, sections)
+
+    @torch.inference_mode()
+    def measure(self, source: image.Source, q: float = 0.5) -> list[float]:
+        """Ideal bits of z and of each chunk at quality q: the rate without writing bytes."""
+        x, header = self._prepare(source, q, None)
+        meters = [Meter(self._tables) for _ in container.SECTIONS]
+        self._write(x, header, meters, None)
+        return [meter.bits for meter in meters]
+
+    @torch.inference_mode()
+    def decode(
+        self,
+        data: bytes,
+        steps: int = 0,
+        realism: float = 1.0,
+        partial: bool = False,
+        progress: Progress | None = None,
+    ) -> UInt8[np.ndarray, "h w 3"]:
+        """The bytes of a file -> the picture, 8-bit sRGB.
+
+        steps     of the diffusion; 0 stops at the certain picture x_base
+        realism   0 .. 1, temperature of the noise that the diffusion starts from
+        partial   accept a file that is cut short: what is missing is replaced by what is expected
+
+        FormatError for a bad file; ValueError for a bad argument; WeightsError for steps > 0 with weights
+        that hold no trained denoiser.
+        """
+        if steps < 0 or not 0 <= realism <= 1:
+            raise ValueError(f"need steps >= 0 and realism in 0..1, got {steps} and {realism}")
+        if steps and not self.has_denoiser:
+            message = f"steps={steps}: the {self.preset} weights hold no trained denoiser, only steps=0"
+            raise WeightsError(message)
+        file = container.unpack(data, partial=partial)
+        header = file.header
+        if header.model != self.model_id:
+            raise FormatError(f"written by model {header.model:08x}, these weights are {self.model_id:08x}")
+        if not file.sections:
+            raise FormatError("cut short before the end of section z: nothing to show")
+        q = torch.tensor([header.q / 255])
+        y_hat = self._read(header, file.sections, progress)
+        _tell(progress, "synthesis", 0.5)
+        x_base, features = self._model.synthesise(y_hat.float(), q)
+        x_hat = x_base
+        if steps:
+            x_hat = self._denoise(x_base, features, q, header.noise_seed, steps, realism, progress)
+        _tell(progress, "done", 1.0)
+        return image.from_x(image.crop(x_hat, header.height, header.width))
+
+    def _prepare(self, source: image.Source, q: float, seed: int | None) -> tuple[Tensor, Header]:
+        if not 0 <= q <= 1:
+            raise ValueError(f"q is {q}, not in 0..1")
+        pixels = image.read(source)
+        height, width = pixels.shape[:2]
+        return image.to_x(pixels), Header(width, height, round(q * 255), self.model_id, seed)
+
+    def _write(
+        self, x: Tensor, header: Header, coders: Sequence[Coder], progress: Progress | None
+    ) -> list[int]:
+        """Analyse x and walk over its latents with `coders`; the check of each section."""
+        _tell(progress, "analysis", 0.0)
+        q = torch.tensor([header.q / 255])
+        x = image.pad(x, HYPER_STRIDE).contiguous(memory_format=torch.channels_last)
+        y, z = self._model.analyse(x, q)
+        checksum = Checksum(header)
+        checks = [0] * len(coders)
+
+        def sealed(section: int) -> None:
+            checks[section] = checksum.check(section)
+            _tell(progress, f"{container.SECTIONS[section]} written", 0.3 + 0.7 * (section + 1) / len(coders))
+
+        size = (z.shape[2], z.shape[3])
+        self._prior.walk(_stepper(coders, checksum, sealed), q.double(), size, z.double(), y.double())
+        return checks
+
+    def _read(self, header: Header, sections: Sequence[Section], progress: Progress | None) -> Tensor:
+        """Walk over the latents with decoders; y_hat, with expected values where sections are missing."""
+        coders = [Decoder(self._tables, section.payload) for section in sections]
+        checksum = Checksum(header)
+
+        def sealed(section: int) -> None:
+            checksum.verify(section, sections[section])
+            part = (section + 1) / len(container.SECTIONS)
+            _tell(progress, f"{container.SECTIONS[section]} read", 0.5 * part)
+
+        q = torch.tensor([header.q / 255], dtype=torch.float64)
+        size = (math.ceil(header.height / HYPER_STRIDE), math.ceil(header.width / HYPER_STRIDE))
+        return self._prior.walk(_stepper(coders, checksum, sealed), q, size)[0]
+
+    def _denoise(
+        self,
+        x_base: Tensor,
+        features: tuple[Tensor, ...],
+        q: Tensor,
+        seed: int,
+        steps: int,
+        realism: float,
+        progress: Progress | None,
+    ) -> Tensor:
+        """The blurring diffusion from t0, deterministic given the noise that the seed stands for."""
+        model, schedule = self._model, self._model.schedule
+        t0 = model.config.t0
+
+        def network(z_t: Tensor, t: Tensor) -> Tensor:
+            return model.denoiser(z_t, t, q, x_base, features)
+
+        def stepped(done: int, x_hat: Tensor) -> None:
+            _tell(progress, f"step {done} of {steps}", 0.6 + 0.4 * done / steps)
+
+        noise = sampler.noise(x_base.shape, seed)
+        if t0 == 1:
+            start = sampler.full_start(noise, realism)
+        else:
+            start = sampler.late_start(x_base, t0, noise, schedule, realism)
+        f = sampler.from_epsilon(network, schedule) if model.denoiser.predicts == "epsilon" else network
+        return sampler.deterministic(f, start, sampler.times(t0, steps), schedule, stepped)
+
+
+def _stepper(coders: Sequence[Coder], checksum: Checksum, sealed: Callable[[int], None]) -> Code:
+    """The step of the walk that codes symbols: real means and levels in, grid means and integers between."""
+
+    def code(section: int, ends: bool, mu: Tensor, level: Tensor, value: Tensor | None) -> Tensor:
+        mu = quantise.snap(mu)
+        if section >= len(coders):  # a preview: the section is missing, its mean stands for it
+            return mu
+        index = quantise.hard(level).clamp(0, scales.LEVELS - 1).to(torch.uint8)
+        symbols = None
+        if value is not None:
+            limit = scales.SYMBOL_MAX
+            symbols = quantise.hard(value - mu).clamp(-limit, limit).to(torch.int32).flatten().numpy()
+        coded = coders[section].code(index.flatten().numpy(), symbols)
+        checksum.update(coded)
+        if ends:
+            sealed(section)
+        return mu + torch.from_numpy(coded).view(mu.shape)
+
+    return code
+
+
+def _tell(progress: Progress | None, what: str, part: float) -> None:
+    if progress is not None:
+        progress(what, part)
+
+
+@lru_cache(maxsize=4)
+def load(name: str | Path = DEFAULT_MODEL) -> Codec:
+    """The codec with the weights of this name (those in the package) or path; WeightsError if it cannot."""
+    return Codec(load_weights(name))
+
+
+def encode(source: image.Source, q: float = 0.5, model: str | Path = DEFAULT_MODEL) -> bytes:
+    """A picture -> the bytes of a file; see `Codec.encode`."""
+    return load(model).encode(source, q)
+
+
+def decode(data: bytes, steps: int = 0, realism: float = 1.0, partial: bool = False) -> np.ndarray:
+    """The bytes of a file -> uint8 [H, W, 3], with the weights that the file names; see `Codec.decode`."""
+    return load(model_of(data)).decode(data, steps, realism, partial)
+
+
+def model_of(data: bytes) -> str:
+    """The name of the shipped weights that wrote a file; FormatError if they are not in this package."""
+    wanted = container.unpack(data, partial=True).header.model
+    names = shipped()
+    if wanted not in names:
+        have = ", ".join(f"{name} ({key:08x})" for key, name in names.items()) or "none"
+        raise FormatError(f"written by model {wanted:08x}, which is not in this package; here are: {have}")
+    return names[wanted]

@@ -1,0 +1,284 @@
+"""In: header, range-coded sections, metadata.  Out: the file's bytes; and back, with every field checked.
+
+    | header | z | chunk 1 | chunk 2 | chunk 3 | chunk 4 | chunk 5 | metadata |
+
+Field by field, little-endian; limits are checked before anything is copied.  The standard is FORMAT.md,
+sections 1, 2, 3 and 7.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfumato.errors import FormatError
+
+MAGIC = b"SFU"
+VERSION = 1
+SECTIONS = ("z", "chunk 1", "chunk 2", "chunk 3", "chunk 4", "chunk 5")
+CHECK_BYTES = (2, 2, 2, 2, 2, 4)
+
+SIDE_MAX = 65535
+PIXELS_MAX = 1 << 27
+SECTION_MAX = 1 << 28
+METADATA_MAX = 1 << 24
+VARINT_BYTES = 5
+
+_SEED, _METADATA, _RESERVED = 1, 2, 12
+_U32 = struct.Struct("<I")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says before its first section.
+
+    width, height  pixels, 1..65535 each, at most 2**27 together
+    q              quality as a byte, 0..255 for 0..1
+    model          number of the weights, u32
+    seed           seed of the decoder's noise, u32; None derives it from the other fields
+
+    ValueError for values out of these ranges.
+    """
+
+    width: int
+    height: int
+    q: int
+    model: int
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, low, value, high in (
+            ("width", 1, self.width, SIDE_MAX),
+            ("height", 1, self.height, SIDE_MAX),
+            ("q", 0, self.q, 255),
+            ("model", 0, self.model, 2**32 - 1),
+            ("seed", 0, self.seed or 0, 2**32 - 1),
+        ):
+            if not low <= value <= high:
+                raise ValueError(f"{name} is {value}, not in {low}..{high}")
+        if self.width * self.height > PIXELS_MAX:
+            raise ValueError(f"{self.width} x {self.height} pixels are more than {PIXELS_MAX}")
+
+    def pack(self) -> bytes:
+        """The plain header: the bytes before z's section, without the metadata flag."""
+        flags, seed = (0, b"") if self.seed is None else (_SEED, _U32.pack(self.seed))
+        sides = _varint(self.width) + _varint(self.height)
+        return MAGIC + bytes([VERSION << 4 | flags]) + sides + bytes([self.q]) + _U32.pack(self.model) + seed
+
+    @property
+    def noise_seed(self) -> int:
+        """The seed field, or without one the CRC-32 of the plain header; u32."""
+        return self.seed if self.seed is not None else zlib.crc32(self.pack())
+
+
+@dataclass(frozen=True)
+class Section:
+    """One range-coded section: its payload, and the check of its symbols as `Checksum.check` gives it."""
+
+    payload: bytes
+    check: int
+
+
+class Checksum:
+    """Chained CRC-32 over the plain header and then all symbols, section after section, in coding order.
+
+    One object serves the whole file: update it with a section's symbols, take or compare the section's check,
+    go on to the next section.
+    """
+
+    def __init__(self, header: Header) -> None:
+        self._value = zlib.crc32(header.pack())
+
+    @property
+    def value(self) -> int:
+        """The CRC-32 so far, u32."""
+        return self._value
+
+    def update(self, symbols: NDArray[np.int32]) -> None:
+        """Continues over symbols, int32 [n]; any number of updates a section."""
+        if symbols.dtype != np.int32:
+            raise ValueError(f"symbols must be int32, got {symbols.dtype}")
+        self._value = zlib.crc32(symbols.astype("<i4").tobytes(), self._value)
+
+    def check(self, number: int) -> int:
+        """The value as section `number` (0 = z .. 5 = chunk 5) stores it: 16 low bits, for chunk 5 all 32."""
+        return self._value & ((1 << 8 * CHECK_BYTES[number]) - 1)
+
+    def verify(self, number: int, section: Section) -> None:
+        """FormatError unless section `number`'s check agrees with the symbols so far."""
+        found = self.check(number)
+        if found != section.check:
+            raise FormatError(f"{SECTIONS[number]}: check is {found:x}, the file says {section.check:x}")
+
+
+@dataclass(frozen=True)
+class File:
+    """What `unpack` found.  `complete` is False for a prefix, which may hold fewer than six sections."""
+
+    header: Header
+    sections: tuple[Section, ...]
+    metadata: Mapping[str, bytes] = field(default_factory=dict)
+    complete: bool = True
+
+
+def pack(header: Header, sections: Sequence[Section], metadata: Mapping[str, bytes] | None = None) -> bytes:
+    """The file.
+
+    sections  all six, z first
+    metadata  tag of 4 printable ASCII characters -> bytes; None or empty for no metadata section
+
+    ValueError for another number of sections, or a value that its field cannot hold.
+    """
+    if len(sections) != len(SECTIONS):
+        raise ValueError(f"{len(sections)} sections, not {len(SECTIONS)}")
+    head = bytearray(header.pack())
+    head[len(MAGIC)] |= _METADATA if metadata else 0
+    parts = [bytes(head)]
+    for name, size, section in zip(SECTIONS, CHECK_BYTES, sections, strict=True):
+        if len(section.payload) > SECTION_MAX:
+            raise ValueError(f"{name}: payload of {len(section.payload)} bytes, the limit is {SECTION_MAX}")
+        if not 0 <= section.check < 1 << 8 * size:
+            raise ValueError(f"{name}: check {section.check:#x} does not fit into {size} bytes")
+        parts += _varint(len(section.payload)), section.check.to_bytes(size, "little"), section.payload
+    if metadata:
+        for fault in filter(None, map(_tag_fault, metadata)):
+            raise ValueError(f"metadata: {fault}")
+        payload = b"".join(tag.encode() + _varint(len(value)) + value for tag, value in metadata.items())
+        if len(payload) > METADATA_MAX:
+            raise ValueError(f"metadata of {len(payload)} bytes, the limit is {METADATA_MAX}")
+        parts += _varint(len(payload)), _U32.pack(zlib.crc32(payload)), payload
+    return b"".join(parts)
+
+
+def unpack(data: bytes, *, partial: bool = False) -> File:
+    """Header, sections and metadata of a file, or FormatError.  Payloads are not decoded here.
+
+    partial  False: a file that ends early is an error that says how many of its sections are whole.
+             True: any prefix from the whole header on gives the whole sections in it, with complete=False.
+    """
+    reader = _Reader(data)
+    header, flags = _read_header(reader)
+    sections: list[Section] = []
+    metadata: dict[str, bytes] = {}
+    try:
+        for name, size in zip(SECTIONS, CHECK_BYTES, strict=True):
+            length = reader.length(name, SECTION_MAX)
+            check = reader.uint(size, f"{name}'s check")
+            sections.append(Section(reader.take(length, f"{name}'s payload"), check))
+        if flags & _METADATA:
+            metadata = _read_metadata(reader)
+    except _Ended as error:
+        if partial:
+            return File(header, tuple(sections), complete=False)
+        raise FormatError(f"{error}; {len(sections)} of {len(SECTIONS)} sections are whole") from None
+    if reader.at < len(data):
+        raise FormatError(f"{len(data) - reader.at} bytes follow the end of the file at byte {reader.at}")
+    return File(header, tuple(sections), metadata)
+
+
+def fixed_bytes(data: bytes) -> int:
+    """How many bytes of a file or a prefix are header, lengths and checks: neither payload nor metadata.
+
+    FormatError as for `unpack(data, partial=True)`; counts the whole sections only.
+    """
+    file = unpack(data, partial=True)
+    lengths = sum(len(_varint(len(section.payload))) for section in file.sections)
+    return len(file.header.pack()) + lengths + sum(CHECK_BYTES[: len(file.sections)])
+
+
+class _Ended(FormatError):
+    """The data end inside a field."""
+
+
+class _Reader:
+    """Takes fields off the front of `data`; `at` is the next byte."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.at = 0
+
+    def take(self, size: int, what: str) -> bytes:
+        if size > len(self.data) - self.at:
+            raise _Ended(f"the file ends at byte {len(self.data)}, inside {what}")
+        self.at += size
+        return self.data[self.at - size : self.at]
+
+    def uint(self, size: int, what: str) -> int:
+        return int.from_bytes(self.take(size, what), "little")
+
+    def varint(self, what: str) -> int:
+        value = 0
+        for i in range(VARINT_BYTES):
+            byte = self.uint(1, what)
+            value |= (byte & 127) << 7 * i
+            if byte < 128:
+                if byte == 0 and i:
+                    raise FormatError(f"{what}: {value} is not in the shortest form")
+                return value
+        raise FormatError(f"{what}: varint of more than {VARINT_BYTES} bytes, {value:#x} so far")
+
+    def length(self, what: str, limit: int) -> int:
+        value = self.varint(f"{what}'s length")
+        if value > limit:
+            raise FormatError(f"{what}: length {value}, the limit is {limit}")
+        return value
+
+
+def _read_header(reader: _Reader) -> tuple[Header, int]:
+    magic = reader.take(len(MAGIC), "the magic")
+    if magic != MAGIC:
+        raise FormatError(f"not a sfumato file: it starts with {magic!r}, not {MAGIC!r}")
+    version, flags = divmod(reader.uint(1, "the version"), 16)
+    if version != VERSION:
+        raise FormatError(f"version {version} is unknown; this reader knows {VERSION}")
+    if flags & _RESERVED:
+        raise FormatError(f"flags {flags:04b} use a reserved bit")
+    width, height = reader.varint("the width"), reader.varint("the height")
+    q, model = reader.uint(1, "q"), reader.uint(4, "the model id")
+    seed = reader.uint(4, "the seed") if flags & _SEED else None
+    try:
+        return Header(width, height, q, model, seed), flags
+    except ValueError as error:
+        raise FormatError(f"header: {error}") from None
+
+
+def _read_metadata(reader: _Reader) -> dict[str, bytes]:
+    length = reader.length("metadata", METADATA_MAX)
+    crc = reader.uint(4, "the metadata's CRC")
+    payload = reader.take(length, "the metadata")
+    if zlib.crc32(payload) != crc:
+        raise FormatError(f"metadata: CRC is {zlib.crc32(payload):08x}, the file says {crc:08x}")
+    if not payload:
+        raise FormatError("metadata: length 0; a file without entries has no metadata section")
+    entries: dict[str, bytes] = {}
+    inner = _Reader(payload)
+    while inner.at < length:
+        try:
+            raw = inner.take(4, "a tag")
+            size = inner.length(f"entry {raw!r}", METADATA_MAX)
+            value = inner.take(size, f"entry {raw!r}")
+        except _Ended:
+            raise FormatError(f"metadata: the entry at byte {inner.at} passes the end at {length}") from None
+        tag = raw.decode("latin-1")
+        if _tag_fault(tag) or tag in entries:
+            raise FormatError(f"metadata: {_tag_fault(tag) or f'tag {tag!r} comes twice'}")
+        entries[tag] = value
+    return entries
+
+
+def _tag_fault(tag: str) -> str:
+    good = len(tag) == 4 and tag.isascii() and tag.isprintable()
+    return "" if good else f"tag {tag!r} is not 4 printable ASCII characters"
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*out, value])

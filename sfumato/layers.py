@@ -1,0 +1,95 @@
+"""The few blocks that all networks share: feature maps in, feature maps out, [B, C, H, W]."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class DepthBlock(nn.Module):
+    """Depthwise 3x3 mixing, then a pointwise expansion; both residual.
+
+        x -> 1x1 -> leaky ReLU -> depthwise 3x3 -> 1x1 -> + -> 1x1 (expand) -> GELU -> 1x1 -> + ->
+
+    Cost: C^2 (2 + 2 expand) + 9 C multiply-accumulates a position.  The last layer of each branch
+    starts at zero, so that a new block is the identity.
+    """
+
+    def __init__(self, channels: int, expand: int = 2) -> None:
+        super().__init__()
+        self.mix_in = nn.Conv2d(channels, channels, 1)
+        self.mix = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        self.mix_out = nn.Conv2d(channels, channels, 1)
+        self.expand = nn.Conv2d(channels, channels * expand, 1)
+        self.reduce = nn.Conv2d(channels * expand, channels, 1)
+        for last in (self.mix_out, self.reduce):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        x = x + self.mix_out(self.mix(F.leaky_relu(self.mix_in(x), 0.1)))
+        return x + self.reduce(F.gelu(self.expand(x)))
+
+
+class Curve(nn.Module):
+    """A learnt vector that varies with the quality q: linear interpolation between `knots` rows.
+
+    The knots lie evenly on q in [0, 1].  Used for the gains, the prior of z and for conditioning.
+    """
+
+    def __init__(self, channels: int, knots: int = 9) -> None:
+        super().__init__()
+        self.rows = nn.Parameter(torch.zeros(knots, channels))
+
+    def forward(self, q: Float[Tensor, " b"]) -> Float[Tensor, "b c 1 1"]:
+        last = self.rows.shape[0] - 1
+        position = q.clamp(0, 1) * last
+        below = position.floor().clamp(max=last - 1)
+        part = (position - below)[:, None]
+        index = below.long()
+        rows = self.rows[index] * (1 - part) + self.rows[index + 1] * part
+        return rows[:, :, None, None]
+
+
+class ChannelNorm(nn.Module):
+    """Layer normalisation over the channels of each position (Ba et al. 2016), as the CDC U-Net uses it."""
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(1, channels, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(1, channels, 1, 1))
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        mean = x.mean(1, keepdim=True)
+        var = (x - mean).square().mean(1, keepdim=True)
+        return (x - mean) / (var + self.eps).sqrt() * self.weight + self.bias
+
+
+class ResnetBlock(nn.Module):
+    """[conv 3x3 -> ChannelNorm -> ReLU] twice with a 1x1 shortcut; the block of Yang & Mandt's CDC.
+
+    `time` is the width of a time embedding that is added, after a linear layer, between the two halves;
+    0 for none.  `first` is the size of the first kernel (7 at the picture, 3 elsewhere).
+    """
+
+    def __init__(self, c_in: int, c_out: int, time: int = 0, first: int = 3) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(c_in, c_out, first, padding=first // 2)
+        self.norm1 = ChannelNorm(c_out)
+        self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1)
+        self.norm2 = ChannelNorm(c_out)
+        self.shortcut = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
+        self.time = nn.Linear(time, c_out) if time else None
+
+    def forward(
+        self, x: Float[Tensor, "b c_in h w"], t: Float[Tensor, "b d"] | None = None
+    ) -> Float[Tensor, "b c_out h w"]:
+        h = F.relu(self.norm1(self.conv1(x)))
+        if self.time is not None:
+            if t is None:
+                raise ValueError("this block needs a time embedding, got None")
+            h = h + self.time(F.leaky_relu(t, 0.2))[:, :, None, None]
+        return F.relu(self.norm2(self.conv2(h))) + self.shortcut(x)

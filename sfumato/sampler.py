@@ -1,0 +1,192 @@
+"""A denoiser and a noisy picture in, a clean picture out: the reverse process, as functions without state.
+
+A denoiser is any f(z_t [B, C, H, W], t [B]) -> x_hat [B, C, H, W]: the guess of the picture behind z_t.
+Gradients pass through every step; wrap a call in torch.no_grad() where they are not wanted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sfumato.dct import dct, idct
+from sfumato.diffusion import Blurring
+
+Denoiser = Callable[[Tensor, Tensor], Tensor]
+Progress = Callable[[int, Tensor], None]
+"""Called after each evaluation of the denoiser with the number of evaluations so far and the latest x_hat."""
+
+
+def times(t0: float, steps: int) -> tuple[float, ...]:
+    """The steps + 1 times t0 (1 - k / steps)^2 from t0 down to 0, dense near 0, where detail is decided.
+
+    Raises ValueError unless 0 < t0 <= 1 and steps >= 1.
+    """
+    if not 0 < t0 <= 1:
+        raise ValueError(f"t0 must lie in (0, 1], got {t0}")
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    return tuple(t0 * (1 - k / steps) ** 2 for k in range(steps + 1))
+
+
+def noise(shape: Sequence[int], seed: int, step: int = 0) -> Float[Tensor, ...]:
+    """White Gaussian noise, float32 on the CPU: the same for the same (seed, step) on every machine.
+
+    Philox 4x64-10 (Salmon et al. 2011) with the key (seed, step) and the counter from 0 gives one 64-bit
+    word for two values; its halves make two uniform numbers, and those two normal ones (Box & Muller 1958).
+    No value is ever rejected, so a rounding in log or cos moves one value by one unit in the last place
+    and never shifts those after it.  A longer draw begins with the shorter one.
+
+    By convention step 0 is the start and step k the noise that the k-th step of `ancestral` adds.
+    Raises ValueError unless 0 <= seed, step < 2^64.
+    """
+    for name, value in (("seed", seed), ("step", step)):
+        if not 0 <= value < 2**64:
+            raise ValueError(f"{name} must lie in [0, 2^64), got {value}")
+    count = int(np.prod(shape, dtype=np.int64))
+    generator = np.random.Philox(key=np.array([seed, step], dtype=np.uint64))
+    words = generator.random_raw((count + 1) // 2)
+    u_1 = ((words >> np.uint64(32)).astype(np.float64) + 0.5) * 2.0**-32  # in (0, 1), both ends excluded
+    u_2 = ((words & np.uint64(0xFFFFFFFF)).astype(np.float64) + 0.5) * 2.0**-32
+    radius = np.sqrt(-2 * np.log(u_1))
+    pairs = np.stack((radius * np.cos(2 * np.pi * u_2), radius * np.sin(2 * np.pi * u_2)), axis=-1)
+    return torch.from_numpy(pairs.reshape(-1)[:count].astype(np.float32)).reshape(tuple(shape))
+
+
+def late_start(
+    x_base: Float[Tensor, "b c h w"],
+    t0: float,
+    noise: Float[Tensor, "b c h w"],
+    schedule: Blurring,
+    temperature: float = 1.0,
+) -> Float[Tensor, "b c h w"]:
+    """z_t0 = IDCT(alpha_t0 DCT(x_base)) + temperature sigma_t0 noise: begin from the certain picture.
+
+    For small t0 the synthesis only restores what the blur takes from x_base.  `noise` as from `noise()`.
+    """
+    return schedule.forward(x_base, _batch(t0, x_base), temperature * noise.to(x_base.device))
+
+
+def full_start(noise: Float[Tensor, "b c h w"], temperature: float = 1.0) -> Float[Tensor, "b c h w"]:
+    """z_1 = temperature noise: begin from nothing, as the paper does; CDC's temperature is 0.8."""
+    return temperature * noise
+
+
+def from_epsilon(g: Denoiser, schedule: Blurring) -> Denoiser:
+    """The denoiser made of a network g(z_t, t) -> epsilon_hat (Khoshkhahtinat et al. 2024)."""
+
+    def f(z_t: Tensor, t: Tensor) -> Tensor:
+        return schedule.x_from_epsilon(z_t, t, g(z_t, t))
+
+    return f
+
+
+def deterministic(
+    f: Denoiser,
+    z: Float[Tensor, "b c h w"],
+    ts: Sequence[float],
+    schedule: Blurring,
+    progress: Progress | None = None,
+) -> Float[Tensor, "b c h w"]:
+    """From z at time ts[0] to a picture at time ts[-1] = 0, without fresh noise.
+
+        u_s = alpha_s u_x_hat + sigma_s epsilon_hat,    epsilon_hat = (u_t - alpha_t u_x_hat) / sigma_t
+
+    DDIM with eta = 0 (Song et al. 2021, equation 12), one alpha a frequency.  The last step returns x_hat.
+    Calls f len(ts) - 1 times.  Raises ValueError unless 1 >= ts[0] > ts[1] > ... > ts[-1] = 0.
+    """
+    return _walk(f, z, ts, schedule, 0.0, 0, progress)
+
+
+def ancestral(
+    f: Denoiser,
+    z: Float[Tensor, "b c h w"],
+    ts: Sequence[float],
+    schedule: Blurring,
+    seed: int,
+    eta: float = 1.0,
+    progress: Progress | None = None,
+) -> Float[Tensor, "b c h w"]:
+    """As `deterministic`, but each step draws from q(u_s | u_t, u_x_hat), the posterior of each frequency.
+
+    eta = 1 is the denoising of Hoogeboom & Salimans 2022, section 4; eta between 0 and 1 adds less fresh
+    noise (Song et al. 2021, equation 16).  The k-th step uses noise(z.shape, seed, k), k from 1, as DCT
+    coefficients; the last step adds none and returns x_hat.
+    Raises ValueError as `deterministic` does, and unless 0 <= eta <= 1.
+    """
+    return _walk(f, z, ts, schedule, eta, seed, progress)
+
+
+class StepWeights(NamedTuple):
+    """One reverse step: u_s = keep u_t + pull u_x_hat + spread n, each frequency by itself; n white."""
+
+    keep: Float[Tensor, "1 1 #h #w"]
+    pull: Float[Tensor, "1 1 h w"]
+    spread: Float[Tensor, "1 1 h w"]
+
+
+def step_weights(
+    schedule: Blurring, t: float, s: float, height: int, width: int, eta: float = 0.0
+) -> StepWeights:
+    """The factors of the step from t to s < t, float64 on the CPU.
+
+        alpha_ts = alpha_t / alpha_s,    sigma2_ts = sigma_t^2 - alpha_ts^2 sigma_s^2
+        sigma2_den = 1 / (1 / sigma_s^2 + alpha_ts^2 / sigma2_ts) = sigma_s^2 sigma2_ts / sigma_t^2
+        spread = eta sqrt(sigma2_den)
+        keep = sqrt(sigma_s^2 - spread^2) / sigma_t
+        pull = alpha_s - alpha_t keep
+
+    For eta = 1 keep and pull are the weights of the posterior mean, alpha_ts sigma2_den / sigma2_ts and
+    alpha_s sigma2_den / sigma_s^2.  Written this way nothing is divided by a small number, and at every
+    eta a true x leads from the marginal at t to the marginal at s.
+    """
+    at_t, at_s = (torch.tensor([value], dtype=torch.float64) for value in (t, s))
+    alpha_t, alpha_s = (schedule.alpha(at, height, width, torch.float64) for at in (at_t, at_s))
+    sigma_t, sigma_s = (schedule.sigma(at, torch.float64) for at in (at_t, at_s))
+    # not negative: a_t / sigma_t and d_t both fall with t; the clamps only catch rounding
+    alpha_ts = alpha_t / alpha_s.clamp(min=1e-12)
+    sigma2_ts = (sigma_t.square() - alpha_ts.square() * sigma_s.square()).clamp(min=0)
+    sigma2_den = sigma_s.square() * sigma2_ts / sigma_t.square()
+    spread = eta * sigma2_den.sqrt()
+    keep = (sigma_s.square() - spread.square()).clamp(min=0).sqrt() / sigma_t
+    return StepWeights(keep, alpha_s - alpha_t * keep, spread)
+
+
+def _walk(
+    f: Denoiser,
+    z: Tensor,
+    ts: Sequence[float],
+    schedule: Blurring,
+    eta: float,
+    seed: int,
+    progress: Progress | None,
+) -> Tensor:
+    if len(ts) < 2 or ts[-1] != 0 or ts[0] > 1 or any(s >= t for t, s in pairwise(ts)):
+        raise ValueError(f"times must fall from at most 1 to 0, got {tuple(ts)}")
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta must lie in [0, 1], got {eta}")
+    u = dct(z)
+    z = z.to(u.dtype)
+    for k, (t, s) in enumerate(pairwise(ts[:-1]), start=1):
+        x_hat = f(z, _batch(t, z))
+        if progress is not None:
+            progress(k, x_hat)
+        keep, pull, spread = (w.to(u) for w in step_weights(schedule, t, s, z.shape[-2], z.shape[-1], eta))
+        u = keep * u + pull * dct(x_hat)
+        if eta > 0:
+            u = u + spread * noise(u.shape, seed, k).to(u)  # drawn as coefficients: DCT(white noise) is white
+        z = idct(u)
+    x_hat = f(z, _batch(ts[-2], z)).to(z.dtype)
+    if progress is not None:
+        progress(len(ts) - 1, x_hat)
+    return x_hat
+
+
+def _batch(t: float, like: Tensor) -> Float[Tensor, " b"]:
+    return torch.full((like.shape[0],), t, dtype=torch.float32, device=like.device)

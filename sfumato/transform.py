@@ -1,0 +1,163 @@
+"""Picture <-> latent y at 1/16, and y <-> hyper-latent z at 1/64: g_a, g_s (the main decoder), h_a, h_s.
+
+Two families with one contract.  The light one never convolves at full resolution: space to depth
+first, then `DepthBlock`s.  The paper's is CDC's (Yang & Mandt 2023), which the paper's figure shows.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sfumato.layers import Curve, DepthBlock, ResnetBlock
+
+STRIDE = 16  # picture to y
+HYPER_STRIDE = 64  # picture to z
+
+
+class Synthesised(NamedTuple):
+    """What the main decoder makes of y_hat."""
+
+    x_base: Float[Tensor, "b 3 h w"]  # the certain picture, in [-1, 1] (not clamped)
+    features: tuple[Tensor, ...]  # for the denoiser, coarse to fine, from 1/8 on
+
+
+def full_precision(layer: nn.Module, x: Tensor) -> Tensor:
+    """`layer(x)` in float32 or wider, whatever autocast says: 8 bits of mantissa do not hold y or mu."""
+    if x.dtype in (torch.bfloat16, torch.float16):
+        x = x.float()
+    with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
+        return layer(x)
+
+
+def _blocks(channels: int, depth: int) -> nn.Sequential:
+    return nn.Sequential(*(DepthBlock(channels) for _ in range(depth)))
+
+
+class LightAnalysis(nn.Module):
+    """g_a: x -> [space to depth 8, blocks at 1/8] -> conv s2 -> [blocks at 1/16] -> y."""
+
+    def __init__(self, latent: int, widths: tuple[int, int, int], depths: tuple[int, int, int]) -> None:
+        super().__init__()
+        c16, c8, _ = widths
+        n16, n8, _ = depths
+        self.stem = nn.Conv2d(3 * 64, c8, 1)
+        self.at_8 = _blocks(c8, n8)
+        self.down = nn.Conv2d(c8, c16, 3, stride=2, padding=1)
+        self.at_16 = _blocks(c16, n16)
+        self.head = nn.Conv2d(c16, latent, 1)
+
+    def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b m h/16 w/16"]:
+        f = self.at_8(self.stem(F.pixel_unshuffle(x, 8)))
+        return full_precision(self.head, self.at_16(self.down(f)))
+
+
+class LightSynthesis(nn.Module):
+    """g_s: y_hat -> [1/16] -> [1/8] -> [1/4] -> x_base; the last stage is 3x3, so that patches overlap."""
+
+    def __init__(self, latent: int, widths: tuple[int, int, int], depths: tuple[int, int, int]) -> None:
+        super().__init__()
+        c16, c8, c4 = widths
+        n16, n8, n4 = depths
+        self.stem = nn.Conv2d(latent, c16, 1)
+        self.quality = Curve(c16)
+        self.at_16 = _blocks(c16, n16)
+        self.up_8 = nn.Conv2d(c16, c8 * 4, 1)
+        self.at_8 = _blocks(c8, n8)
+        self.up_4 = nn.Conv2d(c8, c4 * 4, 1)
+        self.at_4 = _blocks(c4, n4)
+        self.head = nn.Conv2d(c4, 3 * 16, 3, padding=1)
+        self.feature_widths = (c8, c4)
+
+    def forward(self, y_hat: Float[Tensor, "b m h w"], q: Float[Tensor, " b"]) -> Synthesised:
+        f = self.at_16(self.stem(y_hat) + self.quality(q))
+        f8 = self.at_8(F.pixel_shuffle(self.up_8(f), 2))
+        f4 = self.at_4(F.pixel_shuffle(self.up_4(f8), 2))
+        return Synthesised(F.pixel_shuffle(full_precision(self.head, f4), 4), (f8, f4))
+
+
+class PaperAnalysis(nn.Module):
+    """g_a of CDC: four times [ResnetBlock -> conv 3x3 s2], the first kernel 7x7."""
+
+    def __init__(self, latent: int, widths: tuple[int, ...] = (64, 128, 192)) -> None:
+        super().__init__()
+        stages: list[nn.Module] = []
+        c_in = 3
+        for c_out in (*widths, latent):
+            stages.append(ResnetBlock(c_in, c_out, first=7 if c_in == 3 else 3))
+            stages.append(nn.Conv2d(c_out, c_out, 3, stride=2, padding=1))
+            c_in = c_out
+        self.stages = nn.Sequential(*stages)
+
+    def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b m h/16 w/16"]:
+        return self.stages(x).float()
+
+
+class PaperSynthesis(nn.Module):
+    """Main decoder of the paper's figure: four times [ResnetBlock -> transposed conv 4x4 s2].
+
+    Its outputs at 1/8, 1/4, 1/2 and 1 go into the U-Net; the last has three channels and, being
+    supervised, is x_base as well.
+    """
+
+    def __init__(self, latent: int, widths: tuple[int, ...] = (192, 128, 64, 3)) -> None:
+        super().__init__()
+        self.quality = Curve(latent)
+        self.blocks = nn.ModuleList()
+        self.ups = nn.ModuleList()
+        c_in = latent
+        for c_out in widths:
+            self.blocks.append(ResnetBlock(c_in, c_out))
+            self.ups.append(nn.ConvTranspose2d(c_out, c_out, 4, stride=2, padding=1))
+            c_in = c_out
+        self.feature_widths = widths
+
+    def forward(self, y_hat: Float[Tensor, "b m h w"], q: Float[Tensor, " b"]) -> Synthesised:
+        f = y_hat + self.quality(q)
+        features = []
+        for block, up in zip(self.blocks, self.ups, strict=True):
+            f = up(block(f))
+            features.append(f)
+        return Synthesised(features[-1].float(), tuple(features))
+
+
+class HyperAnalysis(nn.Module):
+    """h_a: y (times its gain) -> z at a quarter of the resolution (Balle et al. 2018)."""
+
+    def __init__(self, latent: int, width: int, z_channels: int, kernel: int) -> None:
+        super().__init__()
+        half = kernel // 2
+        self.stem = nn.Conv2d(latent, width, 3, padding=1)
+        self.down1 = nn.Conv2d(width, width, kernel, stride=2, padding=half)
+        self.down2 = nn.Conv2d(width, z_channels, kernel, stride=2, padding=half)
+
+    def forward(self, y: Float[Tensor, "b m h w"]) -> Float[Tensor, "b n h/4 w/4"]:
+        f = F.leaky_relu(self.stem(y), 0.1)
+        f = F.leaky_relu(self.down1(f), 0.1)
+        return full_precision(self.down2, f)
+
+
+class HyperSynthesis(nn.Module):
+    """h_s: z_hat -> psi_h, the hyper context of every chunk, at the resolution of y.
+
+    Upsampling by convolution and depth to space: matrix products only, as exact arithmetic needs.
+    """
+
+    def __init__(self, z_channels: int, width: int, psi: int, kernel: int) -> None:
+        super().__init__()
+        half = kernel // 2
+        self.up1 = nn.Conv2d(z_channels, width * 4, kernel - 2, padding=half - 1)
+        self.quality = Curve(width)
+        self.up2 = nn.Conv2d(width, width * 4, kernel, padding=half)
+        self.head = nn.Conv2d(width, psi, 3, padding=1)
+
+    def forward(
+        self, z_hat: Float[Tensor, "b n h w"], q: Float[Tensor, " b"]
+    ) -> Float[Tensor, "b psi 4*h 4*w"]:
+        f = F.pixel_shuffle(self.up1(z_hat), 2) + self.quality(q)
+        f = F.pixel_shuffle(self.up2(F.leaky_relu(f, 0.1)), 2)
+        return F.leaky_relu(self.head(F.leaky_relu(f, 0.1)), 0.1)

@@ -1,0 +1,244 @@
+"""From picture to bytes and back with the shipped weights, for good files and for every kind of bad one."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import sfumato
+from sfumato import codec as codec_module
+from sfumato import container, scales
+from sfumato.codec import Codec
+from sfumato.model import Model, load_weights, save_weights
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    """A smooth scene with an edge, lettering-like detail and some noise, the same at every call."""
+    row, column = np.mgrid[0:height, 0:width] / 64
+    scene = np.stack([np.sin(row + k) + np.cos(column * (1 + k / 2)) for k in range(3)], -1) * 50 + 128
+    scene[(row * 64 % 40 < 4) & (column * 64 % 24 < 14)] = 20
+    scene += np.random.default_rng(0).normal(0, 3, scene.shape)
+    return scene.clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def codec() -> Codec:
+    return sfumato.load()
+
+
+@pytest.fixture(scope="module")
+def small_file(codec: Codec) -> bytes:
+    return codec.encode(picture(40, 72), q=0.1)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 257), (63, 65), (64, 64), (512, 768)])
+def test_sizes(codec: Codec, size: tuple[int, int]) -> None:
+    original = picture(*size)
+    data = codec.encode(original, q=0.5)
+    decoded = codec.decode(data)
+    assert decoded.shape == original.shape and decoded.dtype == np.uint8
+    assert np.abs(decoded.astype(int) - original).mean() < 12
+
+
+def test_more_quality_is_more_bytes_and_less_error(codec: Codec) -> None:
+    original = picture(128, 192)
+    files = [codec.encode(original, q=q) for q in (0.0, 0.3, 0.6, 1.0)]
+    errors = [np.square(codec.decode(f).astype(float) - original).mean() for f in files]
+    assert [len(f) for f in files] == sorted(len(f) for f in files)
+    assert errors == sorted(errors, reverse=True)
+
+
+def test_meter_agrees_with_the_file(codec: Codec) -> None:
+    original = picture(256, 384)
+    for q in (0.0, 0.5, 1.0):
+        data = codec.encode(original, q=q)
+        bits = sum(codec.measure(original, q=q))
+        fixed = container.fixed_bytes(data)
+        assert fixed <= 40
+        assert abs(len(data) - fixed - bits / 8) <= 0.005 * bits / 8 + 6, "an end costs a byte"
+
+
+def test_encoding_twice_gives_the_same_bytes_and_threads_do_not_matter(codec: Codec) -> None:
+    original = picture(100, 140)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = codec.encode(original)
+        torch.set_num_threads(2)
+        assert codec.encode(original) == one
+        assert np.abs(codec.decode(one).astype(int) - original).mean() < 12
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_a_file_written_in_one_process_is_read_in_another(codec: Codec, tmp_path: Path) -> None:
+    (tmp_path / "a.sfu").write_bytes(codec.encode(picture(70, 90)))
+    script = "import sys, sfumato, numpy; data = open(sys.argv[1], 'rb').read()"
+    script += "; numpy.save(sys.argv[2], sfumato.decode(data))"
+    subprocess.run([sys.executable, "-c", script, tmp_path / "a.sfu", tmp_path / "a.npy"], check=True)
+    here = codec.decode((tmp_path / "a.sfu").read_bytes())
+    assert np.abs(np.load(tmp_path / "a.npy").astype(int) - here).max() <= 1
+
+
+def test_prefixes_are_previews_that_get_better(codec: Codec) -> None:
+    original = picture(128, 192)
+    data = codec.encode(original, q=0.7)
+    file = container.unpack(data)
+    ends = [data.index(s.payload) + len(s.payload) for s in file.sections]
+    errors = []
+    for end in ends:
+        preview = codec.decode(data[:end], partial=True)
+        assert preview.shape == original.shape
+        errors.append(np.square(preview.astype(float) - original).mean())
+    assert errors[-1] < errors[2] < errors[0]
+    assert np.array_equal(codec.decode(data[:-1], partial=True), codec.decode(data[: ends[4]], partial=True))
+    with pytest.raises(sfumato.FormatError, match="5 of 6 sections"):
+        codec.decode(data[:-1])
+    with pytest.raises(sfumato.FormatError, match="nothing to show"):
+        codec.decode(data[:20], partial=True)
+
+
+def test_every_prefix_is_a_preview_or_a_format_error(codec: Codec, small_file: bytes) -> None:
+    previews = 0
+    for end in range(len(small_file)):
+        with pytest.raises(sfumato.FormatError):
+            codec.decode(small_file[:end])
+        try:
+            assert codec.decode(small_file[:end], partial=True).shape == (40, 72, 3)
+            previews += 1
+        except sfumato.FormatError:
+            pass
+    assert previews > 0
+
+
+def test_every_flipped_byte_is_a_format_error_or_harmless(codec: Codec, small_file: bytes) -> None:
+    """In a process of its own, so that its memory can be told: at most 200 MB beyond a plain decode."""
+    script = textwrap.dedent("""
+        import resource, sys
+        import numpy as np
+        import sfumato
+        data = sys.stdin.buffer.read()
+        codec = sfumato.load()
+        right = codec.decode(data)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        refused = 0
+        for partial in (False, True):
+            for at in range(len(data)):
+                for flip in (0x01, 0x80, 0xFF) if not partial else (0xFF,):
+                    bad = bytearray(data)
+                    bad[at] ^= flip
+                    try:
+                        decoded = codec.decode(bytes(bad), partial=partial)
+                    except sfumato.FormatError:
+                        refused += 1
+                        continue
+                    assert partial or np.array_equal(decoded, right), (at, flip)
+        print(refused, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+    """)
+    done = subprocess.run([sys.executable, "-c", script], input=small_file, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    refused, megabytes = map(int, done.stdout.split())
+    assert refused > 3 * len(small_file)
+    assert megabytes <= 200
+
+
+def test_a_huge_size_in_the_header_is_refused_before_the_work(codec: Codec, small_file: bytes) -> None:
+    file = container.unpack(small_file)
+    huge = container.Header(16383, 8191, file.header.q, file.header.model)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(sfumato.FormatError, match="z: check"):
+        codec.decode(container.pack(huge, file.sections))
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 <= 200
+
+
+def test_a_file_of_another_model_is_refused_by_name(codec: Codec, small_file: bytes) -> None:
+    file = container.unpack(small_file)
+    other = container.pack(container.Header(72, 40, 1, 0x12345678), file.sections)
+    with pytest.raises(sfumato.FormatError, match="12345678"):
+        codec.decode(other)
+    with pytest.raises(sfumato.FormatError, match="12345678, which is not in this package; here are: small"):
+        sfumato.decode(other)
+
+
+@pytest.mark.parametrize("bad", [-0.1, 1.1, float("nan")])
+def test_quality_out_of_range_is_named(codec: Codec, bad: float) -> None:
+    with pytest.raises(ValueError, match=f"q is {bad}"):
+        codec.encode(picture(8, 8), q=bad)
+
+
+def test_bad_decode_arguments(codec: Codec, small_file: bytes) -> None:
+    with pytest.raises(ValueError, match="steps"):
+        codec.decode(small_file, steps=-1)
+    with pytest.raises(ValueError, match="realism"):
+        codec.decode(small_file, realism=1.5)
+
+
+def test_inputs_of_every_kind_give_the_same_file(codec: Codec, tmp_path: Path) -> None:
+    pixels = picture(30, 50)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    with open(tmp_path / "a.png", "rb") as file:
+        sources = [pixels, Image.fromarray(pixels), tmp_path / "a.png", str(tmp_path / "a.png"), file]
+        assert len({codec.encode(source) for source in sources}) == 1
+    assert sfumato.encode(pixels) == codec.encode(pixels, q=0.5)
+    assert np.array_equal(sfumato.decode(codec.encode(pixels)), codec.decode(codec.encode(pixels)))
+
+
+def with_denoiser(tmp_path: Path) -> Codec:
+    """The shipped codec with a denoiser that changes the picture."""
+    model = load_weights("small").model
+    torch.manual_seed(0)
+    fresh = Model("small").denoiser
+    with torch.no_grad():
+        for parameter in fresh.parameters():
+            parameter += 0.02 * torch.randn_like(parameter)
+    model.denoiser, model.has_denoiser = fresh, True
+    tables = {k: torch.tensor(v) for k, v in scales.Tables.gaussian().arrays().items()}
+    save_weights(model, tmp_path / "denoising.safetensors", tables, {})
+    return codec_module.load(tmp_path / "denoising.safetensors")
+
+
+def test_steps_need_a_trained_denoiser_and_use_the_seed(tmp_path: Path) -> None:
+    codec = with_denoiser(tmp_path)
+    original = picture(50, 70)
+    data = codec.encode(original, seed=7)
+    base, one, four = (codec.decode(data, steps=n) for n in (0, 1, 4))
+    assert not np.array_equal(base, one) and not np.array_equal(one, four)
+    assert np.abs(codec.decode(data, steps=4).astype(int) - four).max() <= 1
+    assert not np.array_equal(codec.decode(data, steps=4, realism=0.0), four)
+    other = codec.encode(original, seed=8)
+    assert container.unpack(other).header.seed == 8
+    assert not np.array_equal(codec.decode(other, steps=4), four)
+    assert np.array_equal(codec.decode(other), base), "the seed is of no consequence without steps"
+    told: list[str] = []
+    codec.decode(data, steps=2, progress=lambda what, part: told.append(what))
+    assert "step 2 of 2" in told and told[-1] == "done"
+
+
+def test_weights_without_denoiser_say_so(tmp_path: Path) -> None:
+    model = load_weights("small").model
+    model.has_denoiser = False
+    tables = {k: torch.tensor(v) for k, v in scales.Tables.gaussian().arrays().items()}
+    save_weights(model, tmp_path / "plain.safetensors", tables, {})
+    codec = codec_module.load(tmp_path / "plain.safetensors")
+    data = codec.encode(picture(8, 8))
+    with pytest.raises(sfumato.WeightsError, match="no trained denoiser, only steps=0"):
+        codec.decode(data, steps=4)
+
+
+def test_importing_the_package_and_its_bytes_half_is_cheap() -> None:
+    script = "import sys, sfumato, sfumato.coder; sfumato.FormatError; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+    assert set(sfumato.__all__) <= set(dir(sfumato))
+    for name in sfumato.__all__:
+        assert getattr(sfumato, name) is not None
+    with pytest.raises(AttributeError):
+        sfumato.nothing  # noqa: B018

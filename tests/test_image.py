@@ -1,0 +1,321 @@
+"""sfumato.image: what is read, what is refused and how, exact conversion, padding, whole files."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from sfumato.image import ImageError, crop, format_of, from_x, pad, read, to_x, write, write_bytes
+
+RNG = np.random.default_rng(0)
+RGB = RNG.integers(0, 256, (6, 9, 3), np.uint8)
+
+
+def png(image: Image.Image, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", **options)
+    return buffer.getvalue()
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+
+def raw_png(width: int, height: int, depth: int, colour: int, rows: bytes) -> bytes:
+    """A PNG written by hand, for what Pillow cannot write."""
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([depth, colour, 0, 0, 0])
+    parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def test_every_kind_of_source_gives_the_same_picture(tmp_path: Path) -> None:
+    image = Image.fromarray(RGB)
+    path = tmp_path / "a.png"
+    image.save(path)
+    with open(path, "rb") as file:
+        sources = [path, str(path), io.BytesIO(path.read_bytes()), file, image, RGB, RGB[::-1][::-1]]
+        for source in sources:
+            picture = read(source)
+            assert picture.dtype == np.uint8
+            assert picture.flags.c_contiguous and picture.flags.writeable
+            assert np.array_equal(picture, RGB)
+
+
+def test_reading_leaves_the_caller_s_picture_alone() -> None:
+    array = RGB.copy()
+    read(array)[:] = 0
+    assert np.array_equal(array, RGB)
+    image = Image.fromarray(RGB)
+    read(image)
+    assert image.mode == "RGB" and np.array_equal(np.asarray(image), RGB)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P"])
+def test_grey_and_palette_become_rgb(mode: str) -> None:
+    image = Image.fromarray(RGB).convert(mode)
+    assert np.array_equal(read(io.BytesIO(png(image))), np.asarray(image.convert("RGB")))
+
+
+def test_grey_array() -> None:
+    assert np.array_equal(read(RGB[:, :, 0]), np.repeat(RGB[:, :, :1], 3, 2))
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_opaque_alpha_is_dropped(mode: str) -> None:
+    image = Image.fromarray(RGB).convert(mode)
+    assert np.array_equal(read(io.BytesIO(png(image))), np.asarray(image.convert("RGB")))
+
+
+def test_transparency_is_refused_by_name() -> None:
+    rgba = np.dstack([RGB, np.full(RGB.shape[:2], 255, np.uint8)])
+    assert np.array_equal(read(rgba), RGB)
+    rgba[0, 0, 3] = 254
+    with pytest.raises(ImageError, match="mode RGBA with transparent pixels"):
+        read(rgba)
+    grey = Image.fromarray(RGB).convert("L")
+    used = grey.getpixel((0, 0))
+    with pytest.raises(ImageError, match="mode L with transparent pixels"):
+        read(io.BytesIO(png(grey, transparency=used)))
+    palette = Image.fromarray(RGB).quantize(8)
+    with pytest.raises(ImageError, match="mode P with transparent pixels"):
+        read(io.BytesIO(png(palette, transparency=palette.getpixel((0, 0)))))
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "I", "F", "LAB", "HSV"])
+def test_other_colour_models_are_refused_by_name(mode: str) -> None:
+    with pytest.raises(ImageError, match=f"mode {mode} is not supported"):
+        read(Image.new(mode, (4, 4)))
+
+
+def test_cmyk_jpeg_is_refused() -> None:
+    buffer = io.BytesIO()
+    Image.new("CMYK", (8, 8)).save(buffer, "JPEG")
+    with pytest.raises(ImageError, match="mode CMYK"):
+        read(buffer)
+
+
+def test_sixteen_bits_are_refused() -> None:
+    with pytest.raises(ImageError, match="mode I;16"):
+        read(io.BytesIO(png(Image.fromarray(RGB[:, :, 0].astype(np.uint16) * 257))))
+    colour = raw_png(2, 2, 16, 2, (b"\0" + bytes(12)) * 2)
+    with pytest.raises(ImageError, match="mode RGB;16B: more than 8 bits"):
+        read(io.BytesIO(colour))
+    with pytest.raises(ImageError, match="mode RGB up to 65535: more than 8 bits"):
+        read(io.BytesIO(b"P6 1 1 65535\n" + bytes(6)))
+    with pytest.raises(ImageError, match=r"array: expected uint8 .* got uint16 \[6, 9, 3\]"):
+        read(RGB.astype(np.uint16))
+
+
+@pytest.mark.parametrize("shape", [(3,), (4, 4, 2), (4, 4, 1), (1, 4, 4, 3)])
+def test_arrays_of_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ImageError, match="array: expected uint8"):
+        read(np.zeros(shape, np.uint8))
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 3), (4, 0, 3), (0, 0)])
+def test_empty_pictures_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ImageError, match="is empty"):
+        read(np.zeros(shape, np.uint8))
+    with pytest.raises(ImageError, match="0x0 pixels is empty"):
+        read(Image.new("RGB", (0, 0)))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_applied(orientation: int) -> None:
+    stored = {  # how a camera stores the upright picture RGB under each value of the tag
+        1: RGB,
+        2: RGB[:, ::-1],
+        3: RGB[::-1, ::-1],
+        4: RGB[::-1],
+        5: RGB.transpose(1, 0, 2),
+        6: np.rot90(RGB, 1),
+        7: RGB[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(RGB, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = png(Image.fromarray(np.ascontiguousarray(stored)), exif=exif)
+    assert np.array_equal(read(io.BytesIO(data)), RGB)
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"junk" * 5])
+def test_damaged_exif_does_not_hide_the_picture(exif: bytes) -> None:
+    data = png(Image.fromarray(RGB))
+    at = 8 + 25
+    assert np.array_equal(read(io.BytesIO(data[:at] + chunk(b"eXIf", exif) + data[at:])), RGB)
+
+
+def test_animations_are_refused(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "green", "blue")]
+    for suffix in ("png", "gif", "webp", "tif"):
+        path = tmp_path / f"a.{suffix}"
+        frames[0].save(path, save_all=True, append_images=frames[1:])
+        with pytest.raises(ImageError, match=rf"a\.{suffix}: has 3 frames"):
+            read(path)
+    frames[0].save(tmp_path / "still.gif")
+    assert read(tmp_path / "still.gif")[0, 0].tolist() == [255, 0, 0]
+
+
+def test_photograph_with_a_second_view_is_a_still_picture() -> None:
+    buffer = io.BytesIO()
+    first, second = (Image.new("RGB", (8, 8), colour) for colour in ("white", "black"))
+    first.save(buffer, "MPO", save_all=True, append_images=[second])
+    assert (read(buffer) == 255).all()
+
+
+def test_missing_file_and_folder_stay_what_they_are(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no\.png"):
+        read(tmp_path / "no.png")
+    with pytest.raises(IsADirectoryError):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("data", [b"", b"no picture", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0" + bytes(20)])
+def test_what_is_not_a_picture_is_named(data: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "bad.png"
+    path.write_bytes(data)
+    with pytest.raises(ImageError, match=r"bad\.png: "):
+        read(path)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "gif", "bmp", "tif", "ppm"])
+@pytest.mark.filterwarnings("ignore:Truncated File Read")  # Pillow says this of a TIFF, and then raises
+def test_truncated_files_are_refused(suffix: str) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(RNG.integers(0, 256, (40, 40, 3), np.uint8)).save(
+        buffer, {"jpg": "JPEG", "tif": "TIFF"}.get(suffix, suffix.upper())
+    )
+    data = buffer.getvalue()
+    for part in range(1, 10):
+        with pytest.raises(ImageError):
+            read(io.BytesIO(data[: len(data) * part // 10]))
+
+
+@given(data=st.data())
+def test_damaged_png_gives_a_picture_or_an_image_error(data: st.DataObject) -> None:
+    good = bytearray(png(Image.fromarray(RGB)))
+    for _ in range(data.draw(st.integers(1, 4))):
+        good[data.draw(st.integers(0, len(good) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        picture = read(io.BytesIO(bytes(good)))
+    except ImageError:
+        return
+    assert picture.ndim == 3 and picture.shape[2] == 3
+
+
+def test_decompression_bomb_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.png"
+    path.write_bytes(raw_png(100_000, 100_000, 8, 2, b""))
+    with pytest.raises(ImageError, match=r"bomb\.png: cannot be read: .*decompression bomb"):
+        read(path)
+
+
+def test_files_need_no_torch() -> None:
+    code = "import sys, sfumato.image; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
+
+
+def test_x_and_back_is_exact_for_every_level() -> None:
+    image = np.arange(768, dtype=np.int64).astype(np.uint8).reshape(16, 16, 3)
+    x = to_x(image)
+    assert x.shape == (1, 3, 16, 16) and x.dtype == torch.float32
+    assert x.min() == -1 and x.max() == 1
+    assert np.array_equal(from_x(x), image)
+    assert np.array_equal(from_x(to_x(image[::-1, ::-1])), image[::-1, ::-1])
+
+
+def test_from_x_clamps_and_rounds_halves_to_even() -> None:
+    levels = torch.tensor([-40.0, 0.4, 100.4, 100.6, 254.6, 300.0])
+    x = (levels / 127.5 - 1).reshape(1, 1, 1, 6).expand(1, 3, 1, 6)
+    assert from_x(x)[0, :, 0].tolist() == [0, 0, 100, 101, 255, 255]
+    assert from_x(torch.zeros(1, 3, 1, 1)).tolist() == [[[128, 128, 128]]]  # 127.5
+
+
+def test_from_x_takes_other_precisions_and_gradients() -> None:
+    x = torch.zeros(1, 3, 2, 2, dtype=torch.bfloat16, requires_grad=True)
+    assert from_x(x).shape == (2, 2, 3)
+
+
+@given(h=st.integers(1, 70), w=st.integers(1, 70), multiple=st.sampled_from([1, 8, 64]))
+def test_pad_repeats_the_border_and_crop_undoes_it(h: int, w: int, multiple: int) -> None:
+    x = torch.arange(float(h * w)).reshape(1, 1, h, w)
+    padded = pad(x, multiple)
+    height, width = padded.shape[-2:]
+    assert height % multiple == width % multiple == 0
+    assert height - h < multiple and width - w < multiple
+    assert torch.equal(crop(padded, h, w), x)
+    rows, columns = torch.arange(height).clamp(max=h - 1), torch.arange(width).clamp(max=w - 1)
+    assert torch.equal(padded[0, 0], x[0, 0][rows][:, columns])
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.PNG", "a", "a.ppm", "a.bmp", "a.tif", "a.tiff", "a.webp"])
+def test_written_pictures_read_back(name: str, tmp_path: Path) -> None:
+    write(tmp_path / name, RGB)
+    assert np.array_equal(read(tmp_path / name), RGB)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_jpeg_is_written_close(tmp_path: Path) -> None:
+    flat = np.full((16, 16, 3), (200, 100, 50), np.uint8)
+    write(tmp_path / "a.jpg", flat)
+    assert np.abs(read(tmp_path / "a.jpg").astype(int) - flat).max() <= 3
+
+
+def test_unknown_suffix_is_named(tmp_path: Path) -> None:
+    assert format_of("a/b.WebP") == "WEBP"
+    assert format_of("picture") == "PNG"
+    with pytest.raises(ImageError, match=r"a\.xyz: unknown suffix '\.xyz'; known are \.png, "):
+        format_of("a.xyz")
+    with pytest.raises(ImageError, match="unknown suffix"):
+        write(tmp_path / "a.xyz", RGB)
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_pictures_are_not_written(tmp_path: Path) -> None:
+    for bad in (RGB.astype(np.float32), RGB[:, :, 0], RGB[:0]):
+        with pytest.raises(ImageError, match=r"a\.png: expected uint8 \[H, W, 3\]"):
+            write(tmp_path / "a.png", bad)
+    with pytest.raises(ImageError, match=r"a\.webp: 20000x1 pixels do not go into WEBP"):
+        write(tmp_path / "a.webp", np.zeros((1, 20000, 3), np.uint8))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.sfu"
+    write_bytes(path, b"old")
+
+    def full(self: Path, target: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_bytes(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_write_bytes_replaces_follows_links_and_keeps_the_umask(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_bytes(b"old")
+    link = tmp_path / "link"
+    link.symlink_to(target)
+    write_bytes(link, b"new")
+    assert link.is_symlink() and target.read_bytes() == b"new"
+    (tmp_path / "plain").write_bytes(b"")
+    assert target.stat().st_mode == (tmp_path / "plain").stat().st_mode
+    write_bytes(os.devnull, b"gone")
+    with pytest.raises(FileNotFoundError, match="no such folder: .*missing"):
+        write_bytes(tmp_path / "missing" / "a", b"")
+    with pytest.raises(IsADirectoryError):
+        write_bytes(tmp_path, b"")

@@ -1,0 +1,155 @@
+"""Presets within their budgets, transforms of the right shapes, weights that come back or are refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from sfumato import quantise, scales
+from sfumato.layers import Curve, DepthBlock
+from sfumato.model import PRESETS, Model, WeightsError, costs, load_weights, save_weights, shipped
+
+BUDGETS = {  # decisions: kMAC/pixel of analysis, entropy path, main decoder, denoiser step; parameters in all
+    "base": {"g_a": 60, "prior": 16, "g_s": 60, "denoiser": 40},
+}
+
+
+@pytest.fixture(scope="module")
+def counted() -> dict[str, dict[str, float]]:
+    return {name: {c.part: c.kmac_per_pixel for c in costs(name, 256)} for name in PRESETS}
+
+
+def test_base_is_within_its_budget(counted: dict[str, dict[str, float]]) -> None:
+    assert all(counted["base"][part] <= limit for part, limit in BUDGETS["base"].items())
+    assert sum(c.parameters for c in costs("base", 64)) <= 18e6
+
+
+def test_small_is_within_its_budget(counted: dict[str, dict[str, float]]) -> None:
+    k = counted["small"]
+    assert k["g_a"] + k["h_a"] + k["prior"] <= 20
+    assert k["prior"] + k["g_s"] + k["denoiser"] <= 20
+    assert sum(c.parameters for c in costs("small", 64)) <= 4e6
+
+
+def test_paper_has_the_published_sizes(counted: dict[str, dict[str, float]]) -> None:
+    k = counted["paper"]
+    assert 780 <= k["denoiser"] <= 1000
+    parameters = {c.part: c.parameters for c in costs("paper", 64)}
+    assert parameters["denoiser"] == pytest.approx(39.9e6, rel=0.01)
+    assert parameters["g_a"] == pytest.approx(3.05e6, rel=0.01)
+    assert PRESETS["paper"].chunks == (16, 16, 32, 64, 256 - 128)
+
+
+@pytest.mark.parametrize("preset", ["small", "base", "paper"])
+def test_shapes_of_the_signal_path(preset: str) -> None:
+    with torch.device("meta"):
+        model = Model(preset)
+        x, q = torch.empty(2, 3, 128, 192), torch.empty(2)
+        y, z = model.analyse(x, q)
+        assert y.shape == (2, model.config.latent, 8, 12)
+        assert z.shape == (2, model.config.z_channels, 2, 3)
+        estimate = model.prior(y, z, q)
+        assert estimate.y_hat.shape == y.shape and estimate.bits.shape == (2, 6)
+        base = model.synthesise(estimate.y_hat, q)
+        assert base.x_base.shape == x.shape
+        assert model.denoiser(x, q, q, base.x_base, base.features).shape == x.shape
+
+
+def test_gain_rises_with_quality_and_rounds_finer() -> None:
+    gain = quantise.Gain(3, 2.0)
+    low, middle, high = gain(torch.tensor([0.0, 0.5, 1.0]))[:, 0, 0, 0].tolist()
+    assert low == pytest.approx(1.0) and high == pytest.approx(2.718281828**2, rel=1e-5)
+    assert low < middle < high
+
+
+def test_curve_interpolates_between_knots() -> None:
+    curve = Curve(2, knots=5)
+    with torch.no_grad():
+        curve.rows.copy_(torch.tensor([[0, 0], [1, 10], [4, 40], [9, 90], [16, 160]]).float())
+    values = curve(torch.tensor([0.0, 0.125, 0.25, 1.0]))[:, 0, 0, 0]
+    assert values.tolist() == pytest.approx([0, 0.5, 1, 16])
+
+
+def test_a_new_block_is_the_identity() -> None:
+    x = torch.randn(1, 8, 4, 4)
+    assert torch.equal(DepthBlock(8)(x), x)
+
+
+def test_straight_through_and_snap() -> None:
+    x = torch.tensor([0.4, 1.6, -2.5], requires_grad=True)
+    y = quantise.straight_through(x)
+    y.sum().backward()
+    assert y.tolist() == [0, 2, -2] and x.grad is not None and x.grad.tolist() == [1, 1, 1]
+    assert quantise.snap(torch.tensor([0.1])).item() == 26 / 256
+    noisy = quantise.noise(torch.zeros(10000))
+    assert noisy.abs().max() <= 0.5 and noisy.var().item() == pytest.approx(1 / 12, rel=0.05)
+
+
+def write(model: Model, path: Path) -> str:
+    tables = {k: torch.tensor(v) for k, v in scales.Tables.gaussian().arrays().items()}
+    return save_weights(model, path, tables, {"recipe": "toy"})
+
+
+@pytest.fixture(scope="module")
+def weights_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "toy.safetensors"
+    write(Model("small"), path)
+    return path
+
+
+def test_weights_come_back(weights_file: Path) -> None:
+    torch.manual_seed(0)
+    model = Model("small")
+    weights = load_weights(weights_file)
+    assert weights.notes == {"recipe": "toy"} and not weights.model.has_denoiser
+    for name, value in weights.model.g_a.state_dict().items():
+        assert torch.equal(value, model.g_a.state_dict()[name].half().float())
+    again = weights_file.with_name("again.safetensors")
+    assert int(write(weights.model, again), 16) == weights.model_id, "saving twice keeps the id"
+    assert [p.name for p in weights_file.parent.glob("*.part")] == []
+
+
+def test_a_trained_denoiser_is_saved_too(tmp_path: Path) -> None:
+    model = Model("small")
+    model.has_denoiser = True
+    write(model, tmp_path / "a.safetensors")
+    assert load_weights(tmp_path / "a.safetensors").model.has_denoiser
+
+
+def test_other_weights_have_another_id(weights_file: Path, tmp_path: Path) -> None:
+    model = load_weights(weights_file).model
+    with torch.no_grad():
+        model.prior.z_mu.rows[0, 0] += 1
+    assert int(write(model, tmp_path / "b.safetensors"), 16) != load_weights(weights_file).model_id
+
+
+def test_weights_that_cannot_be_used_are_named(weights_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="no weights 'nope'"):
+        load_weights("nope")
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"not weights")
+    with pytest.raises(WeightsError, match=r"broken\.safetensors"):
+        load_weights(broken)
+    tensors = load_file(weights_file)
+    metadata = {"preset": "small", "model_id": f"{load_weights(weights_file).model_id:08x}", "notes": "{}"}
+    key = next(iter(tensors))
+    save_file(tensors | {key: tensors[key] + 1}, broken, metadata)
+    with pytest.raises(WeightsError, match="damaged"):
+        load_weights(broken)
+    with pytest.raises(WeightsError, match="no preset 'huge'"):
+        Model("huge")
+
+
+def test_shipped_weights_are_complete_and_noted() -> None:
+    assert shipped(), "the package ships weights"
+    for model_id, name in shipped().items():
+        weights = load_weights(name)
+        assert weights.model_id == model_id
+        assert weights.model.preset == name
+        assert "recipe" in weights.notes and json.loads(weights.notes["recipe"])["preset"] == name
+        scales.Tables.from_arrays(**{k: v.numpy() for k, v in weights.tables.items()})

@@ -1,0 +1,200 @@
+"""Training: data, loss and loop run on made-up pictures; a run can be cut and resumed; the loss falls."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sfumato.model import Model, load_weights
+from training.data import Pictures
+from training.loop import Run, choose_parameters, learning_rate, train
+from training.objective import Objective, chroma, lmbda, mse
+from training.recipes import RECIPES, Recipe, toy
+
+CPU = torch.device("cpu")
+
+
+def pixels(seed: int, height: int = 80, width: int = 96) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    row, column = np.mgrid[0:height, 0:width]
+    waves = [np.sin(row / rng.uniform(4, 30) + column / rng.uniform(4, 30)) for _ in range(3)]
+    return (np.stack(waves, -1) * 100 + 128).clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three pictures in a folder, two in a tar beside them, one too small."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i in range(3):
+        Image.fromarray(pixels(i)).save(folder / f"{i}.png")
+    Image.fromarray(pixels(9, 20, 20)).save(folder / "tiny.png")
+    with tarfile.open(folder / "shard.tar", "w") as tar:
+        for i in (3, 4):
+            buffer = io.BytesIO()
+            Image.fromarray(pixels(i)).save(buffer, "PNG")
+            member = tarfile.TarInfo(f"{i}.png")
+            member.size = buffer.tell()
+            tar.addfile(member, io.BytesIO(buffer.getvalue()))
+    return folder
+
+
+def run_for(folder: Path, out: Path, seconds: float, **changes: object) -> Run:
+    run = Run([folder], None, out, seconds / 60, log_every=1, held_out=1, save_every=100)
+    return replace(run, **changes)
+
+
+def records(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def test_pictures_come_from_folders_and_tars(folder: Path) -> None:
+    pictures = Pictures.load([folder], CPU, smallest=64)
+    assert len(pictures) == 5
+    found = {bytes(pictures.picture(i).numpy().tobytes()) for i in range(5)}
+    assert found == {pixels(i).tobytes() for i in range(5)}
+    train_on, held = pictures.split(2)
+    assert (len(train_on), len(held)) == (3, 2)
+    assert set(train_on.starts).isdisjoint(held.starts)
+
+
+def test_missing_or_useless_data_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="absent"):
+        Pictures.load([tmp_path / "absent"], CPU, 64)
+    with pytest.raises(ValueError, match="no picture of at least 64 px"):
+        Pictures.load([tmp_path], CPU, 64)
+
+
+def test_batches_are_crops_in_range_and_repeatable(folder: Path) -> None:
+    pictures = Pictures.load([folder], CPU, smallest=64)
+    a = pictures.batch(6, 64, np.random.default_rng(5))
+    assert a.shape == (6, 3, 64, 64) and a.min() >= -1 and a.max() <= 1
+    assert torch.equal(a, pictures.batch(6, 64, np.random.default_rng(5)))
+    assert not torch.equal(a, pictures.batch(6, 64, np.random.default_rng(6)))
+    assert pictures.centres(64).shape == (5, 3, 64, 64)
+
+
+def test_lambda_is_log_linear_in_q() -> None:
+    recipe = Recipe("small", lmbda=(0.001, 0.1))
+    assert lmbda(torch.tensor([0.0, 0.5, 1.0]), recipe).tolist() == pytest.approx([0.001, 0.01, 0.1])
+
+
+def test_distortion_is_on_the_scale_of_bytes_and_chroma_ignores_grey() -> None:
+    x = torch.zeros(1, 3, 8, 8)
+    assert mse(x, x + 2 / 255).item() == pytest.approx(1.0)
+    assert mse(chroma(x), chroma(x + 0.1)).item() == pytest.approx(0, abs=1e-6)
+    assert mse(chroma(x), chroma(x + torch.tensor([0.1, 0, 0])[:, None, None])).item() > 1
+
+
+def test_learning_rate_warms_up_holds_and_falls() -> None:
+    recipe = Recipe("small", learning_rate=1.0, warmup=10, tail=0.5)
+    assert learning_rate(recipe, 0, 0.0) == pytest.approx(0.1)
+    assert learning_rate(recipe, 100, 0.5) == 1.0
+    assert learning_rate(recipe, 100, 0.75) == pytest.approx(0.505)
+    assert learning_rate(recipe, 100, 1.0) == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_recipes_name_presets_and_crop_in_whole_hyper_latents(name: str) -> None:
+    recipe = RECIPES[name]()
+    assert recipe.crop % 64 == 0 and recipe.perceptual_crop <= recipe.crop
+    with torch.device("meta"):
+        Model(recipe.preset)
+
+
+def test_the_loss_falls_on_a_fixed_batch(folder: Path) -> None:
+    torch.manual_seed(0)
+    model = Model("small").train()
+    objective = Objective(model, replace(toy(), perceptual=0.0), None)
+    parameters = choose_parameters(model, "codec")
+    optimiser = torch.optim.AdamW(parameters, 1e-3)
+    x = Pictures.load([folder], CPU, 64).batch(2, 64, np.random.default_rng(0))
+    q = torch.tensor([0.2, 0.8])
+    losses = []
+    for _ in range(40):
+        loss = objective(x, q, False)["loss"].mean()
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_each_leg_trains_its_own_part() -> None:
+    model = Model("small")
+    codec = {id(p) for p in choose_parameters(model, "codec")}
+    assert not model.has_denoiser
+    denoiser = {id(p) for p in choose_parameters(model, "denoiser")}
+    assert model.has_denoiser and codec.isdisjoint(denoiser)
+    assert len(codec | denoiser) == len(list(model.parameters()))
+    with pytest.raises(ValueError, match="part is 'all'"):
+        choose_parameters(model, "all")
+
+
+def test_a_run_writes_weights_resumes_and_goes_on_to_the_denoiser(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "codec"
+    train(toy(), run_for(folder, out, 2))
+    steps = [r["step"] for r in records(out) if "bpp" in r]
+    assert steps and records(out)[-1]["validation"][0]["q"] == 0.0
+    first = load_weights(out / "weights.safetensors")
+
+    train(toy(), run_for(folder, out, 4))  # the same command with more time goes on where it stopped
+    more = [r["step"] for r in records(out) if "bpp" in r]
+    assert more[: len(steps)] == steps and more == list(range(1, len(more) + 1)) and len(more) > len(steps)
+    second = load_weights(out / "weights.safetensors")
+    assert second.model_id != first.model_id and not second.model.has_denoiser
+
+    leg = replace(toy(), part="denoiser")
+    denoised = train(leg, run_for(folder, tmp_path / "denoiser", 2, init=out / "weights.safetensors"))
+    third = load_weights(denoised)
+    assert third.model.has_denoiser
+    for name, value in second.model.g_a.state_dict().items():
+        assert torch.equal(value, third.model.g_a.state_dict()[name]), "the codec is frozen"
+    assert float(third.model.denoiser.head.weight.abs().sum()) > 0  # type: ignore[union-attr, operator]
+
+    with pytest.raises(ValueError, match="holds preset 'small'"):
+        run = run_for(folder, tmp_path / "x", 1, init=out / "weights.safetensors")
+        train(replace(toy(), preset="base"), run)
+
+
+def test_the_epsilon_objective_of_the_paper_trains_too() -> None:
+    torch.manual_seed(0)
+    model = Model("paper")
+    choose_parameters(model, "denoiser")
+    objective = Objective(model, replace(RECIPES["paper"](), part="denoiser"), None)
+    out = objective(torch.rand(1, 3, 64, 64) * 2 - 1, torch.tensor([0.5]), True)
+    out["loss"].mean().backward()
+    assert torch.isfinite(out["loss"]).all()
+    assert all(p.grad is not None for p in model.denoiser.parameters())
+    assert all(p.grad is None for p in model.g_a.parameters())
+
+
+def test_training_needs_nothing_that_only_coding_needs() -> None:
+    script = (
+        "import sys; sys.modules['constriction'] = None; import training.__main__, training.loop;"
+        "print([m for m in ('coder', 'codec', 'container') if 'sfumato.' + m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_two_processes_train_together(folder: Path, tmp_path: Path) -> None:
+    """torchrun: data-parallel gradients, one log, one file of weights."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "training", "toy", "--data", folder, "--out", tmp_path / "out", "--minutes", "0.1"]
+    done = subprocess.run([*command, "--log-every", "1", "--held-out", "1"], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    steps = [r["step"] for r in records(tmp_path / "out") if "bpp" in r]
+    assert steps == list(range(1, len(steps) + 1)) and steps
+    load_weights(tmp_path / "out" / "weights.safetensors")

@@ -1,0 +1,237 @@
+"""A recipe and pictures in; a checkpoint that can be resumed, a JSON-lines log and weights out.
+
+The same code runs on the CPU, on one GPU (bf16) and data-parallel under torchrun.  Time, not steps, ends
+a run: `minutes` counts what this leg has trained in all, restarts included.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from metrics.lpips import LPIPS
+from sfumato import scales
+from sfumato.model import Model, channels_last, load_weights, save_weights
+from training.data import Pictures
+from training.objective import Objective, mse
+from training.recipes import Recipe
+
+VALIDATION_CROP = 256
+VALIDATION_Q = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where one leg reads and writes, and how long it lasts."""
+
+    data: list[Path]
+    metrics: Path | None
+    out: Path
+    minutes: float
+    init: Path | None = None  # weights to start from
+    seed: int = 0
+    log_every: int = 100  # steps
+    save_every: float = 5.0  # minutes; a checkpoint, weights and a validation
+    held_out: int = 24  # pictures for validation
+    threads: int = 0  # 0: as torch chooses
+
+
+@dataclass
+class Progress:
+    """What a resumed run needs to know."""
+
+    step: int = 0
+    seconds: float = 0.0
+
+
+def device_of_process() -> torch.device:
+    """The GPU of this process, or the CPU."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+def train(recipe: Recipe, run: Run) -> Path:
+    """Train; returns the path of the weights.  Resumes from `out/checkpoint.pt` when it is there."""
+    parallel = "RANK" in os.environ
+    if parallel:
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    rank = dist.get_rank() if parallel else 0
+    if run.threads:
+        torch.set_num_threads(run.threads)
+    device = device_of_process()
+    torch.manual_seed(run.seed + rank)
+    run.out.mkdir(parents=True, exist_ok=True)
+    checkpoint = run.out / "checkpoint.pt"
+
+    if run.init is not None and not checkpoint.exists():
+        model = load_weights(run.init).model.requires_grad_(True)
+        if model.preset != recipe.preset:
+            raise ValueError(f"{run.init} holds preset {model.preset!r}, the recipe trains {recipe.preset!r}")
+    else:
+        model = Model(recipe.preset)
+    perceive = recipe.perceptual > 0 and run.metrics is not None
+    perception = LPIPS(recipe.perceptual_net, run.metrics) if perceive and run.metrics is not None else None
+    trained = choose_parameters(model, recipe.part)
+    channels_last(model.to(device)).train()
+    objective: nn.Module = Objective(model, recipe, perception).to(device)
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
+    optimiser = torch.optim.AdamW(trained, betas=recipe.betas, weight_decay=0.0, fused=True)
+    progress = Progress()
+    if checkpoint.exists():
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        model.load_state_dict(state["model"])
+        average.load_state_dict(state["average"])
+        optimiser.load_state_dict(state["optimiser"])
+        progress = Progress(**state["progress"])
+    if recipe.compile:
+        objective.compile()
+    if parallel:
+        objective = DistributedDataParallel(objective, find_unused_parameters=True)
+
+    pictures, held = Pictures.load(run.data, device, recipe.crop).split(run.held_out)
+    rng = np.random.default_rng((run.seed, rank, progress.step))
+    log = Log(run.out / "log.jsonl") if rank == 0 else None
+    if log is not None:
+        log.write({"recipe": asdict(recipe), "pictures": len(pictures), "device": str(device)})
+        log.write({"parameters": sum(p.numel() for p in trained), "threads": torch.get_num_threads()})
+    seconds_before, begun = progress.seconds, time.monotonic()
+    sums: defaultdict[str, float] = defaultdict(float)
+    last_save, counted, since = progress.seconds, 0, time.monotonic()
+
+    while True:
+        progress.seconds = seconds_before + time.monotonic() - begun
+        fraction = progress.seconds / (60 * run.minutes)
+        stop = torch.tensor(fraction >= 1, device=device)
+        if parallel:
+            dist.broadcast(stop.byte(), 0)
+        if stop:
+            break
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(recipe, progress.step, fraction)
+        x = pictures.batch(recipe.batch, recipe.crop, rng).contiguous(memory_format=torch.channels_last)
+        q = torch.from_numpy(rng.random(recipe.batch, dtype=np.float32)).to(device)
+        with torch.autocast(device.type, torch.bfloat16):
+            out = objective(x, q, fraction >= recipe.perceptual_from)
+        optimiser.zero_grad(set_to_none=True)
+        out["loss"].mean().backward()
+        norm = nn.utils.clip_grad_norm_(trained, recipe.clip)
+        progress.step += 1
+        if torch.isfinite(norm):  # one bad batch must not cost the run
+            optimiser.step()
+            average.update_parameters(model)
+        for key, value in out.items():
+            sums[key] += float(value.detach().mean())
+        counted += 1
+        if log is not None and progress.step % run.log_every == 0:
+            now = time.monotonic()
+            means = {key: round(value / counted, 5) for key, value in sums.items()}
+            rate = {"steps_per_s": round(counted / (now - since), 2), "norm": round(float(norm), 3)}
+            log.write({"step": progress.step, "minutes": round(progress.seconds / 60, 2), **means, **rate})
+            sums, counted, since = defaultdict(float), 0, now
+        if rank == 0 and progress.seconds - last_save > 60 * run.save_every:
+            last_save = progress.seconds
+            _save(run, recipe, model, average, optimiser, progress, log, held)
+            since, counted, sums = time.monotonic(), 0, defaultdict(float)
+    if rank == 0:
+        _save(run, recipe, model, average, optimiser, progress, log, held)
+    if parallel:
+        dist.destroy_process_group()
+    return run.out / "weights.safetensors"
+
+
+def choose_parameters(model: Model, part: str) -> list[nn.Parameter]:
+    """Freeze what this leg does not train; returns the rest."""
+    if part not in ("codec", "denoiser"):
+        raise ValueError(f"part is {part!r}; it is 'codec' or 'denoiser'")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith("denoiser.") == (part == "denoiser"))
+    model.has_denoiser = model.has_denoiser or part == "denoiser"
+    return [p for p in model.parameters() if p.requires_grad]
+
+
+def learning_rate(recipe: Recipe, step: int, fraction: float) -> float:
+    """Linear warm-up in steps, constant, then linear down to 1 % over the tail of the time."""
+    warm = min(1.0, (step + 1) / recipe.warmup)
+    tail = max(0.0, (fraction - recipe.tail) / (1 - recipe.tail))
+    return recipe.learning_rate * warm * max(0.01, 1 - 0.99 * tail)
+
+
+class Log:
+    """JSON lines on disk and on the terminal."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(self, record: dict[str, object]) -> None:
+        line = json.dumps(record)
+        print(line, flush=True)
+        with self.path.open("a") as file:
+            file.write(line + "\n")
+
+
+def _save(
+    run: Run,
+    recipe: Recipe,
+    model: Model,
+    average: AveragedModel,
+    optimiser: torch.optim.Optimizer,
+    progress: Progress,
+    log: Log | None,
+    held: Pictures,
+) -> None:
+    state = {
+        "model": model.state_dict(),
+        "average": average.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "progress": asdict(progress),
+    }
+    temporary = run.out / "checkpoint.pt.part"
+    torch.save(state, temporary)
+    temporary.replace(run.out / "checkpoint.pt")
+    smooth = average.module
+    assert isinstance(smooth, Model)
+    smooth.has_denoiser = model.has_denoiser
+    tables = {k: torch.tensor(v) for k, v in scales.Tables.gaussian().arrays().items()}
+    notes = {"recipe": json.dumps(asdict(recipe)), "steps": str(progress.step)}
+    save_weights(smooth, run.out / "weights.safetensors", tables, notes)
+    if log is not None and recipe.part == "codec":
+        log.write({"step": progress.step, "validation": validate(smooth, held, run.metrics)})
+
+
+@torch.no_grad()
+def validate(model: Model, held: Pictures, metrics: Path | None) -> list[dict[str, float]]:
+    """Rate (estimated), PSNR and LPIPS-Alex of x_base on the held-out pictures, for each of VALIDATION_Q."""
+    was_training = model.training
+    model.eval()
+    crops = held.centres(min(VALIDATION_CROP, min(min(s) for s in held.shapes) // 64 * 64))
+    judge = LPIPS("alex", metrics).to(crops.device) if metrics is not None else None
+    rows = []
+    for value in VALIDATION_Q:
+        figures = []
+        for x in crops.split(4):
+            q = x.new_full((len(x),), value)
+            y, z = model.analyse(x, q)
+            estimate = model.prior(y, z, q)
+            x_hat = model.synthesise(estimate.y_hat, q).x_base.float().clamp(-1, 1)
+            bpp = estimate.bits.sum(1) / x[0, 0].numel()
+            psnr = 10 * (255**2 / mse(x, x_hat).clamp_min(1e-3)).log10()
+            lpips = judge(x, x_hat) if judge is not None else torch.full_like(bpp, math.nan)
+            figures.append(torch.stack([bpp, psnr, lpips]))
+        bpp_, psnr_, lpips_ = torch.cat(figures, 1).mean(1).tolist()
+        rows.append({"q": value, "bpp": round(bpp_, 4), "psnr": round(psnr_, 2), "lpips": round(lpips_, 4)})
+    model.train(was_training)
+    return rows

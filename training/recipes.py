@@ -1,0 +1,79 @@
+"""Recipes: functions that return a `Recipe`.  Each header gives command, time and expected score.
+
+A new experiment is a new function (or `dataclasses.replace` on an old one), not a new flag.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from metrics.features import Net
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One leg of training.  Fractions are of its time, so that a leg of any length has the same shape."""
+
+    preset: str
+    part: str = "codec"  # "codec": all but the denoiser; "denoiser": that alone, on the frozen codec
+    batch: int = 8  # crops a step, on each process
+    crop: int = 192  # pixels a side, a multiple of 64
+    learning_rate: float = 1.4e-3  # at 2e-3 the loss blew up once in 25 minutes
+    betas: tuple[float, float] = (0.9, 0.99)
+    warmup: int = 200  # steps
+    tail: float = 0.6  # where the learning rate begins to fall, linearly to 1 % at the end
+    clip: float = 1.0  # of the gradient's norm
+    ema: float = 0.999
+    lmbda: tuple[float, float] = (0.0002, 0.06)  # at q = 0 and q = 1; log-linear between
+    equalise: float = 0.25  # losses are divided by lambda^equalise, lest high rates drown low ones
+    distortion: float = 1.0  # weight of the MSE (RGB, 0..255)
+    chroma: float = 0.0  # weight of the MSE of the two colour differences, on top
+    perceptual: float = 0.0  # weight of LPIPS, in units of MSE
+    perceptual_from: float = 0.3   # where LPIPS comes in: pictures are formed by then
+    perceptual_net: Net = "squeeze"  # not the network that the evaluation uses
+    perceptual_crop: int = 128  # LPIPS sees a random part of this size of each crop
+    compile: bool = False
+
+
+def small() -> Recipe:
+    """The codec of `small`, from nothing, on 2 CPU cores.
+
+    python -m training small --data DIR --metrics DIR --minutes 100 --out runs/small
+    """
+    return Recipe("small", perceptual=300.0, chroma=0.5)
+
+
+def small_more() -> Recipe:
+    """A further leg of `small` from weights: --init FILE; all losses from the start, lower learning rate."""
+    return replace(small(), learning_rate=5e-4, perceptual_from=0.0, tail=0.3)
+
+
+def small_denoiser() -> Recipe:
+    """The denoiser of `small` on its frozen codec: --init FILE."""
+    return Recipe("small", part="denoiser", perceptual=300.0, perceptual_from=0.0)
+
+
+def base() -> Recipe:
+    """The codec of `base`, from nothing, on one GPU.
+
+    python -m training base --data DIR --metrics DIR --minutes 25 --out runs/base
+    """
+    return Recipe("base", batch=64, crop=256, perceptual=300.0, chroma=0.5, perceptual_crop=192, compile=True)
+
+
+def base_denoiser() -> Recipe:
+    """The denoiser of `base` on its frozen codec: --init FILE."""
+    return replace(base(), part="denoiser", perceptual_from=0.0)
+
+
+def paper() -> Recipe:
+    """The paper's network with the codec's losses."""
+    return Recipe("paper", batch=4, crop=256, learning_rate=2e-4, perceptual=300.0, perceptual_crop=256)
+
+
+def toy() -> Recipe:
+    """Two crops a step: what the tests run."""
+    return Recipe("small", batch=2, crop=64, warmup=2, perceptual=300.0, perceptual_crop=64)
+
+
+RECIPES = {f.__name__: f for f in (small, small_more, small_denoiser, base, base_denoiser, paper, toy)}
