@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import multiprocessing
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from PIL import Image, features
 
 import sfumato
-from sfumato.image import read, write, write_bytes
+from sfumato.image import read, write_bytes
 
 Picture = UInt8[np.ndarray, "h w 3"]
 
@@ -39,14 +39,13 @@ class Codec:
     settings: tuple[float, ...]
     encode: Callable[[Picture, float, Path], None]
     decode: Callable[[Path], Picture]
-    warm: bool = True  # False: each call is a process of its own, so there is nothing to warm up
 
 
 def codec(name: str, separate: bool = False) -> Codec:
     """A codec by its name: jpeg, webp, avif, sfumato, or sfumato:N for N steps of the decoder (default 0).
 
-    `separate` runs sfumato's encoder and decoder as two processes, as a sender and a receiver would; the
-    times then include their start.  Raises ValueError for an unknown name or a format that this Pillow
+    `separate` runs sfumato's encoder and decoder as two processes that share the file alone, as a sender and
+    a receiver do.  Raises ValueError for an unknown name or a format that this Pillow
     cannot write.
     """
     if name in CLASSICAL:
@@ -58,10 +57,11 @@ def codec(name: str, separate: bool = False) -> Codec:
     base, _, steps = name.partition(":")
     if base != "sfumato" or (steps and not steps.isdecimal()) or name.endswith(":"):
         raise ValueError(f"unknown codec {name!r}; known are sfumato, sfumato:STEPS, {', '.join(CLASSICAL)}")
+    encoder: Callable[..., Any] = encode_sfumato
+    decoder: Callable[..., Any] = partial(decode_sfumato, steps=int(steps or 0))
     if separate:
-        decode = partial(decode_separate, steps=int(steps or 0))
-        return Codec(name, ".sfu", SFUMATO_Q, encode_separate, decode, warm=False)
-    return Codec(name, ".sfu", SFUMATO_Q, encode_sfumato, partial(decode_sfumato, steps=int(steps or 0)))
+        encoder, decoder = in_its_own_process(encoder), in_its_own_process(decoder)
+    return Codec(name, ".sfu", SFUMATO_Q, encoder, decoder)
 
 
 CLASSICAL: dict[str, tuple[str, tuple[float, ...], dict[str, Any]]] = {
@@ -88,26 +88,11 @@ def decode_sfumato(path: Path, *, steps: int) -> Picture:
     return sfumato.decode(path.read_bytes(), steps=steps)
 
 
-def encode_separate(picture: Picture, q: float, path: Path) -> None:
-    """`sfumato encode` on a PNG of the picture."""
-    source = path.with_suffix(".source.png")
-    write(source, picture)
-    run("encode", source, "-o", path, "-q", q)
-    source.unlink()
+def in_its_own_process(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, run in a fresh process that lives on between calls; its exceptions come back."""
+    pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
 
+    def call(*arguments: object, **options: object) -> Any:
+        return pool.submit(function, *arguments, **options).result()
 
-def decode_separate(path: Path, *, steps: int) -> Picture:
-    """`sfumato decode` to a PNG, which is then read."""
-    target = path.with_suffix(".decoded.png")
-    run("decode", path, "-o", target, "--steps", steps)
-    picture = read(target)
-    target.unlink()
-    return picture
-
-
-def run(*arguments: object) -> None:
-    """`python -m sfumato ARGUMENTS`; a failure raises RuntimeError with what the command said."""
-    command = [sys.executable, "-m", "sfumato", *map(str, arguments)]
-    result = subprocess.run(command, capture_output=True, text=True)
-    if result.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)} failed with {result.returncode}:\n{result.stderr}")
+    return call

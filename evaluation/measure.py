@@ -56,10 +56,9 @@ def measure(codec: Codec, pictures: list[Path], lpips: LPIPS | None, scratch: Pa
     The first call of a codec, which loads its weights, is made on a grey square and not timed.
     Raises ValueError when a decoded picture has not the size of the original.
     """
-    if codec.warm:
-        path = scratch / f"warm{codec.suffix}"
-        codec.encode(np.full((64, 64, 3), 128, np.uint8), codec.settings[0], path)
-        codec.decode(path)
+    path = scratch / f"warm{codec.suffix}"
+    codec.encode(np.full((64, 64, 3), 128, np.uint8), codec.settings[0], path)
+    codec.decode(path)
     for source in pictures:
         image = read(source)
         height, width = image.shape[:2]

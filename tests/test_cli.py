@@ -65,7 +65,7 @@ def errors(tmp_path: Path) -> list[tuple[tuple[object, ...], str]]:
     (tmp_path / "text.sfu").write_text("no sfumato file at all")
     return [
         (("encode", tmp_path / "absent.png"), "No such file"),
-        (("encode", tmp_path / "text.png"), "text.png: not a picture"),
+        (("encode", tmp_path / "text.png", "-o", tmp_path / "b.sfu"), "text.png: not a picture"),
         (("encode", tmp_path / "photo.png", "-q", "1.5"), "q is 1.5"),
         (("encode", tmp_path / "photo.png", "--model", "huge"), "no weights 'huge'"),
         (("encode", tmp_path / "photo.png", "-o", tmp_path / "no" / "a.sfu"), "no such folder"),

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -109,16 +109,16 @@ def train(recipe: Recipe, run: Run) -> Path:
         log.write({"recipe": asdict(recipe), "pictures": len(pictures), "device": str(device)})
         log.write({"parameters": sum(p.numel() for p in trained), "threads": torch.get_num_threads()})
     seconds_before, begun = progress.seconds, time.monotonic()
-    sums: defaultdict[str, float] = defaultdict(float)
+    sums: defaultdict[str, Tensor | float] = defaultdict(float)
     last_save, counted, since = progress.seconds, 0, time.monotonic()
 
     while True:
         progress.seconds = seconds_before + time.monotonic() - begun
-        fraction = progress.seconds / (60 * run.minutes)
-        stop = torch.tensor(fraction >= 1, device=device)
-        if parallel:
-            dist.broadcast(stop.byte(), 0)
-        if stop:
+        clock = torch.tensor(progress.seconds / (60 * run.minutes), dtype=torch.float64, device=device)
+        if parallel:  # one clock for all: they share learning rates, and leave at the same step
+            dist.broadcast(clock, 0)
+        fraction = clock.item()
+        if fraction >= 1:
             break
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(recipe, progress.step, fraction)
@@ -134,11 +134,11 @@ def train(recipe: Recipe, run: Run) -> Path:
             optimiser.step()
             average.update_parameters(model)
         for key, value in out.items():
-            sums[key] += float(value.detach().mean())
+            sums[key] = sums[key] + value.detach().mean()
         counted += 1
         if log is not None and progress.step % run.log_every == 0:
             now = time.monotonic()
-            means = {key: round(value / counted, 5) for key, value in sums.items()}
+            means = {key: round(float(value) / counted, 5) for key, value in sums.items()}
             rate = {"steps_per_s": round(counted / (now - since), 2), "norm": round(float(norm), 3)}
             log.write({"step": progress.step, "minutes": round(progress.seconds / 60, 2), **means, **rate})
             sums, counted, since = defaultdict(float), 0, now

@@ -1,0 +1,47 @@
+"""What the README tells a newcomer to type works, on the picture that it names."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_first_command(tmp_path: Path) -> None:
+    line = next(line for line in README.splitlines() if "sfumato encode" in line).strip()
+    install, *commands = line.split(" && ")
+    assert install == "pip install torch==2.13.0 ."
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    for command in commands:
+        arguments = shlex.split(command)
+        assert arguments[0] == "sfumato"
+        subprocess.run([sys.executable, "-m", *arguments], cwd=tmp_path, check=True, capture_output=True)
+    original = np.asarray(Image.open(ROOT / "examples" / "chelsea.png")).astype(float)
+    back = np.asarray(Image.open(tmp_path / "chelsea.png"))
+    assert 10 * np.log10(255**2 / np.square(original - back).mean()) > 28
+    assert (tmp_path / "chelsea.sfu").stat().st_size < 0.8 / 8 * original.shape[0] * original.shape[1]
+
+
+def test_python_example(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    scope: dict[str, np.ndarray] = {}
+    exec(re.search(r"```python\n(.*?)```", README, re.S)[1], scope)  # type: ignore[index]
+    assert scope["picture"].shape == (300, 451, 3)
+
+
+def test_second_command_and_tree() -> None:
+    assert "\n    bash scripts/test\n" in README
+    named = set(re.findall(r"^  (\w+\.py) ", README, re.M))
+    present = {path.name for path in (ROOT / "sfumato").glob("*.py")}
+    assert named == present
+    for folder in re.findall(r"^(\w+)/", README, re.M):
+        assert (ROOT / folder).is_dir(), folder
