@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from sfumato import container, image
+from sfumato import __version__, container, image
 
 SUFFIX = ".sfu"
 PATIENCE = 1.0  # seconds before a progress bar appears
@@ -189,6 +189,9 @@ class _Bar:
 
 def main() -> None:
     """Entry point.  Exit code 1 for an error, told in one line; 2 for wrong usage; 130 for Ctrl-C."""
+    if sys.argv[1:] == ["--version"]:
+        print(f"sfumato {__version__}, format {container.VERSION}")
+        return
     try:
         commands: dict[str, Callable[..., None]] = {"encode": encode, "decode": decode, "info": info}
         tyro.extras.subcommand_cli_from_dict(commands, prog="sfumato")

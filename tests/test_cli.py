@@ -88,6 +88,10 @@ def test_every_error_is_one_line_and_leaves_nothing(photo: Path) -> None:
     assert sorted(p.name for p in photo.parent.iterdir()) == before
 
 
+def test_version() -> None:
+    assert run("--version").stdout == "sfumato 0.0.1, format 1\n"
+
+
 def test_help_names_every_command() -> None:
     done = run("--help")
     assert done.returncode == 0 and all(word in done.stdout for word in ("encode", "decode", "info"))

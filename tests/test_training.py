@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import subprocess
@@ -16,6 +17,7 @@ import torch
 from PIL import Image
 
 from sfumato.model import Model, load_weights
+from training import ship
 from training.data import Pictures
 from training.loop import Run, choose_parameters, learning_rate, train
 from training.objective import Objective, chroma, lmbda, mse
@@ -198,3 +200,19 @@ def test_two_processes_train_together(folder: Path, tmp_path: Path) -> None:
     steps = [r["step"] for r in records(tmp_path / "out") if "bpp" in r]
     assert steps == list(range(1, len(steps) + 1)) and steps
     load_weights(tmp_path / "out" / "weights.safetensors")
+
+
+def test_shipping_copies_weights_and_writes_the_record(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(toy(), run_for(folder, tmp_path / "run", 1))
+    monkeypatch.setattr(ship, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(ship, "RECORDS", tmp_path / "results" / "training.csv")
+    for note in ("first", "second"):
+        ship.main(tmp_path / "run", "toy", "made-up pictures", "a test", notes=note)
+    rows = list(csv.DictReader((tmp_path / "results" / "training.csv").read_text().splitlines()))
+    model_id = f"{load_weights(tmp_path / 'small.safetensors').model_id:08x}"
+    assert [row["notes"] for row in rows] == ["first", "second"]
+    assert rows[0]["model_id"] == model_id and rows[0]["preset"] == "small" and int(rows[0]["steps"]) > 0
+    assert float(rows[0]["bpp_at_q0.5"]) > 0
+    assert (tmp_path / "results" / f"training-small-{model_id}.jsonl").is_file()
