@@ -17,6 +17,7 @@ from evaluation.codecs import Codec, codec
 from evaluation.curves import METRICS, Curve, Delta, at_rate, bd_rate, mean_curves
 from evaluation.measure import Row, measure, pictures_in, write_rows
 from metrics.lpips import LPIPS
+from sfumato import DEFAULT_MODEL
 
 RATES = (0.1, 0.2, 0.3, 0.5)  # bits per pixel
 HEADINGS = {"psnr_db": "PSNR dB", "lpips_alex": "LPIPS-Alex", "ms_ssim": "MS-SSIM"}
@@ -29,6 +30,7 @@ def main(
     codecs: str = "sfumato,jpeg,webp,avif",
     metrics: Path | None = None,
     separate: bool = False,
+    model: str = DEFAULT_MODEL,
 ) -> None:
     """Run codecs over a folder of pictures: real files, a CSV of all rows, and tables of their means.
 
@@ -38,8 +40,9 @@ def main(
         codecs: names joined by commas: sfumato, sfumato:STEPS, jpeg, webp, avif.
         metrics: folder with the LPIPS weights; without it that column stays empty.
         separate: encode and decode with sfumato in two processes.
+        model: of sfumato: weights by name, or a path to a file of weights.
     """
-    chosen = [codec(name, separate) for name in codecs.split(",")]
+    chosen = [codec(name, separate, model) for name in codecs.split(",")]
     paths = pictures_in(pictures)
     lpips = None if metrics is None else LPIPS("alex", metrics)
     rows = write_rows(output, run(chosen, paths, lpips))

@@ -15,6 +15,7 @@ from jaxtyping import UInt8
 from PIL import Image, features
 
 import sfumato
+from sfumato import DEFAULT_MODEL
 from sfumato.image import read, write_bytes
 
 Picture = UInt8[np.ndarray, "h w 3"]
@@ -41,11 +42,12 @@ class Codec:
     decode: Callable[[Path], Picture]
 
 
-def codec(name: str, separate: bool = False) -> Codec:
+def codec(name: str, separate: bool = False, model: str = DEFAULT_MODEL) -> Codec:
     """A codec by its name: jpeg, webp, avif, sfumato, or sfumato:N for N steps of the decoder (default 0).
 
     `separate` runs sfumato's encoder and decoder as two processes that share the file alone, as a sender and
-    a receiver do.  Raises ValueError for an unknown name or a format that this Pillow
+    a receiver do; `model` names its weights, or is a path to them.
+    Raises ValueError for an unknown name or a format that this Pillow
     cannot write.
     """
     if name in CLASSICAL:
@@ -57,8 +59,8 @@ def codec(name: str, separate: bool = False) -> Codec:
     base, _, steps = name.partition(":")
     if base != "sfumato" or (steps and not steps.isdecimal()) or name.endswith(":"):
         raise ValueError(f"unknown codec {name!r}; known are sfumato, sfumato:STEPS, {', '.join(CLASSICAL)}")
-    encoder: Callable[..., Any] = encode_sfumato
-    decoder: Callable[..., Any] = partial(decode_sfumato, steps=int(steps or 0))
+    encoder: Callable[..., Any] = partial(encode_sfumato, model=model)
+    decoder: Callable[..., Any] = partial(decode_sfumato, steps=int(steps or 0), model=model)
     if separate:
         encoder, decoder = in_its_own_process(encoder), in_its_own_process(decoder)
     return Codec(name, ".sfu", SFUMATO_Q, encoder, decoder)
@@ -78,14 +80,14 @@ def encode_classical(
     Image.fromarray(picture).save(path, format, quality=int(quality), **options)
 
 
-def encode_sfumato(picture: Picture, q: float, path: Path) -> None:
+def encode_sfumato(picture: Picture, q: float, path: Path, *, model: str) -> None:
     """In this process; `q` in [0, 1]."""
-    write_bytes(path, sfumato.encode(picture, q=q))
+    write_bytes(path, sfumato.encode(picture, q=q, model=model))
 
 
-def decode_sfumato(path: Path, *, steps: int) -> Picture:
-    """In this process, from nothing but the file."""
-    return sfumato.decode(path.read_bytes(), steps=steps)
+def decode_sfumato(path: Path, *, steps: int, model: str) -> Picture:
+    """In this process, from nothing but the file and the weights."""
+    return sfumato.decode(path.read_bytes(), steps=steps, model=model)
 
 
 def in_its_own_process(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -96,13 +96,15 @@ def write_rows(path: Path, rows: Iterable[Row]) -> list[Row]:
     names = [field.name for field in dataclasses.fields(Row)]
     written = []
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="") as file:
+    part = path.with_name(path.name + ".part")  # an earlier result stays until this one is complete
+    with open(part, "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(names)
         for row in rows:
             writer.writerow([_text(getattr(row, name)) for name in names])
             file.flush()
             written.append(row)
+    part.replace(path)
     return written
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sfumato.model import WeightsError as WeightsError
 
 __version__ = "0.0.1"
+DEFAULT_MODEL = "small"
 
 # Loaded on first use (PEP 562), so that the half of the package that knows bytes only needs no torch.
 _HOME = {

@@ -5,20 +5,18 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from sfumato import __version__, container, image
+from sfumato import DEFAULT_MODEL, __version__, container, image
 
 SUFFIX = ".sfu"
-PATIENCE = 1.0  # seconds before a progress bar appears
 
 
 class UsageError(ValueError):
@@ -29,7 +27,7 @@ def encode(
     source: Annotated[Path, tyro.conf.Positional],
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
     quality: Annotated[float, tyro.conf.arg(aliases=["-q"])] = 0.5,
-    model: str = "small",
+    model: str = DEFAULT_MODEL,
     seed: int | None = None,
 ) -> None:
     """Make a picture a small file.
@@ -41,19 +39,17 @@ def encode(
         model: weights by name, or a path to a file of weights.
         seed: of the noise that decoding with steps uses; without it, one that follows from the file.
     """
-    from sfumato.codec import load  # torch is loaded only where it is needed
-
     target = _target(source, out, SUFFIX)
     begun = time.perf_counter()
     with _Bar() as bar:
+        from sfumato.codec import load  # torch is loaded only where it is needed, and takes a while
+
         pixels = image.read(source)
         data = load(model).encode(pixels, quality, seed, bar)
         image.write_bytes(target, data)
     height, width = pixels.shape[:2]
-    print(
-        f"{target}: {width}x{height}, {len(data)} bytes, {8 * len(data) / (width * height):.3f} bpp, "
-        f"{time.perf_counter() - begun:.2f} s"
-    )
+    rate = f"{len(data)} bytes, {8 * len(data) / (width * height):.3f} bpp"
+    _say(target, f"{width}x{height}, {rate}, {time.perf_counter() - begun:.2f} s")
 
 
 def decode(
@@ -74,17 +70,17 @@ def decode(
         partial: accept a file that is cut short and show what its beginning holds.
         model: a path to the file of weights that wrote it, if those are not in the package.
     """
-    from sfumato.codec import load, model_of
-
     target = _target(source, out, ".png")
     image.format_of(target)  # a suffix that cannot be written is told before the work
     begun = time.perf_counter()
     with _Bar() as bar:
+        from sfumato.codec import load, model_of
+
         data = source.read_bytes()
         pixels = load(model or model_of(data)).decode(data, steps, realism, partial, bar)
         image.write(target, pixels)
     height, width = pixels.shape[:2]
-    print(f"{target}: {width}x{height}, steps {steps}, {time.perf_counter() - begun:.2f} s")
+    _say(target, f"{width}x{height}, steps {steps}, {time.perf_counter() - begun:.2f} s")
 
 
 def info(file: Annotated[Path | None, tyro.conf.Positional] = None, model: str | None = None) -> None:
@@ -114,8 +110,10 @@ def _info_file(path: Path) -> None:
     sizes = {name: len(s.payload) for name, s in zip(container.SECTIONS, file.sections, strict=False)}
     sizes["header, lengths, checks"] = container.fixed_bytes(data)
     sizes |= {f"metadata {tag!r}": len(value) for tag, value in file.metadata.items()}
+    if rest := len(data) - sum(sizes.values()):
+        sizes["lengths and checks of metadata" if file.complete else "unfinished section"] = rest
     for name, size in [*sizes.items(), ("file", len(data))]:
-        table.add_row(name, str(size), f"{8 * size / pixels:.4f}", f"{size / len(data):.1%}")
+        table.add_row(escape(name), str(size), f"{8 * size / pixels:.4f}", f"{size / len(data):.1%}")
     _print(table)
 
 
@@ -148,6 +146,11 @@ def _info_model(name: str) -> None:
     _print(table)
 
 
+def _say(target: Path, what: str) -> None:
+    """The one line of success; beside the bytes, not among them, when those go to a pipe or a device."""
+    print(f"{target}: {what}", file=sys.stdout if target.is_file() else sys.stderr)
+
+
 def _print(table: Table) -> None:
     for column in table.columns[1:]:
         column.justify = "right"
@@ -157,6 +160,10 @@ def _print(table: Table) -> None:
 def _target(source: Path, out: Path | None, suffix: str) -> Path:
     """Where to write: what was asked for, or the source's name with another suffix if that is free."""
     target = out if out is not None else source.with_suffix(suffix)
+    if target.is_dir():
+        raise UsageError(f"{target} is a folder; name a file with -o")
+    if not target.parent.is_dir():
+        raise UsageError(f"{target.parent}: no such folder")
     if out is None and target.exists():
         raise UsageError(f"{target} exists; name it with -o to overwrite it")
     if target.exists() and source.exists() and target.samefile(source):
@@ -164,27 +171,19 @@ def _target(source: Path, out: Path | None, suffix: str) -> Path:
     return target
 
 
-@dataclass
 class _Bar:
-    """A progress bar on the terminal that shows up only when the work outlasts `PATIENCE`."""
+    """A progress bar on the terminal while the work lasts; nothing where standard error is no terminal."""
 
     def __enter__(self) -> Callable[[str, float], None]:
-        self._begun, self._stack = time.monotonic(), ExitStack()
-        self._bar: Progress | None = None
-        return self._tell
+        columns = TextColumn("{task.description}"), BarColumn()
+        console = Console(stderr=True)
+        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._bar.start()
+        self._task = self._bar.add_task("loading", total=1.0)
+        return lambda what, part: self._bar.update(self._task, description=what, completed=part)
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def _tell(self, what: str, part: float) -> None:
-        if self._bar is None:
-            if time.monotonic() - self._begun < PATIENCE or not sys.stderr.isatty():
-                return
-            columns = TextColumn("{task.description}"), BarColumn()
-            bar = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._bar = self._stack.enter_context(bar)
-            self._bar.add_task(what, total=1.0)
-        self._bar.update(self._bar.task_ids[0], description=what, completed=part)
+        self._bar.stop()
 
 
 def main() -> None:
@@ -195,6 +194,10 @@ def main() -> None:
     try:
         commands: dict[str, Callable[..., None]] = {"encode": encode, "decode": decode, "info": info}
         tyro.extras.subcommand_cli_from_dict(commands, prog="sfumato")
+    except RuntimeError as error:  # how torch says it; anything else is a bug and shows its traceback
+        if "allocate memory" not in str(error):
+            raise
+        sys.exit("sfumato: not enough memory for a picture of this size")
     except (ValueError, OSError, MemoryError) as error:
         if isinstance(error, OSError) and error.filename is not None:
             message = f"{error.filename}: {error.strerror}"

@@ -21,15 +21,13 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from sfumato import container, image, quantise, sampler, scales
+from sfumato import DEFAULT_MODEL, container, image, quantise, sampler, scales
 from sfumato.coder import Coder, Decoder, Encoder, Meter
 from sfumato.container import Checksum, Header, Section
 from sfumato.errors import FormatError
 from sfumato.model import Weights, WeightsError, channels_last, load_weights, shipped
 from sfumato.prior import Code
 from sfumato.transform import HYPER_STRIDE
-
-DEFAULT_MODEL = "small"
 
 Progress = Callable[[str, float], None]
 """Called with what is being done and how much of the whole is done, 0 .. 1."""
@@ -116,7 +114,7 @@ class Codec:
             raise FormatError(f"written by model {header.model:08x}, these weights are {self.model_id:08x}")
         if not file.sections:
             raise FormatError("cut short before the end of section z: nothing to show")
-        q = torch.tensor([header.q / 255])
+        q = _quality(header).float()
         y_hat = self._read(header, file.sections, progress)
         _tell(progress, "synthesis", 0.5)
         x_base, features = self._model.synthesise(y_hat.float(), q)
@@ -131,16 +129,17 @@ class Codec:
             raise ValueError(f"q is {q}, not in 0..1")
         pixels = image.read(source)
         height, width = pixels.shape[:2]
-        return image.to_x(pixels), Header(width, height, round(q * 255), self.model_id, seed)
+        header = Header(width, height, round(q * 255), self.model_id, seed)  # refuses what is too large
+        return image.to_x(pixels), header
 
     def _write(
         self, x: Tensor, header: Header, coders: Sequence[Coder], progress: Progress | None
     ) -> list[int]:
         """Analyse x and walk over its latents with `coders`; the check of each section."""
         _tell(progress, "analysis", 0.0)
-        q = torch.tensor([header.q / 255])
+        q = _quality(header)
         x = image.pad(x, HYPER_STRIDE).contiguous(memory_format=torch.channels_last)
-        y, z = self._model.analyse(x, q)
+        y, z = self._model.analyse(x, q.float())
         checksum = Checksum(header)
         checks = [0] * len(coders)
 
@@ -149,7 +148,7 @@ class Codec:
             _tell(progress, f"{container.SECTIONS[section]} written", 0.3 + 0.7 * (section + 1) / len(coders))
 
         size = (z.shape[2], z.shape[3])
-        self._prior.walk(_stepper(coders, checksum, sealed), q.double(), size, z.double(), y.double())
+        self._prior.walk(_stepper(coders, checksum, sealed), q, size, z.double(), y.double())
         return checks
 
     def _read(self, header: Header, sections: Sequence[Section], progress: Progress | None) -> Tensor:
@@ -162,9 +161,8 @@ class Codec:
             part = (section + 1) / len(container.SECTIONS)
             _tell(progress, f"{container.SECTIONS[section]} read", 0.5 * part)
 
-        q = torch.tensor([header.q / 255], dtype=torch.float64)
         size = (math.ceil(header.height / HYPER_STRIDE), math.ceil(header.width / HYPER_STRIDE))
-        return self._prior.walk(_stepper(coders, checksum, sealed), q, size)[0]
+        return self._prior.walk(_stepper(coders, checksum, sealed), _quality(header), size)[0]
 
     def _denoise(
         self,
@@ -195,6 +193,11 @@ class Codec:
         return sampler.deterministic(f, start, sampler.times(t0, steps), schedule, stepped)
 
 
+def _quality(header: Header) -> Tensor:
+    """q as both sides of the walk see it: the float64 nearest to q / 255 (FORMAT.md, section 1)."""
+    return torch.tensor([header.q / 255], dtype=torch.float64)
+
+
 def _stepper(coders: Sequence[Coder], checksum: Checksum, sealed: Callable[[int], None]) -> Code:
     """The step of the walk that codes symbols: real means and levels in, grid means and integers between."""
 
@@ -223,18 +226,40 @@ def _tell(progress: Progress | None, what: str, part: float) -> None:
 
 @lru_cache(maxsize=4)
 def load(name: str | Path = DEFAULT_MODEL) -> Codec:
-    """The codec with the weights of this name (those in the package) or path; WeightsError if it cannot."""
+    """The codec with the weights of this name (those in the package) or path; WeightsError if it cannot.
+
+    Loaded once: a file that changes afterwards is not read again by this process.
+    """
     return Codec(load_weights(name))
 
 
-def encode(source: image.Source, q: float = 0.5, model: str | Path = DEFAULT_MODEL) -> bytes:
-    """A picture -> the bytes of a file; see `Codec.encode`."""
-    return load(model).encode(source, q)
+def encode(
+    source: image.Source,
+    q: float = 0.5,
+    model: str | Path = DEFAULT_MODEL,
+    seed: int | None = None,
+    progress: Progress | None = None,
+) -> bytes:
+    """A picture -> the bytes of a file; see `Codec.encode`.  `model` names weights or is a path to them."""
+    return load(model).encode(source, q, seed, progress)
 
 
-def decode(data: bytes, steps: int = 0, realism: float = 1.0, partial: bool = False) -> np.ndarray:
-    """The bytes of a file -> uint8 [H, W, 3], with the weights that the file names; see `Codec.decode`."""
-    return load(model_of(data)).decode(data, steps, realism, partial)
+def decode(
+    data: bytes,
+    steps: int = 0,
+    realism: float = 1.0,
+    partial: bool = False,
+    model: str | Path | None = None,
+    progress: Progress | None = None,
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The bytes of a file -> the picture; see `Codec.decode`.
+
+    `model` is a path to weights that are not in the package; without it the file names its weights.
+    """
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise TypeError(f"decode takes the bytes of a file, got {type(data).__name__}; read the file first")
+    data = bytes(data)
+    return load(model or model_of(data)).decode(data, steps, realism, partial, progress)
 
 
 def model_of(data: bytes) -> str:

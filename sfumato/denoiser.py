@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sfumato.layers import ChannelNorm, Curve, DepthBlock, ResnetBlock
+from sfumato.layers import ChannelNorm, Curve, DepthBlock, ResnetBlock, full_precision
 
 
 class LightDenoiser(nn.Module):
@@ -192,7 +192,7 @@ class UNet(nn.Module):
         h = self.mid_out(self.mid_attention(self.mid_in(h, e)), e)
         for block, grow in zip(self.up, self.grow, strict=True):
             h = grow(block(torch.cat((h, skips.pop()), 1), e))
-        return self.head(h)
+        return full_precision(self.head, h)
 
 
 class _Level(nn.Module):

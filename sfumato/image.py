@@ -145,10 +145,11 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     A symbolic link is followed; what is neither file nor folder (/dev/stdout, a pipe) is written directly.
     Raises OSError as `open` does; FileNotFoundError names the folder when that is missing.
     """
-    path = Path(os.path.realpath(path))
-    if path.exists() and not path.is_file():
-        path.write_bytes(data)
+    path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        path.write_bytes(data)  # before the name is resolved: /dev/stdout may lead to a pipe without a name
         return
+    path = Path(os.path.realpath(path))
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "no such folder", str(path.parent))
     part = path.with_name(f".{secrets.token_hex(8)}.part")

@@ -8,6 +8,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
+def full_precision(layer: nn.Module, x: Tensor) -> Tensor:
+    """`layer(x)` in float32 or wider, whatever autocast says: 8 bits of mantissa do not hold y or mu."""
+    if x.dtype in (torch.bfloat16, torch.float16):
+        x = x.float()
+    with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
+        return layer(x)
+
+
 class DepthBlock(nn.Module):
     """Depthwise 3x3 mixing, then a pointwise expansion; both residual.
 

@@ -35,13 +35,13 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes of all networks.  Triples are at 1/16, 1/8 and 1/4 of the picture's resolution."""
+    """Sizes of all networks; 1/16, 1/8 and 1/4 are of the picture's resolution."""
 
     family: Literal["light", "paper"]  # of g_a, g_s and the denoiser
     chunks: tuple[int, ...]  # channels of y, chunk by chunk
-    encoder: tuple[tuple[int, int, int], tuple[int, int, int]]  # widths, depths (light only)
+    encoder: tuple[tuple[int, int, int], tuple[int, int, int]]  # widths, depths at 1/16, 1/8, 1/4 (light)
     decoder: tuple[tuple[int, int, int], tuple[int, int, int]]
-    denoiser: tuple[tuple[int, int, int], tuple[int, int, int]]  # at 1/4, 1/8, 1/16 (light only)
+    denoiser: tuple[tuple[int, int, int], tuple[int, int, int]]  # at 1/4, 1/8, 1/16 (light)
     z_channels: int
     hyper_width: int
     hyper_kernel: int
@@ -163,8 +163,11 @@ def shipped() -> dict[int, str]:
     """Model id -> name of every file of weights in the package."""
     found = {}
     for path in sorted(WEIGHTS.glob("*.safetensors")):
-        with safe_open(path, "pt") as file:
-            found[int((file.metadata() or {})["model_id"], 16)] = path.stem
+        try:
+            with safe_open(path, "pt") as file:
+                found[int((file.metadata() or {})["model_id"], 16)] = path.stem
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise WeightsError(f"{path} is not a file of weights: {error}") from error
     return found
 
 
@@ -205,6 +208,8 @@ def load_weights(name: str | Path) -> Weights:
     if missing or unexpected:
         raise WeightsError(f"{path} does not fit preset {model.preset!r}: {(missing + unexpected)[:3]}")
     tables = {k.removeprefix("tables."): v for k, v in tensors.items() if k.startswith("tables.")}
+    if set(tables) != {"counts", "widths"}:
+        raise WeightsError(f"{path} holds the tables {sorted(tables)}, not counts and widths")
     model.eval().requires_grad_(False)
     return Weights(model, int(metadata["model_id"], 16), tables, json.loads(metadata.get("notes", "{}")))
 

@@ -28,8 +28,8 @@ from torch import Tensor, nn
 
 from sfumato import quantise, scales
 from sfumato.attention import GlobalContext, LaplacianBias
-from sfumato.layers import Curve
-from sfumato.transform import HyperSynthesis, full_precision
+from sfumato.layers import Curve, full_precision
+from sfumato.transform import HyperSynthesis
 
 ANCHOR, NON_ANCHOR = 0, 1  # parity of row + column
 LEVEL_UNIT = 8.0  # scale levels per unit of a net's output: a little under one e-fold of sigma
@@ -219,7 +219,8 @@ class Prior(nn.Module):
             sigma = sigma_of(level.float())
             noisy = quantise.gaussian_bits(quantise.noise(residual), sigma)
             bits[section] = bits[section] + noisy.flatten(1).sum(1)
-            return value + (quantise.hard(residual) - residual).detach()
+            centre = mu.detach().float()  # the decoder's path moves y, not the mean that it is coded with
+            return quantise.straight_through(value.float() - centre) + centre
 
         y_hat, z_hat = self.walk(code, q, (z.shape[2], z.shape[3]), z, y)
         return Estimate(y_hat, z_hat, torch.stack(bits, 1))

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sfumato.layers import Curve, DepthBlock, ResnetBlock
+from sfumato.layers import Curve, DepthBlock, ResnetBlock, full_precision
 
 STRIDE = 16  # picture to y
 HYPER_STRIDE = 64  # picture to z
@@ -24,14 +23,6 @@ class Synthesised(NamedTuple):
 
     x_base: Float[Tensor, "b 3 h w"]  # the certain picture, in [-1, 1] (not clamped)
     features: tuple[Tensor, ...]  # for the denoiser, coarse to fine, from 1/8 on
-
-
-def full_precision(layer: nn.Module, x: Tensor) -> Tensor:
-    """`layer(x)` in float32 or wider, whatever autocast says: 8 bits of mantissa do not hold y or mu."""
-    if x.dtype in (torch.bfloat16, torch.float16):
-        x = x.float()
-    with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
-        return layer(x)
 
 
 def _blocks(channels: int, depth: int) -> nn.Sequential:
@@ -94,7 +85,7 @@ class PaperAnalysis(nn.Module):
         self.stages = nn.Sequential(*stages)
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b m h/16 w/16"]:
-        return self.stages(x).float()
+        return full_precision(self.stages[-1], self.stages[:-1](x))
 
 
 class PaperSynthesis(nn.Module):
@@ -119,10 +110,11 @@ class PaperSynthesis(nn.Module):
     def forward(self, y_hat: Float[Tensor, "b m h w"], q: Float[Tensor, " b"]) -> Synthesised:
         f = y_hat + self.quality(q)
         features = []
-        for block, up in zip(self.blocks, self.ups, strict=True):
+        for block, up in zip(self.blocks[:-1], self.ups[:-1], strict=True):
             f = up(block(f))
             features.append(f)
-        return Synthesised(features[-1].float(), tuple(features))
+        x_base = full_precision(self.ups[-1], self.blocks[-1](f))
+        return Synthesised(x_base, (*features, x_base))
 
 
 class HyperAnalysis(nn.Module):

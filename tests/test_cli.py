@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sfumato import container
+
 
 def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "sfumato", *map(str, arguments)]
@@ -86,6 +88,22 @@ def test_every_error_is_one_line_and_leaves_nothing(photo: Path) -> None:
         assert message in done.stderr and "Traceback" not in done.stderr, done.stderr
         assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert sorted(p.name for p in photo.parent.iterdir()) == before
+
+
+def test_info_shows_metadata_as_it_is(photo: Path) -> None:
+    """A tag may look like markup to the terminal library."""
+    assert run("encode", photo).returncode == 0
+    file = photo.with_suffix(".sfu")
+    plain = container.unpack(file.read_bytes())
+    file.write_bytes(container.pack(plain.header, plain.sections, {"[/x]": b"abc"}))
+    done = run("info", file)
+    assert done.returncode == 0 and "[/x]" in done.stdout, done.stderr
+
+
+def test_bytes_can_go_to_standard_output(photo: Path) -> None:
+    command = [sys.executable, "-m", "sfumato", "encode", str(photo), "-o", "/dev/stdout"]
+    done = subprocess.run(command, capture_output=True, check=True)
+    assert container.unpack(done.stdout).complete and b"90x60" in done.stderr
 
 
 def test_version() -> None:

@@ -75,17 +75,17 @@ def test_sfumato_goes_through_its_public_functions(
 ) -> None:
     calls = []
 
-    def encode(image: np.ndarray, q: float) -> bytes:
+    def encode(image: np.ndarray, q: float, model: str) -> bytes:
         calls.append(q)
         return bytes(image.shape[:2]) + image.tobytes()
 
-    def decode(data: bytes, steps: int) -> np.ndarray:
-        assert steps == 2
+    def decode(data: bytes, steps: int, model: str) -> np.ndarray:
+        assert (steps, model) == (2, "x.safetensors")
         return np.frombuffer(data[2:], np.uint8).reshape(data[0], data[1], 3)
 
     monkeypatch.setattr(codecs.sfumato, "encode", encode, raising=False)
     monkeypatch.setattr(codecs.sfumato, "decode", decode, raising=False)
-    rows = list(measure(codec("sfumato:2"), pictures_in(folder), None, tmp_path))
+    rows = list(measure(codec("sfumato:2", model="x.safetensors"), pictures_in(folder), None, tmp_path))
     assert calls == [0.0, *[i / 8 for i in range(9)] * 2]  # the first is the warm-up
     assert {r.codec for r in rows} == {"sfumato:2"}
     assert " ".join(r.setting for r in rows[:9]) == "0 0.125 0.25 0.375 0.5 0.625 0.75 0.875 1"
@@ -100,8 +100,8 @@ def test_separate_processes_share_the_file_alone(tmp_path: Path) -> None:
     sfumato = codec("sfumato", separate=True)
     image = picture(24, 32)
     sfumato.encode(image, 0.5, tmp_path / "x.sfu")
-    here = codecs.decode_sfumato(tmp_path / "x.sfu", steps=0)
-    assert np.array_equal(sfumato.decode(tmp_path / "x.sfu"), here)
+    here = codecs.decode_sfumato(tmp_path / "x.sfu", steps=0, model="small").astype(int)
+    assert np.abs(sfumato.decode(tmp_path / "x.sfu") - here).max() <= 1
     with pytest.raises(ValueError, match="q is 7"):
         sfumato.encode(image, 7, tmp_path / "x.sfu")
 

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from metrics import features
 from metrics.distortion import ms_ssim, psnr
 from metrics.lpips import LPIPS
+from tests.conftest import random_metric
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -41,16 +42,8 @@ def net(request: pytest.FixtureRequest) -> features.Net:
 
 @pytest.fixture(scope="module")
 def folder(net: features.Net, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with random weights of the right shapes: for what does not depend on their values."""
-    folder = tmp_path_factory.mktemp("metrics")
     torch.manual_seed(0)
-    build, name = features.TRUNKS[net]
-    trunk = build()
-    save_file(trunk.state_dict(), folder / name)
-    channels = [f.shape[1] for f in trunk(torch.zeros(1, 3, 31, 31))]
-    heads = {f"lin{i}.model.1.weight": torch.rand(1, c, 1, 1) for i, c in enumerate(channels)}
-    save_file(heads, folder / f"lpips_{net}_v0.1_heads.safetensors")
-    return folder
+    return random_metric(tmp_path_factory.mktemp("metrics"), net)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from sfumato.model import Model, load_weights
+from tests.conftest import random_metric
 from training import ship
 from training.data import Pictures
 from training.loop import Run, choose_parameters, learning_rate, train
@@ -148,16 +149,23 @@ def test_a_run_writes_weights_resumes_and_goes_on_to_the_denoiser(folder: Path, 
     out = tmp_path / "codec"
     train(toy(), run_for(folder, out, 2))
     steps = [r["step"] for r in records(out) if "bpp" in r]
-    assert steps and records(out)[-1]["validation"][0]["q"] == 0.0
+    assert steps and [row["q"] for row in records(out)[-1]["validation"]] == [0, 0.25, 0.5, 0.75, 1]
+    assert "lpips" not in records(out)[-1]["validation"][0], "without metrics there is nothing to tell"
+    assert records(out)[0]["recipe"]["perceptual"] == 0
     first = load_weights(out / "weights.safetensors")
 
-    train(toy(), run_for(folder, out, 4))  # the same command with more time goes on where it stopped
+    spent = torch.load(out / "checkpoint.pt", weights_only=True)["progress"]["seconds"]
+    train(toy(), run_for(folder, out, spent + 2))  # the same command with more time goes on where it stopped
     more = [r["step"] for r in records(out) if "bpp" in r]
     assert more[: len(steps)] == steps and more == list(range(1, len(more) + 1)) and len(more) > len(steps)
     second = load_weights(out / "weights.safetensors")
     assert second.model_id != first.model_id and not second.model.has_denoiser
 
     leg = replace(toy(), part="denoiser")
+    with pytest.raises(ValueError, match="is a leg of"):
+        train(leg, run_for(folder, out, spent + 9))
+    with pytest.raises(ValueError, match="--init"):
+        train(leg, run_for(folder, tmp_path / "denoiser", 2))
     denoised = train(leg, run_for(folder, tmp_path / "denoiser", 2, init=out / "weights.safetensors"))
     third = load_weights(denoised)
     assert third.model.has_denoiser
@@ -165,9 +173,37 @@ def test_a_run_writes_weights_resumes_and_goes_on_to_the_denoiser(folder: Path, 
         assert torch.equal(value, third.model.g_a.state_dict()[name]), "the codec is frozen"
     assert float(third.model.denoiser.head.weight.abs().sum()) > 0  # type: ignore[union-attr, operator]
 
+    moved = train(toy(), run_for(folder, tmp_path / "again", 1, init=denoised))
+    assert not load_weights(moved).model.has_denoiser, "a codec that moved leaves its denoiser behind"
     with pytest.raises(ValueError, match="holds preset 'small'"):
         run = run_for(folder, tmp_path / "x", 1, init=out / "weights.safetensors")
         train(replace(toy(), preset="base"), run)
+
+
+def test_the_perceptual_loss_trains_and_validates(folder: Path, tmp_path: Path) -> None:
+    metrics = tmp_path / "metrics"
+    metrics.mkdir()
+    for net in ("squeeze", "alex"):
+        random_metric(metrics, net)
+    recipe = replace(toy(), perceptual_from=0.0)
+    denoiser = replace(recipe, part="denoiser")
+    for leg, init in ((recipe, None), (denoiser, tmp_path / "codec" / "weights.safetensors")):
+        out = tmp_path / leg.part
+        train(leg, run_for(folder, out, 1.5, metrics=metrics, init=init))
+        steps = [r for r in records(out) if "loss" in r]
+        assert steps and all(np.isfinite(r["lpips"]) and r["lpips"] > 0 for r in steps)
+    assert records(tmp_path / "codec")[-1]["validation"][0]["lpips"] > 0
+
+
+def test_pictures_that_cannot_be_used_are_named(folder: Path) -> None:
+    (folder / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"broken\.png: cannot be read"):
+        Pictures.load([folder], CPU, 64)
+    (folder / "broken.png").unlink()
+    with pytest.raises(ValueError, match="neither a folder nor a tar"):
+        Pictures.load([folder / "0.png"], CPU, 64)
+    with pytest.raises(ValueError, match="held_out is 5"):
+        Pictures.load([folder], CPU, 64).split(5)
 
 
 def test_the_epsilon_objective_of_the_paper_trains_too() -> None:

@@ -7,6 +7,7 @@ costs no more than indexing: crop, flip and rescale happen where the pictures li
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,8 @@ def _blobs(source: Path) -> Iterator[tuple[str, bytes]]:
             elif path.suffix == ".tar":
                 yield from _blobs(path)
         return
+    if not tarfile.is_tarfile(source):
+        raise ValueError(f"{source} is neither a folder nor a tar")
     with tarfile.open(source) as tar:
         for member in sorted(tar.getmembers(), key=lambda m: m.name):
             file = tar.extractfile(member) if Path(member.name).suffix.lower() in SUFFIXES else None
@@ -40,8 +43,12 @@ def _blobs(source: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _decode(blob: tuple[str, bytes]) -> np.ndarray:
-    with Image.open(io.BytesIO(blob[1])) as image:
-        return np.array(image.convert("RGB"))
+    name, data = blob
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return np.array(image.convert("RGB"))
+    except Exception as error:  # decoders raise what they like
+        raise ValueError(f"{name}: cannot be read: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -53,10 +60,10 @@ class Pictures:
     shapes: tuple[tuple[int, int], ...]  # height, width
 
     @classmethod
-    def load(cls, sources: list[Path], device: torch.device, smallest: int, workers: int = 2) -> Pictures:
+    def load(cls, sources: list[Path], device: torch.device, smallest: int) -> Pictures:
         """Decode every picture whose shorter side is at least `smallest` pixels."""
         arrays = []
-        with ThreadPoolExecutor(workers) as pool:
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             for source in sources:
                 if not source.exists():
                     raise FileNotFoundError(f"no training data at {source}")
@@ -85,6 +92,8 @@ class Pictures:
 
     def split(self, held_out: int) -> tuple[Pictures, Pictures]:
         """(for training, for validation): `held_out` pictures, evenly spread, never trained on."""
+        if not 0 < held_out < len(self):
+            raise ValueError(f"held_out is {held_out}; of {len(self)} pictures it must leave some")
         chosen = set(np.linspace(0, len(self) - 1, held_out).astype(int).tolist())
         parts = [[i for i in range(len(self)) if (i in chosen) == inside] for inside in (False, True)]
         train, held = (

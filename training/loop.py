@@ -7,11 +7,10 @@ a run: `minutes` counts what this leg has trained in all, restarts included.
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
 from collections import defaultdict
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +21,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from metrics.lpips import LPIPS
-from sfumato import scales
+from sfumato import quantise, scales
 from sfumato.model import Model, channels_last, load_weights, save_weights
+from sfumato.prior import Code, sigma_of
 from training.data import Pictures
 from training.objective import Objective, mse
 from training.recipes import Recipe
@@ -77,14 +77,18 @@ def train(recipe: Recipe, run: Run) -> Path:
     run.out.mkdir(parents=True, exist_ok=True)
     checkpoint = run.out / "checkpoint.pt"
 
+    if run.init is None and not checkpoint.exists() and recipe.part == "denoiser":
+        raise ValueError("a denoiser is trained on a trained codec: give its weights with --init")
     if run.init is not None and not checkpoint.exists():
         model = load_weights(run.init).model.requires_grad_(True)
         if model.preset != recipe.preset:
             raise ValueError(f"{run.init} holds preset {model.preset!r}, the recipe trains {recipe.preset!r}")
     else:
         model = Model(recipe.preset)
-    perceive = recipe.perceptual > 0 and run.metrics is not None
-    perception = LPIPS(recipe.perceptual_net, run.metrics) if perceive and run.metrics is not None else None
+    if run.metrics is None:
+        recipe = replace(recipe, perceptual=0.0)  # the records must not tell of a loss that never ran
+    perception = LPIPS(recipe.perceptual_net, run.metrics) if run.metrics and recipe.perceptual else None
+    judge = LPIPS("alex", run.metrics).to(device) if run.metrics else None
     trained = choose_parameters(model, recipe.part)
     channels_last(model.to(device)).train()
     objective: nn.Module = Objective(model, recipe, perception).to(device)
@@ -93,10 +97,14 @@ def train(recipe: Recipe, run: Run) -> Path:
     progress = Progress()
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
+        if state["leg"] != [recipe.preset, recipe.part]:
+            wanted = f"the recipe trains {recipe.part} of {recipe.preset}; name another --out"
+            raise ValueError(f"{checkpoint} is a leg of {state['leg']}, {wanted}")
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
         progress = Progress(**state["progress"])
+        torch.manual_seed(run.seed + rank + 1_000_003 * progress.step)  # not the same noise once more
     if recipe.compile:
         objective.compile()
     if parallel:
@@ -121,7 +129,7 @@ def train(recipe: Recipe, run: Run) -> Path:
         if fraction >= 1:
             break
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate(recipe, progress.step, fraction)
+            group["lr"], group["betas"] = learning_rate(recipe, progress.step, fraction), recipe.betas
         x = pictures.batch(recipe.batch, recipe.crop, rng).contiguous(memory_format=torch.channels_last)
         q = torch.from_numpy(rng.random(recipe.batch, dtype=np.float32)).to(device)
         with torch.autocast(device.type, torch.bfloat16):
@@ -144,10 +152,10 @@ def train(recipe: Recipe, run: Run) -> Path:
             sums, counted, since = defaultdict(float), 0, now
         if rank == 0 and progress.seconds - last_save > 60 * run.save_every:
             last_save = progress.seconds
-            _save(run, recipe, model, average, optimiser, progress, log, held)
+            _save(run, recipe, model, average, optimiser, progress, log, held, judge)
             since, counted, sums = time.monotonic(), 0, defaultdict(float)
     if rank == 0:
-        _save(run, recipe, model, average, optimiser, progress, log, held)
+        _save(run, recipe, model, average, optimiser, progress, log, held, judge)
     if parallel:
         dist.destroy_process_group()
     return run.out / "weights.safetensors"
@@ -159,7 +167,7 @@ def choose_parameters(model: Model, part: str) -> list[nn.Parameter]:
         raise ValueError(f"part is {part!r}; it is 'codec' or 'denoiser'")
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith("denoiser.") == (part == "denoiser"))
-    model.has_denoiser = model.has_denoiser or part == "denoiser"
+    model.has_denoiser = part == "denoiser"  # a codec that moves leaves its old denoiser behind
     return [p for p in model.parameters() if p.requires_grad]
 
 
@@ -192,12 +200,14 @@ def _save(
     progress: Progress,
     log: Log | None,
     held: Pictures,
+    judge: LPIPS | None,
 ) -> None:
     state = {
         "model": model.state_dict(),
         "average": average.state_dict(),
         "optimiser": optimiser.state_dict(),
         "progress": asdict(progress),
+        "leg": [recipe.preset, recipe.part],
     }
     temporary = run.out / "checkpoint.pt.part"
     torch.save(state, temporary)
@@ -209,29 +219,45 @@ def _save(
     notes = {"recipe": json.dumps(asdict(recipe)), "steps": str(progress.step)}
     save_weights(smooth, run.out / "weights.safetensors", tables, notes)
     if log is not None and recipe.part == "codec":
-        log.write({"step": progress.step, "validation": validate(smooth, held, run.metrics)})
+        log.write({"step": progress.step, "validation": validate(smooth, held, judge)})
+
+
+def _rounding(bits: list[Tensor]) -> Code:
+    """A step of the walk that rounds like the coder and notes the bits; noise would overstate low rates."""
+
+    def code(section: int, ends: bool, mu: Tensor, level: Tensor, value: Tensor | None) -> Tensor:
+        assert value is not None
+        mu = quantise.snap(mu)
+        symbols = quantise.hard(value - mu)
+        bits.append(quantise.gaussian_bits(symbols, sigma_of(quantise.hard(level))).flatten(1).sum(1))
+        return mu + symbols
+
+    return code
 
 
 @torch.no_grad()
-def validate(model: Model, held: Pictures, metrics: Path | None) -> list[dict[str, float]]:
-    """Rate (estimated), PSNR and LPIPS-Alex of x_base on the held-out pictures, for each of VALIDATION_Q."""
+def validate(model: Model, held: Pictures, judge: LPIPS | None) -> list[dict[str, float]]:
+    """Rate (estimated, rounded), PSNR and LPIPS-Alex of x_base on held-out pictures, for VALIDATION_Q."""
     was_training = model.training
     model.eval()
     crops = held.centres(min(VALIDATION_CROP, min(min(s) for s in held.shapes) // 64 * 64))
-    judge = LPIPS("alex", metrics).to(crops.device) if metrics is not None else None
     rows = []
     for value in VALIDATION_Q:
         figures = []
         for x in crops.split(4):
             q = x.new_full((len(x),), value)
             y, z = model.analyse(x, q)
-            estimate = model.prior(y, z, q)
-            x_hat = model.synthesise(estimate.y_hat, q).x_base.float().clamp(-1, 1)
-            bpp = estimate.bits.sum(1) / x[0, 0].numel()
-            psnr = 10 * (255**2 / mse(x, x_hat).clamp_min(1e-3)).log10()
-            lpips = judge(x, x_hat) if judge is not None else torch.full_like(bpp, math.nan)
-            figures.append(torch.stack([bpp, psnr, lpips]))
-        bpp_, psnr_, lpips_ = torch.cat(figures, 1).mean(1).tolist()
-        rows.append({"q": value, "bpp": round(bpp_, 4), "psnr": round(psnr_, 2), "lpips": round(lpips_, 4)})
+            bits: list[Tensor] = []
+            code = _rounding(bits)
+            y_hat, _ = model.prior.walk(code, q, (z.shape[2], z.shape[3]), z, y)
+            x_hat = model.synthesise(y_hat, q).x_base.float().clamp(-1, 1)
+            found = [torch.stack(bits).sum(0) / x[0, 0].numel()]
+            found.append(10 * (255**2 / mse(x, x_hat).clamp_min(1e-3)).log10())
+            if judge is not None:
+                found.append(judge(x, x_hat))
+            figures.append(torch.stack(found))
+        means = torch.cat(figures, 1).mean(1).tolist()
+        names = ("bpp", "psnr", "lpips")  # without a judge there is no lpips
+        rows.append({"q": value} | {n: round(m, 4) for n, m in zip(names, means, strict=False)})
     model.train(was_training)
     return rows

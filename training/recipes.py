@@ -63,7 +63,7 @@ def base() -> Recipe:
 
 def base_denoiser() -> Recipe:
     """The denoiser of `base` on its frozen codec: --init FILE."""
-    return replace(base(), part="denoiser", perceptual_from=0.0)
+    return replace(base(), part="denoiser", perceptual_from=0.0, compile=False)
 
 
 def paper() -> Recipe:

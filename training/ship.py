@@ -11,6 +11,7 @@ from typing import Annotated
 
 import tyro
 
+from sfumato.image import write_bytes
 from sfumato.model import WEIGHTS, load_weights
 from training.loop import VALIDATION_Q
 
@@ -59,17 +60,17 @@ def main(
     }
     # estimated rate, PSNR and LPIPS-Alex on the held-out pictures
     for figures in validation[0] if validation else ():
-        row |= {f"{name}_at_q{figures['q']:g}": figures[name] for name in ("bpp", "psnr", "lpips")}
+        row |= {f"{name}_at_q{figures['q']:g}": value for name, value in figures.items() if name != "q"}
     row["notes"] = notes
-    new = not RECORDS.exists()
+    write_bytes(WEIGHTS / f"{preset}.safetensors", (run / "weights.safetensors").read_bytes())
     RECORDS.parent.mkdir(exist_ok=True)
+    shutil.copyfile(run / "log.jsonl", RECORDS.with_name(f"training-{preset}-{weights.model_id:08x}.jsonl"))
+    new = not RECORDS.exists()
     with RECORDS.open("a", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         if new:
             writer.writeheader()
         writer.writerow(row)
-    shutil.copyfile(run / "weights.safetensors", WEIGHTS / f"{preset}.safetensors")
-    shutil.copyfile(run / "log.jsonl", RECORDS.with_name(f"training-{preset}-{weights.model_id:08x}.jsonl"))
     print(f"{preset} {weights.model_id:08x} shipped; commit it together with {RECORDS}")
 
 
