@@ -215,12 +215,10 @@ class Prior(nn.Module):
 
         def code(section: int, ends: bool, mu: Tensor, level: Tensor, value: Tensor | None) -> Tensor:
             assert value is not None
-            residual = value.float() - mu.float()
-            sigma = sigma_of(level.float())
-            noisy = quantise.gaussian_bits(quantise.noise(residual), sigma)
+            noisy = quantise.gaussian_bits(quantise.noise(value - mu), sigma_of(level))
             bits[section] = bits[section] + noisy.flatten(1).sum(1)
-            centre = mu.detach().float()  # the decoder's path moves y, not the mean that it is coded with
-            return quantise.straight_through(value.float() - centre) + centre
+            centre = mu.detach()  # the decoder's path moves y, not the mean that it is coded with
+            return quantise.straight_through(value - centre) + centre
 
         y_hat, z_hat = self.walk(code, q, (z.shape[2], z.shape[3]), z, y)
         return Estimate(y_hat, z_hat, torch.stack(bits, 1))

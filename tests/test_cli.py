@@ -72,7 +72,7 @@ def errors(tmp_path: Path) -> list[tuple[tuple[object, ...], str]]:
         (("encode", tmp_path / "photo.png", "--model", "huge"), "no weights 'huge'"),
         (("encode", tmp_path / "photo.png", "-o", tmp_path / "no" / "a.sfu"), "no such folder"),
         (("decode", tmp_path / "empty.sfu"), "ends at byte 0"),
-        (("decode", tmp_path / "text.sfu"), "not a sfumato file"),
+        (("decode", tmp_path / "text.sfu", "-o", tmp_path / "b.png"), "not a sfumato file"),
         (("decode", tmp_path / "text.sfu", "-o", tmp_path / "a.xyz"), "unknown suffix '.xyz'"),
         (("info",), "give a file or --model"),
         (("info", "--model", "huge"), "no preset 'huge'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -24,7 +25,9 @@ def test_first_command(tmp_path: Path) -> None:
     for command in commands:
         arguments = shlex.split(command)
         assert arguments[0] == "sfumato"
-        subprocess.run([sys.executable, "-m", *arguments], cwd=tmp_path, check=True, capture_output=True)
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}  # also where the package is not installed
+        command = [sys.executable, "-m", *arguments]
+        subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
     original = np.asarray(Image.open(ROOT / "examples" / "chelsea.png")).astype(float)
     back = np.asarray(Image.open(tmp_path / "chelsea.png"))
     assert 10 * np.log10(255**2 / np.square(original - back).mean()) > 28
