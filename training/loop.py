@@ -108,7 +108,7 @@ def train(recipe: Recipe, run: Run) -> Path:
     if recipe.compile:
         objective.compile()
     if parallel:
-        objective = DistributedDataParallel(objective, find_unused_parameters=True)
+        objective = DistributedDataParallel(objective)
 
     pictures, held = Pictures.load(run.data, device, recipe.crop).split(run.held_out)
     rng = np.random.default_rng((run.seed, rank, progress.step))
@@ -157,6 +157,7 @@ def train(recipe: Recipe, run: Run) -> Path:
     if rank == 0:
         _save(run, recipe, model, average, optimiser, progress, log, held, judge)
     if parallel:
+        dist.barrier()  # none may close its connections while another still saves
         dist.destroy_process_group()
     return run.out / "weights.safetensors"
 
