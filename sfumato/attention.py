@@ -11,6 +11,8 @@ the logits of the 32 anchor keys at minus infinity, at a quarter of the cost.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -18,7 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 WINDOW = 8  # latents a side; 128 pixels
-_OUTSIDE = -1e4  # logit of keys beyond the border: finite, so that an empty window has no NaN
+OUTSIDE = -1e4  # logit of keys beyond the border: finite, so that an empty window has no NaN
 
 
 def window_distances(window: int = WINDOW) -> Float[Tensor, "n n"]:
@@ -48,6 +50,22 @@ class LaplacianBias(nn.Module):
         return self.amplitude.square() * torch.exp(-self.distance.to(reach.dtype) / reach)
 
 
+class DotProduct(nn.Module):
+    """softmax(q k^T / sqrt(d) + bias) v over the visible keys of each window; no parameters."""
+
+    def forward(
+        self,
+        q: Float[Tensor, "b k m n d"],
+        k: Float[Tensor, "b k m n d"],
+        v: Float[Tensor, "b k m n d"],
+        bias: Float[Tensor, "n n"],
+        visible: Bool[Tensor, "k n"],
+    ) -> Float[Tensor, "b k m n d"]:
+        logits = q @ k.mT * (1 / math.sqrt(q.shape[-1])) + bias
+        logits = logits.masked_fill(~visible[:, None, None, :], OUTSIDE)
+        return logits.softmax(-1).to(v.dtype) @ v
+
+
 class SwinBlock(nn.Module):
     """x + attention(norm(x)), then x + MLP(norm(x)), in windows that begin at `offset`."""
 
@@ -56,6 +74,7 @@ class SwinBlock(nn.Module):
         self.heads, self.offset = heads, offset
         self.norm1 = nn.LayerNorm(channels)
         self.qkv = nn.Linear(channels, 3 * channels)
+        self.dot_product = DotProduct()
         self.out = nn.Linear(channels, channels)
         self.norm2 = nn.LayerNorm(channels)
         self.mlp_in = nn.Linear(channels, mlp_ratio * channels)
@@ -85,9 +104,8 @@ class SwinBlock(nn.Module):
         self, x: Float[Tensor, "b k n c"], bias: Float[Tensor, "n n"], visible: Bool[Tensor, "k n"]
     ) -> Float[Tensor, "b k n c"]:
         q, k, v = rearrange(self.qkv(x), "b k n (three m d) -> three b k m n d", three=3, m=self.heads)
-        logits = q @ k.mT * q.shape[-1] ** -0.5 + bias
-        logits = logits.masked_fill(~visible[:, None, None, :], _OUTSIDE)
-        return self.out(rearrange(logits.softmax(-1).to(v.dtype) @ v, "b k m n d -> b k n (m d)"))
+        mixed = self.dot_product(q, k, v, bias, visible)
+        return self.out(rearrange(mixed, "b k m n d -> b k n (m d)"))
 
 
 class GlobalContext(nn.Module):

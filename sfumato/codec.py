@@ -4,13 +4,11 @@
                              +---> h_a -> z --^
     decode    file -> sections -> prior.walk(Decoder) -> y_hat -> g_s -> x_base -> [denoiser] -> image
 
-What decides a probability runs in float64 on the CPU, and everything that one step of the walk hands to the
-next lies on a dyadic grid (FORMAT.md, arithmetic of version 1).
+What decides a probability runs in exact arithmetic (`exact`; FORMAT.md, arithmetic of version 2).
 """
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -19,9 +17,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import UInt8
+from numpy.typing import NDArray
 from torch import Tensor
 
-from sfumato import DEFAULT_MODEL, container, image, quantise, sampler, scales
+from sfumato import DEFAULT_MODEL, container, exact, image, quantise, sampler, scales
 from sfumato.coder import Coder, Decoder, Encoder, Meter
 from sfumato.container import Checksum, Header, Section
 from sfumato.errors import FormatError
@@ -40,8 +39,9 @@ class Codec:
         self.model_id = weights.model_id
         self.notes = weights.notes
         self._model = channels_last(weights.model)
-        self._prior = copy.deepcopy(weights.model.prior).double()
-        self._tables = scales.Tables.from_arrays(**{k: v.numpy() for k, v in weights.tables.items()})
+        tables = dict(weights.tables)
+        self._prior = exact.convert(weights.model.prior, tables.pop("fractions"))
+        self._tables = scales.Tables.from_arrays(**{k: v.numpy() for k, v in tables.items()})
 
     @property
     def preset(self) -> str:
@@ -205,18 +205,31 @@ def _stepper(coders: Sequence[Coder], checksum: Checksum, sealed: Callable[[int]
         mu = quantise.snap(mu)
         if section >= len(coders):  # a preview: the section is missing, its mean stands for it
             return mu
-        index = quantise.hard(level).clamp(0, scales.LEVELS - 1).to(torch.uint8)
+        index = quantise.hard(level).clamp(0, scales.LEVELS - 1)
         symbols = None
         if value is not None:
             limit = scales.SYMBOL_MAX
-            symbols = quantise.hard(value - mu).clamp(-limit, limit).to(torch.int32).flatten().numpy()
-        coded = coders[section].code(index.flatten().numpy(), symbols)
-        checksum.update(coded)
+            symbols = quantise.hard(value - mu).clamp(-limit, limit)
+        coded = index > 0
+        if not coded.all():
+            # at level 0 a symbol is all but surely zero: one flag instead of many symbols says that all are
+            flag = None if symbols is None else _int32(symbols[~coded].any()[None])
+            if coders[section].code(np.zeros(1, np.uint8), flag)[0]:
+                coded.fill_(True)
+        given = None if symbols is None else _int32(symbols[coded])
+        found = coders[section].code(index[coded].to(torch.uint8).numpy(), given)
+        checksum.update(found)
         if ends:
             sealed(section)
-        return mu + torch.from_numpy(coded).view(mu.shape)
+        y_hat = mu.clone()
+        y_hat[coded] += torch.from_numpy(found)
+        return y_hat
 
     return code
+
+
+def _int32(x: Tensor) -> NDArray[np.int32]:
+    return x.to(torch.int32).numpy()
 
 
 def _tell(progress: Progress | None, what: str, part: float) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sfumato.errors import FormatError
 
 MAGIC = b"SFU"
-VERSION = 1
+VERSION = 2
 SECTIONS = ("z", "chunk 1", "chunk 2", "chunk 3", "chunk 4", "chunk 5")
 CHECK_BYTES = (2, 2, 2, 2, 2, 4)
 
@@ -234,6 +234,8 @@ def _read_header(reader: _Reader) -> tuple[Header, int]:
     if magic != MAGIC:
         raise FormatError(f"not a sfumato file: it starts with {magic!r}, not {MAGIC!r}")
     version, flags = divmod(reader.uint(1, "the version"), 16)
+    if version == 1:
+        raise FormatError("version 1, written by sfumato 0.0.1, is not read any more; this reader knows 2")
     if version != VERSION:
         raise FormatError(f"version {version} is unknown; this reader knows {VERSION}")
     if flags & _RESERVED:

@@ -31,6 +31,8 @@ from sfumato.transform import (
 )
 
 WEIGHTS = Path(__file__).parent / "weights"
+TABLES = {"counts", "widths", "fractions"}
+"""Integer tables beside the networks: those of `scales.Tables`, and `exact.convert`'s fractions."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,18 @@ PRESETS: dict[str, Config] = {
         channel_width=96, parameter_width=256, pairs=1, mlp_ratio=2, sigma_b_max=6.0, t0=0.3,
     ),
     "small": Config(
-        family="light", chunks=(16, 16, 32, 64, 32),
-        encoder=((160, 128, 0), (1, 4, 0)), decoder=((160, 128, 48), (1, 4, 2)),
+        family="light", chunks=(16, 16, 32, 64, 64),
+        encoder=((192, 128, 0), (1, 4, 0)), decoder=((192, 128, 48), (1, 4, 2)),
         denoiser=((48, 80, 0), (2, 1, 0)),
-        z_channels=64, hyper_width=80, hyper_kernel=3, psi=128,
-        channel_width=64, parameter_width=160, pairs=1, mlp_ratio=2, sigma_b_max=6.0, t0=0.3,
+        z_channels=64, hyper_width=64, hyper_kernel=3, psi=96,
+        channel_width=64, parameter_width=128, pairs=1, mlp_ratio=2, sigma_b_max=6.0, t0=0.3,
+    ),
+    "toy": Config(  # for tests and fuzzing: too small for pictures
+        family="light", chunks=(2, 2, 2, 4, 4),
+        encoder=((16, 16, 0), (1, 1, 0)), decoder=((16, 16, 8), (1, 1, 1)),
+        denoiser=((8, 8, 0), (1, 1, 0)),
+        z_channels=4, hyper_width=8, hyper_kernel=3, psi=8,
+        channel_width=8, parameter_width=8, pairs=1, mlp_ratio=1, sigma_b_max=6.0, t0=0.3,
     ),
 }
 # fmt: on
@@ -136,7 +145,7 @@ class Model(nn.Module):
 
 
 def save_weights(model: Model, path: Path, extra: dict[str, Tensor], notes: dict[str, str]) -> str:
-    """Write the weights in fp16 with the coder's integer tables (`extra`); returns the model id in hex.
+    """Write the weights in fp16 with the integer tables `extra` (`TABLES`); returns the model id in hex.
 
     The id is the first 4 bytes of the SHA-256 over names, shapes and bytes of all tensors, so that a file
     names the very weights that wrote it.
@@ -208,8 +217,8 @@ def load_weights(name: str | Path) -> Weights:
     if missing or unexpected:
         raise WeightsError(f"{path} does not fit preset {model.preset!r}: {(missing + unexpected)[:3]}")
     tables = {k.removeprefix("tables."): v for k, v in tensors.items() if k.startswith("tables.")}
-    if set(tables) != {"counts", "widths"}:
-        raise WeightsError(f"{path} holds the tables {sorted(tables)}, not counts and widths")
+    if set(tables) != TABLES:
+        raise WeightsError(f"{path} holds the tables {sorted(tables)}, not {sorted(TABLES)}")
     model.eval().requires_grad_(False)
     return Weights(model, int(metadata["model_id"], 16), tables, json.loads(metadata.get("notes", "{}")))
 

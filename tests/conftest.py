@@ -8,6 +8,9 @@ import torch
 from safetensors.torch import save_file
 
 from metrics import features
+from sfumato import scales
+from sfumato.exact import Calibration
+from sfumato.model import Model
 
 
 def random_metric(folder: Path, net: features.Net) -> Path:
@@ -19,3 +22,14 @@ def random_metric(folder: Path, net: features.Net) -> Path:
     heads = {f"lin{i}.model.1.weight": torch.rand(1, c, 1, 1) for i, c in enumerate(channels)}
     save_file(heads, folder / f"lpips_{net}_v0.1_heads.safetensors")
     return folder
+
+
+@torch.no_grad()
+def tables_of(model: Model) -> dict[str, torch.Tensor]:
+    """The integer tables that weights are saved with, calibrated on one random picture."""
+    tables = {k: torch.tensor(v) for k, v in scales.Tables.gaussian().arrays().items()}
+    q = torch.tensor([0.5])
+    y, z = model.analyse(torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1, q)
+    with Calibration(model.prior) as calibration:
+        model.prior(y, z, q)
+    return tables | {"fractions": calibration.fractions()}

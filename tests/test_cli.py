@@ -107,7 +107,7 @@ def test_bytes_can_go_to_standard_output(photo: Path) -> None:
 
 
 def test_version() -> None:
-    assert run("--version").stdout == "sfumato 0.0.1, format 1\n"
+    assert run("--version").stdout == "sfumato 0.0.1, format 2\n"
 
 
 def test_help_names_every_command() -> None:

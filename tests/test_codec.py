@@ -14,9 +14,10 @@ from PIL import Image
 
 import sfumato
 from sfumato import codec as codec_module
-from sfumato import container, scales
+from sfumato import container
 from sfumato.codec import Codec
 from sfumato.model import Model, load_weights, save_weights
+from tests.conftest import tables_of
 
 
 def picture(height: int, width: int) -> np.ndarray:
@@ -198,7 +199,7 @@ def test_weights_by_path_work_through_the_public_functions(tmp_path: Path) -> No
     model = load_weights("small").model
     with torch.no_grad():
         model.g_s.head.bias += 0.01  # type: ignore[union-attr, operator]
-    save_weights(model, path, {k: torch.tensor(v) for k, v in scales.Tables.gaussian().arrays().items()}, {})
+    save_weights(model, path, tables_of(model), {})
     data = sfumato.encode(picture(20, 20), model=path)
     assert sfumato.decode(data, model=path).shape == (20, 20, 3)
     with pytest.raises(sfumato.FormatError, match="not in this package"):
@@ -248,8 +249,7 @@ def with_denoiser(tmp_path: Path) -> Codec:
         for parameter in fresh.parameters():
             parameter += 0.02 * torch.randn_like(parameter)
     model.denoiser, model.has_denoiser = fresh, True
-    tables = {k: torch.tensor(v) for k, v in scales.Tables.gaussian().arrays().items()}
-    save_weights(model, tmp_path / "denoising.safetensors", tables, {})
+    save_weights(model, tmp_path / "denoising.safetensors", tables_of(model), {})
     return codec_module.load(tmp_path / "denoising.safetensors")
 
 
@@ -273,8 +273,7 @@ def test_steps_need_a_trained_denoiser_and_use_the_seed(tmp_path: Path) -> None:
 def test_weights_without_denoiser_say_so(tmp_path: Path) -> None:
     model = load_weights("small").model
     model.has_denoiser = False
-    tables = {k: torch.tensor(v) for k, v in scales.Tables.gaussian().arrays().items()}
-    save_weights(model, tmp_path / "plain.safetensors", tables, {})
+    save_weights(model, tmp_path / "plain.safetensors", tables_of(model), {})
     codec = codec_module.load(tmp_path / "plain.safetensors")
     data = codec.encode(picture(8, 8))
     with pytest.raises(sfumato.WeightsError, match="no trained denoiser, only steps=0"):

@@ -113,7 +113,7 @@ def varint(value: int) -> bytes:
     return container._varint(value)
 
 
-START = b"SFU\x10"
+START = b"SFU\x20"
 REST = b"\x80\x78\x56\x34\x12"
 
 
@@ -121,11 +121,12 @@ REST = b"\x80\x78\x56\x34\x12"
     ("data", "message"),
     [
         (b"", "ends at byte 0, inside the magic"),
-        (b"JFU\x10" + bytes(60), "starts with b'JFU'"),
-        (b"SFU\x20" + bytes(60), "version 2 is unknown"),
+        (b"JFU\x20" + bytes(60), "starts with b'JFU'"),
+        (b"SFU\x30" + bytes(60), "version 3 is unknown"),
+        (b"SFU\x10" + bytes(60), "version 1, written by sfumato 0.0.1"),
         (b"SFU\x00" + bytes(60), "version 0 is unknown"),
-        (b"SFU\x14" + bytes(60), "flags 0100"),
-        (b"SFU\x19" + bytes(60), "flags 1001"),
+        (b"SFU\x24" + bytes(60), "flags 0100"),
+        (b"SFU\x29" + bytes(60), "flags 1001"),
         (START + varint(0) + varint(5) + REST, "width is 0"),
         (START + varint(5) + varint(65536) + REST, "height is 65536"),
         (START + varint(65535) + varint(65535) + REST, "65535 x 65535 pixels"),
@@ -144,7 +145,7 @@ def test_bad_values_are_named(data: bytes, message: str) -> None:
 def metadata_file(payload: bytes, crc: int | None = None) -> bytes:
     plain = pack(HEADER, SECTIONS)
     crc = zlib.crc32(payload) if crc is None else crc
-    return plain[:3] + b"\x12" + plain[4:] + varint(len(payload)) + crc.to_bytes(4, "little") + payload
+    return plain[:3] + b"\x22" + plain[4:] + varint(len(payload)) + crc.to_bytes(4, "little") + payload
 
 
 @pytest.mark.parametrize("partial", [False, True])
@@ -262,6 +263,6 @@ def test_example_in_the_standard() -> None:
         sections.append(Section(bytes.fromhex(payload), checksum.check(number)))
     assert data == pack(HEADER, sections)
     assert f"noise seed is {HEADER.noise_seed:#x}" in text
-    with_note = data[:3] + b"\x12" + data[4:] + bytes.fromhex(rows["metadata"])
+    with_note = data[:3] + b"\x22" + data[4:] + bytes.fromhex(rows["metadata"])
     assert with_note == pack(HEADER, sections, {"NOTE": b"hi"})
     assert unpack(with_note).metadata == {"NOTE": b"hi"}

@@ -1,17 +1,23 @@
 """Files written once by the shipped weights decode to the same symbols; those named x... are refused.
 
-The checks inside a file prove its symbols; `results.txt` holds the PSNR against the crop of the example.
+`results.txt` holds a CRC-32 of the latent that each stands for, and the PSNR against the crop of the example.
+The same latents, and the same bits of every mean and level, come out of processes with other settings;
+`python -m benchmarks.machines` is the whole matrix.
 `python -m tests.test_golden` writes them anew, for new weights only (CONTRIBUTING.md, "Change bytes").
 """
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import sfumato
+from benchmarks import machines
+from benchmarks.machines import Setting
 from metrics.distortion import psnr
 from sfumato import image
 
@@ -30,15 +36,41 @@ def crop(name: str) -> np.ndarray:
     return image.read(ROOT / "examples" / "chelsea.png")[100 : 100 + height, 150 : 150 + width]
 
 
-def expected() -> dict[str, float]:
+def expected() -> dict[str, tuple[float, str]]:
     lines = (GOLDEN / "results.txt").read_text().splitlines()
-    return {name: float(value) for name, value in (line.split() for line in lines)}
+    return {name: (float(value), crc) for name, value, crc in (line.split() for line in lines)}
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_golden_file_decodes_to_its_symbols(name: str) -> None:
-    decoded = sfumato.decode((GOLDEN / f"{name}.sfu").read_bytes())
-    assert psnr(crop(name), decoded) == pytest.approx(expected()[name], abs=0.02)
+    data = (GOLDEN / f"{name}.sfu").read_bytes()
+    value, crc = expected()[name]
+    assert f"{machines.latent(sfumato.load(), data):08x}" == crc
+    assert psnr(crop(name), sfumato.decode(data)) == pytest.approx(value, abs=0.02)
+
+
+@pytest.fixture(scope="module")
+def here() -> dict[str, int]:
+    return machines.crcs("small", "cpu")
+
+
+OTHERS = (
+    Setting("no vectors", environment={"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"}),
+    Setting("AVX2, 2 threads", threads=2, environment={"ATEN_CPU_CAPABILITY": "avx2", "MKL_CBWR": "AVX2"}),
+)
+
+
+@pytest.mark.parametrize("setting", OTHERS, ids=lambda s: s.name)
+def test_other_instructions_and_threads_give_the_same_bits(setting: Setting, here: dict[str, int]) -> None:
+    assert machines.start(setting, sys.executable, "small")[1] == here
+    plain = {case: crc for case, crc in here.items() if case.endswith("plain")}
+    assert plain == {case: here[case.replace("plain", "channels last")] for case in plain}
+    assert plain == {case: here[case.replace("plain", "second of a batch")] for case in plain}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_cuda_gives_the_same_bits(here: dict[str, int]) -> None:
+    assert machines.crcs("small", "cuda") == here
 
 
 @pytest.mark.parametrize("path", sorted(GOLDEN.glob("x*.sfu")), ids=lambda p: p.stem)
@@ -53,7 +85,8 @@ def main() -> None:
     for name, (_, _, q, seed) in CASES.items():
         data = sfumato.encode(crop(name), q=q / 255, seed=seed)
         (GOLDEN / f"{name}.sfu").write_bytes(data)
-        lines.append(f"{name} {psnr(crop(name), sfumato.decode(data)):.3f}\n")
+        crc = machines.latent(sfumato.load(), data)
+        lines.append(f"{name} {psnr(crop(name), sfumato.decode(data)):.3f} {crc:08x}\n")
     (GOLDEN / "results.txt").write_text("".join(lines))
     good = (GOLDEN / "middle.sfu").read_bytes()
     (GOLDEN / "x_version.sfu").write_bytes(good[:3] + b"\xf0" + good[4:])

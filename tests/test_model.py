@@ -9,9 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sfumato import quantise, scales
+from sfumato import quantise
+from sfumato.codec import Codec
 from sfumato.layers import Curve, DepthBlock
 from sfumato.model import PRESETS, Model, WeightsError, costs, load_weights, save_weights, shipped
+from tests.conftest import tables_of
 
 BUDGETS = {  # decisions: kMAC/pixel of analysis, entropy path, main decoder, denoiser step; parameters in all
     "base": {"g_a": 60, "prior": 16, "g_s": 60, "denoiser": 40},
@@ -20,7 +22,7 @@ BUDGETS = {  # decisions: kMAC/pixel of analysis, entropy path, main decoder, de
 
 @pytest.fixture(scope="module")
 def counted() -> dict[str, dict[str, float]]:
-    return {name: {c.part: c.kmac_per_pixel for c in costs(name, 256)} for name in PRESETS}
+    return {name: {c.part: c.kmac_per_pixel for c in costs(name)} for name in PRESETS}
 
 
 def test_base_is_within_its_budget(counted: dict[str, dict[str, float]]) -> None:
@@ -90,8 +92,7 @@ def test_straight_through_and_snap() -> None:
 
 
 def write(model: Model, path: Path) -> str:
-    tables = {k: torch.tensor(v) for k, v in scales.Tables.gaussian().arrays().items()}
-    return save_weights(model, path, tables, {"recipe": "toy"})
+    return save_weights(model, path, tables_of(model), {"recipe": "toy"})
 
 
 @pytest.fixture(scope="module")
@@ -152,4 +153,4 @@ def test_shipped_weights_are_complete_and_noted() -> None:
         assert weights.model_id == model_id
         assert weights.model.preset == name
         assert "recipe" in weights.notes and json.loads(weights.notes["recipe"])["preset"] == name
-        scales.Tables.from_arrays(**{k: v.numpy() for k, v in weights.tables.items()})
+        Codec(weights)  # the tables fit the networks

@@ -20,7 +20,8 @@ from sfumato.model import Model, load_weights
 from tests.conftest import random_metric
 from training import ship
 from training.data import Pictures
-from training.loop import Run, choose_parameters, learning_rate, train
+from training.initialise import karhunen_loeve
+from training.loop import Progress, Run, choose_parameters, ema, learning_rate, train
 from training.objective import Objective, chroma, lmbda, mse
 from training.recipes import RECIPES, Recipe, toy
 
@@ -175,7 +176,7 @@ def test_a_run_writes_weights_resumes_and_goes_on_to_the_denoiser(folder: Path, 
 
     moved = train(toy(), run_for(folder, tmp_path / "again", 1, init=denoised))
     assert not load_weights(moved).model.has_denoiser, "a codec that moved leaves its denoiser behind"
-    with pytest.raises(ValueError, match="holds preset 'small'"):
+    with pytest.raises(ValueError, match="holds preset 'toy'"):
         run = run_for(folder, tmp_path / "x", 1, init=out / "weights.safetensors")
         train(replace(toy(), preset="base"), run)
 
@@ -254,8 +255,36 @@ def test_shipping_copies_weights_and_writes_the_record(
     for note in ("first", "second"):
         ship.main(tmp_path / "run", "toy", "made-up pictures", "a test", notes=note)
     rows = list(csv.DictReader((tmp_path / "results" / "training.csv").read_text().splitlines()))
-    model_id = f"{load_weights(tmp_path / 'small.safetensors').model_id:08x}"
+    model_id = f"{load_weights(tmp_path / 'toy.safetensors').model_id:08x}"
     assert [row["notes"] for row in rows] == ["first", "second"]
-    assert rows[0]["model_id"] == model_id and rows[0]["preset"] == "small" and int(rows[0]["steps"]) > 0
+    assert rows[0]["model_id"] == model_id and rows[0]["preset"] == "toy" and int(rows[0]["steps"]) > 0
     assert float(rows[0]["bpp_at_q0.5"]) > 0
     assert (tmp_path / "results" / f"training-small-{model_id}.jsonl").is_file()
+
+
+def test_training_starts_from_the_karhunen_loeve_transform() -> None:
+    """Untrained, the transforms are already those of the pictures: orthonormal, largest part first."""
+    torch.manual_seed(0)
+    smooth = torch.nn.functional.interpolate(torch.rand(8, 3, 12, 12) * 2 - 1, (192, 192), mode="bicubic")
+    model = Model("small").eval()
+    karhunen_loeve(model, smooth)
+    with torch.no_grad():
+        y = model.g_a(smooth)
+        x_base = model.g_s(y, torch.tensor([0.5])).x_base
+    assert mse(smooth, x_base).mean() < 0.01 * mse(smooth, torch.zeros_like(smooth)).mean()
+    power = y.square().mean((0, 2, 3))
+    assert power[0] > 10 * power[15] > 100 * power[-1]
+    assert y.square().sum() == pytest.approx(smooth.square().sum().item(), rel=0.01)
+    with pytest.raises(ValueError, match="'paper' is not of the light family"):
+        karhunen_loeve(Model("paper"), smooth)
+
+
+def test_the_moving_average_forgets_its_start() -> None:
+    progress, mean, value = Progress(), torch.zeros(1), torch.ones(1)
+    update = ema(0.999, progress)
+    for progress.step in range(1, 200):
+        update([mean], [value], 0)
+    assert mean.item() > 0.999, "with a constant decay of 0.999 it would be 0.18"
+    progress.step = 10**6
+    update([mean], [torch.zeros(1)], 0)
+    assert mean.item() == pytest.approx(0.999, abs=1e-3)

@@ -10,6 +10,7 @@ import json
 import os
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -18,17 +19,22 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from metrics.lpips import LPIPS
 from sfumato import quantise, scales
+from sfumato.exact import Calibration
 from sfumato.model import Model, channels_last, load_weights, save_weights
 from sfumato.prior import Code, sigma_of
 from training.data import Pictures
+from training.initialise import karhunen_loeve
 from training.objective import Objective, mse
 from training.recipes import Recipe
 
 VALIDATION_CROP = 256
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
+KLT_CROPS = 256  # from which the linear transforms that training starts with are taken
 VALIDATION_Q = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -77,6 +83,7 @@ def train(recipe: Recipe, run: Run) -> Path:
     run.out.mkdir(parents=True, exist_ok=True)
     checkpoint = run.out / "checkpoint.pt"
 
+    pictures, held = Pictures.load(run.data, device, recipe.crop).split(run.held_out)
     if run.init is None and not checkpoint.exists() and recipe.part == "denoiser":
         raise ValueError("a denoiser is trained on a trained codec: give its weights with --init")
     if run.init is not None and not checkpoint.exists():
@@ -85,6 +92,9 @@ def train(recipe: Recipe, run: Run) -> Path:
             raise ValueError(f"{run.init} holds preset {model.preset!r}, the recipe trains {recipe.preset!r}")
     else:
         model = Model(recipe.preset)
+        if model.config.family == "light":
+            sample = pictures.batch(KLT_CROPS, recipe.crop, np.random.default_rng(run.seed))
+            karhunen_loeve(model, sample.cpu())
     if run.metrics is None:
         recipe = replace(recipe, perceptual=0.0)  # the records must not tell of a loss that never ran
     perception = LPIPS(recipe.perceptual_net, run.metrics) if run.metrics and recipe.perceptual else None
@@ -92,9 +102,9 @@ def train(recipe: Recipe, run: Run) -> Path:
     trained = choose_parameters(model, recipe.part)
     channels_last(model.to(device)).train()
     objective: nn.Module = Objective(model, recipe, perception).to(device)
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
-    optimiser = torch.optim.AdamW(trained, betas=recipe.betas, weight_decay=0.0, fused=True)
     progress = Progress()
+    average = AveragedModel(model, multi_avg_fn=ema(recipe.ema, progress), use_buffers=True)
+    optimiser = torch.optim.AdamW(trained, betas=recipe.betas, weight_decay=0.0, fused=True)
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
         if state["leg"] != [recipe.preset, recipe.part]:
@@ -103,14 +113,13 @@ def train(recipe: Recipe, run: Run) -> Path:
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
-        progress = Progress(**state["progress"])
+        progress.step, progress.seconds = state["progress"]["step"], state["progress"]["seconds"]
         torch.manual_seed(run.seed + rank + 1_000_003 * progress.step)  # not the same noise once more
     if recipe.compile:
         objective.compile()
     if parallel:
         objective = DistributedDataParallel(objective)
 
-    pictures, held = Pictures.load(run.data, device, recipe.crop).split(run.held_out)
     rng = np.random.default_rng((run.seed, rank, progress.step))
     log = Log(run.out / "log.jsonl") if rank == 0 else None
     if log is not None:
@@ -160,6 +169,16 @@ def train(recipe: Recipe, run: Run) -> Path:
         dist.barrier()  # none may close its connections while another still saves
         dist.destroy_process_group()
     return run.out / "weights.safetensors"
+
+
+def ema(decay: float, progress: Progress) -> Callable[[Tensors, Tensors, Tensor | int], None]:
+    """Moving average of the weights that forgets its start: (n + 1) / (n + 10) until that is `decay`."""
+
+    def update(averaged: Tensors, current: Tensors, _: Tensor | int) -> None:
+        weight = 1 - min(decay, (progress.step + 1) / (progress.step + 10))
+        torch._foreach_lerp_(averaged, current, weight)
+
+    return update
 
 
 def choose_parameters(model: Model, part: str) -> list[nn.Parameter]:
@@ -217,10 +236,29 @@ def _save(
     assert isinstance(smooth, Model)
     smooth.has_denoiser = model.has_denoiser
     tables = {k: torch.tensor(v) for k, v in scales.Tables.gaussian().arrays().items()}
+    tables["fractions"] = calibrate(smooth, held)
     notes = {"recipe": json.dumps(asdict(recipe)), "steps": str(progress.step)}
     save_weights(smooth, run.out / "weights.safetensors", tables, notes)
     if log is not None and recipe.part == "codec":
         log.write({"step": progress.step, "validation": validate(smooth, held, judge)})
+
+
+@torch.no_grad()
+def calibrate(model: Model, held: Pictures) -> Tensor:
+    """Fixed-point fractions of the entropy model, from held-out pictures at `VALIDATION_Q`."""
+    crops = held.centres(validation_crop(held))
+    with Calibration(model.prior) as calibration:
+        for value in VALIDATION_Q:
+            for x in crops.split(4):
+                q = x.new_full((len(x),), value)
+                y, z = model.analyse(x, q)
+                model.prior(y, z, q)
+    return calibration.fractions()
+
+
+def validation_crop(held: Pictures) -> int:
+    """Side of the crops that all held-out pictures have, a multiple of 64, at most `VALIDATION_CROP`."""
+    return min(VALIDATION_CROP, min(min(s) for s in held.shapes) // 64 * 64)
 
 
 def _rounding(bits: list[Tensor]) -> Code:
@@ -241,7 +279,7 @@ def validate(model: Model, held: Pictures, judge: LPIPS | None) -> list[dict[str
     """Rate (estimated, rounded), PSNR and LPIPS-Alex of x_base on held-out pictures, for VALIDATION_Q."""
     was_training = model.training
     model.eval()
-    crops = held.centres(min(VALIDATION_CROP, min(min(s) for s in held.shapes) // 64 * 64))
+    crops = held.centres(validation_crop(held))
     rows = []
     for value in VALIDATION_Q:
         figures = []

@@ -1,0 +1,34 @@
+"""python -m fuzz.fuzz_decode fuzz/corpus [libFuzzer options]: bytes -> decode with the toy weights."""
+
+from __future__ import annotations
+
+import sys
+
+import atheris
+
+with atheris.instrument_imports(include=["sfumato.container", "sfumato.coder", "sfumato.codec"]):
+    from fuzz.toy import codec
+    from sfumato import container
+    from sfumato.errors import FormatError
+
+PIXELS = 1 << 20
+"""Larger pictures are left out: they are slow, and no different."""
+
+
+def target(data: bytes) -> None:
+    """`decode` raises FormatError or returns a picture of the size that the header says."""
+    for partial in (False, True):
+        try:
+            header = container.unpack(data, partial=True).header
+            if header.width * header.height > PIXELS:
+                return
+            picture = codec().decode(data, partial=partial)
+        except FormatError:
+            continue
+        assert picture.shape == (header.height, header.width, 3)
+
+
+if __name__ == "__main__":
+    codec()
+    atheris.Setup(sys.argv, target)
+    atheris.Fuzz()

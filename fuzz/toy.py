@@ -1,0 +1,72 @@
+"""python -m fuzz.toy: the toy weights, and the corpus of files that they wrote.
+
+The networks are untrained and tiny, so that a fuzzer gets through hundreds of files a second; container,
+coder and walk are those of every codec.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sfumato import container, image, scales
+from sfumato.codec import Codec
+from sfumato.exact import Calibration
+from sfumato.model import Model, load_weights, save_weights
+
+HERE = Path(__file__).parent
+WEIGHTS = HERE / "toy.safetensors"
+CORPUS = HERE / "corpus"
+CASES = {  # name: height, width, q, seed, metadata
+    "pixel": (1, 1, 0.0, None, {}),
+    "square": (64, 64, 0.5, None, {}),
+    "wide": (40, 130, 1.0, 7, {}),
+    "note": (65, 3, 0.3, None, {"NOTE": b"hello"}),
+    "flat": (200, 10, 0.0, 2**32 - 1, {"NOTE": b"", "MORE": bytes(200)}),
+}
+
+
+@lru_cache(maxsize=1)
+def codec() -> Codec:
+    """Encoder and decoder with the toy weights."""
+    return Codec(load_weights(WEIGHTS))
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    """Waves and noise, uint8 [height, width, 3]."""
+    row, column = np.mgrid[0:height, 0:width] / 16
+    waves = np.stack([np.sin(row + k) * np.cos(column - k) for k in range(3)], -1) * 100 + 128
+    noise = np.random.Generator(np.random.PCG64(0)).normal(0, 9, waves.shape)
+    return (waves + noise).clip(0, 255).astype(np.uint8)
+
+
+def corpus() -> list[bytes]:
+    """The valid files, by name."""
+    return [path.read_bytes() for path in sorted(CORPUS.glob("*.sfu"))]
+
+
+@torch.no_grad()
+def main() -> None:
+    torch.manual_seed(0)
+    model = Model("toy").eval()
+    for parameter in model.parameters():
+        parameter += 0.05 * torch.randn_like(parameter)
+    model.has_denoiser = True
+    model.gain.log_gain.rows += 2.0  # untrained latents are small; some symbols should not be zero
+    tables = {k: torch.tensor(v) for k, v in scales.Tables.gaussian().arrays().items()}
+    with Calibration(model.prior) as calibration:
+        q = torch.tensor([0.5])
+        model.prior(*model.analyse(image.to_x(picture(128, 128)), q), q)
+    save_weights(model, WEIGHTS, tables | {"fractions": calibration.fractions()}, {"recipe": "none: random"})
+    codec.cache_clear()
+    CORPUS.mkdir(exist_ok=True)
+    for name, (height, width, quality, seed, metadata) in CASES.items():
+        file = container.unpack(codec().encode(picture(height, width), quality, seed))
+        (CORPUS / f"{name}.sfu").write_bytes(container.pack(file.header, file.sections, metadata))
+
+
+if __name__ == "__main__":
+    main()
