@@ -60,7 +60,7 @@ class Calibrated(nn.Module):
     def fixed(self, x: Tensor) -> Tensor:
         """x in units of 2^-fraction: integers in float64, saturated at 16 bits."""
         limit = 2.0**BITS - 1
-        return torch.round(x * self.unit).clamp(-limit, limit)
+        return (x * self.unit).round_().clamp_(-limit, limit)
 
 
 class _Matrix(Calibrated):
@@ -87,8 +87,8 @@ class ExactLinear(_Matrix):
         super().__init__(linear.weight, linear.bias, fraction)
 
     def forward(self, x: Float[Tensor, "... c"]) -> Float[Tensor, "... o"]:
-        y = self.fixed(x) @ self.matrix.T * self.scale
-        return y if self.bias is None else y + self.bias
+        y = (self.fixed(x) @ self.matrix.T).mul_(self.scale)
+        return y if self.bias is None else y.add_(self.bias)
 
 
 class ExactConv(_Matrix):
@@ -116,8 +116,8 @@ class ExactConv(_Matrix):
                 strip = v[:, :, top : min(top + rows, height) + 2 * half]
                 strips.append(self.matrix @ F.unfold(strip, self.kernel))
             y = torch.cat(strips, 2).unflatten(2, (height, width))
-        y = y * self.scale
-        return y if self.bias is None else y + self.bias[:, None, None]
+        y = y.mul_(self.scale)
+        return y if self.bias is None else y.add_(self.bias[:, None, None])
 
 
 class ExactNorm(Calibrated):
@@ -141,7 +141,7 @@ class ExactNorm(Calibrated):
         total = v.sum(-1, keepdim=True)
         spread = n * (v * v).sum(-1, keepdim=True) - total * total  # n^2 times the variance
         deviation = floor_root(16 * (spread + self.eps)) * 0.25  # two more bits
-        return (n * v - total) / deviation * self.weight + self.bias
+        return (n * v - total).div_(deviation).mul_(self.weight).add_(self.bias)
 
 
 class ExactDotProduct(Calibrated):
@@ -161,12 +161,12 @@ class ExactDotProduct(Calibrated):
         bias: Float[Tensor, "n n"],
         visible: Bool[Tensor, "k n"],
     ) -> Float[Tensor, "b k m n d"]:
-        logits = self.fixed(q) @ self.fixed(k).mT * (1 / (self.unit * self.unit))
-        logits = logits * (1 / math.sqrt(q.shape[-1])) + bias
-        logits = logits.masked_fill(~visible[:, None, None, :], OUTSIDE)
-        below = (logits.amax(-1, keepdim=True) - logits) * (1 / EXP_STEP)
-        weights = self.exp[torch.round(below).clamp(max=len(self.exp) - 1).long()]
-        return weights @ self.fixed(v) / weights.sum(-1, keepdim=True) * (1 / self.unit)
+        logits = (self.fixed(q) @ self.fixed(k).mT).mul_(1 / (self.unit * self.unit))
+        logits = logits.mul_(1 / math.sqrt(q.shape[-1])).add_(bias)
+        logits = logits.masked_fill_(~visible[:, None, None, :], OUTSIDE)
+        below = (logits.amax(-1, keepdim=True) - logits).mul_(1 / EXP_STEP)
+        weights = self.exp[below.round_().clamp_(max=len(self.exp) - 1).int()]
+        return (weights @ self.fixed(v)).div_(weights.sum(-1, keepdim=True)).mul_(1 / self.unit)
 
 
 class ExactBias(nn.Module):

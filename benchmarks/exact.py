@@ -1,0 +1,160 @@
+"""python -m benchmarks.exact DIR -o FOLDER: what exact arithmetic costs in bits, in quality and in time.
+
+Bits and PSNR of every picture at five qualities, entropy model in exact arithmetic against the same networks
+in float32; then the time of the walk with writing, for pictures of 0.4 to 12 megapixels, both kinds in turn.
+"""
+
+from __future__ import annotations
+
+import csv
+import statistics
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import tyro
+from torch import Tensor
+
+from metrics.distortion import psnr
+from metrics.lpips import LPIPS
+from sfumato import codec as codec_module
+from sfumato import container, image
+from sfumato.codec import Codec
+from sfumato.coder import Coder, Encoder, Meter
+from sfumato.container import Checksum, Header
+from sfumato.model import load_weights
+from sfumato.prior import Prior
+from sfumato.transform import HYPER_STRIDE
+
+QUALITIES = (0.0, 0.25, 0.5, 0.75, 1.0)
+SIZES = ((512, 768), (1024, 1536), (1536, 2048), (3000, 4000))
+
+
+class Pair:
+    """One set of weights with its entropy model in both arithmetics."""
+
+    def __init__(self, model: str) -> None:
+        weights = load_weights(model)
+        self.float32: Prior = weights.model.prior
+        self.codec = Codec(weights)
+        self.exact: Prior = self.codec._prior
+
+    @torch.inference_mode()
+    def analyse(self, pixels: np.ndarray, q: float) -> tuple[Tensor, Tensor, Header]:
+        header = Header(pixels.shape[1], pixels.shape[0], round(q * 255), 0)
+        x = image.pad(image.to_x(pixels), HYPER_STRIDE).contiguous(memory_format=torch.channels_last)
+        y, z = self.codec._model.analyse(x, codec_module._quality(header).float())
+        return y, z, header
+
+    @torch.inference_mode()
+    def walk(self, prior: Prior, y: Tensor, z: Tensor, header: Header, coders: list[Coder]) -> Tensor:
+        """y_hat; the coders have taken or given the symbols."""
+        step = codec_module._stepper(coders, Checksum(header), lambda section: None)
+        dtype = torch.float64 if prior is self.exact else torch.float32
+        q = codec_module._quality(header).to(dtype)
+        return prior.walk(step, q, (z.shape[2], z.shape[3]), z.to(dtype), y.to(dtype))[0]
+
+    @torch.inference_mode()
+    def picture(self, y_hat: Tensor, header: Header) -> np.ndarray:
+        x = self.codec._model.synthesise(y_hat.float(), codec_module._quality(header).float()).x_base
+        return image.from_x(image.crop(x, header.height, header.width))
+
+
+def costs(pair: Pair, pictures: list[Path], lpips: LPIPS | None) -> Iterable[list[object]]:
+    """Rows: bits of both kinds by the meter, their difference in percent, PSNR and LPIPS of both."""
+    for path in pictures:
+        pixels = image.read(path)
+        for q in QUALITIES:
+            y, z, header = pair.analyse(pixels, q)
+            row: list[object] = []
+            bits = []
+            for prior in (pair.exact, pair.float32):
+                meters = [Meter(pair.codec._tables) for _ in container.SECTIONS]
+                decoded = pair.picture(pair.walk(prior, y, z, header, list(meters)), header)
+                bits.append(sum(meter.bits for meter in meters))
+                row.append(f"{psnr(pixels, decoded):.4f}")
+                distance = None if lpips is None else float(lpips(image.to_x(pixels), image.to_x(decoded)))
+                row.append("" if distance is None else f"{distance:.5f}")
+            over = 100 * (bits[0] / bits[1] - 1)
+            yield [path.stem, q, f"{bits[0]:.1f}", f"{bits[1]:.1f}", f"{over:.3f}", *row]
+
+
+def timings(pair: Pair, pixels: np.ndarray, runs: int) -> Iterable[list[object]]:
+    """Rows: medians of the walk with the coder, in seconds, for the picture repeated to each size."""
+    for height, width in SIZES:
+        times = (-(-height // pixels.shape[0]), -(-width // pixels.shape[1]), 1)
+        y, z, header = pair.analyse(np.tile(pixels, times)[:height, :width], 0.5)
+        seconds: dict[str, list[float]] = {"float32": [], "exact": []}
+        for _ in range(runs):
+            for name, prior in (("float32", pair.float32), ("exact", pair.exact)):
+                begun = time.perf_counter()
+                encoders = [Encoder(pair.codec._tables) for _ in container.SECTIONS]
+                pair.walk(prior, y, z, header, list(encoders))
+                for encoder in encoders:
+                    encoder.finish()
+                seconds[name].append(time.perf_counter() - begun)
+        plain, exact = (statistics.median(seconds[name]) for name in ("float32", "exact"))
+        megapixels = height * width / 1e6
+        yield [
+            f"{megapixels:.2f}",
+            torch.get_num_threads(),
+            runs,
+            f"{plain:.3f}",
+            f"{exact:.3f}",
+            f"{exact / plain:.2f}",
+            f"{exact / megapixels:.3f}",
+        ]
+
+
+def write(path: Path, heading: list[str], rows: Iterable[list[object]]) -> list[list[object]]:
+    """The rows, which are on disk as well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    found = list(rows)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(heading)
+        writer.writerows(found)
+    return found
+
+
+def main(
+    pictures: Annotated[Path, tyro.conf.Positional],
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+    metrics: Path | None = None,
+    model: str = "small",
+    runs: int = 5,
+    threads: int = 2,
+) -> None:
+    """Compare the exact entropy model with the float one.
+
+    Args:
+        pictures: folder of PNG files.
+        output: folder for exact.csv and exact-speed.csv.
+        metrics: folder with the LPIPS weights; without it that column stays empty.
+        model: weights by name, or a path.
+        runs: of each timing; the median counts.
+        threads: of torch.
+    """
+    torch.set_num_threads(threads)
+    pair = Pair(model)
+    paths = sorted(pictures.glob("*.png"))
+    heading = ["picture", "q", "exact_bits", "float32_bits", "over_percent"]
+    heading += ["exact_psnr_db", "exact_lpips_alex", "float32_psnr_db", "float32_lpips_alex"]
+    lpips = None if metrics is None else LPIPS("alex", metrics)
+    rows = write(output / "exact.csv", heading, costs(pair, paths, lpips))
+    for q in QUALITIES:
+        chosen = [row for row in rows if row[1] == q]
+        exact, plain = (sum(float(str(row[i])) for row in chosen) for i in (2, 3))
+        means = [sum(float(str(row[i]) or "nan") for row in chosen) / len(chosen) for i in (5, 7, 6, 8)]
+        figures = "PSNR {:.4f} / {:.4f}, LPIPS {:.4f} / {:.4f}".format(*means)
+        print(f"q {q:4}: {100 * (exact / plain - 1):+.3f} % bits over float32; exact / float32: {figures}")
+    heading = ["megapixels", "threads", "runs", "float32_s", "exact_s", "ratio", "exact_s_per_megapixel"]
+    for row in write(output / "exact-speed.csv", heading, timings(pair, image.read(paths[2]), runs)):
+        print(dict(zip(heading, row, strict=True)))
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
