@@ -27,7 +27,6 @@ from sfumato.coder import Coder, Encoder, Meter
 from sfumato.container import Checksum, Header
 from sfumato.model import load_weights
 from sfumato.prior import Prior
-from sfumato.transform import HYPER_STRIDE
 
 QUALITIES = (0.0, 0.25, 0.5, 0.75, 1.0)
 SIZES = ((512, 768), (1024, 1536), (1536, 2048), (3000, 4000))
@@ -45,8 +44,7 @@ class Pair:
     @torch.inference_mode()
     def analyse(self, pixels: np.ndarray, q: float) -> tuple[Tensor, Tensor, Header]:
         header = Header(pixels.shape[1], pixels.shape[0], round(q * 255), 0)
-        x = image.pad(image.to_x(pixels), HYPER_STRIDE).contiguous(memory_format=torch.channels_last)
-        y, z = self.codec._model.analyse(x, codec_module._quality(header).float())
+        y, z = self.codec._latents(pixels, codec_module._quality(header).float())
         return y, z, header
 
     @torch.inference_mode()
@@ -59,8 +57,8 @@ class Pair:
 
     @torch.inference_mode()
     def picture(self, y_hat: Tensor, header: Header) -> np.ndarray:
-        x = self.codec._model.synthesise(y_hat.float(), codec_module._quality(header).float()).x_base
-        return image.from_x(image.crop(x, header.height, header.width))
+        pixels = self.codec._certain(y_hat, codec_module._quality(header).float())
+        return pixels[: header.height, : header.width]
 
 
 def costs(pair: Pair, pictures: list[Path], lpips: LPIPS | None) -> Iterable[list[object]]:

@@ -20,13 +20,13 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sfumato import DEFAULT_MODEL, container, exact, image, quantise, sampler, scales
+from sfumato import DEFAULT_MODEL, bands, container, exact, image, quantise, sampler, scales
 from sfumato.coder import Coder, Decoder, Encoder, Meter
 from sfumato.container import Checksum, Header, Section
 from sfumato.errors import FormatError
 from sfumato.model import Weights, WeightsError, channels_last, load_weights, shipped
 from sfumato.prior import Code
-from sfumato.transform import HYPER_STRIDE
+from sfumato.transform import HYPER_STRIDE, STRIDE
 
 Progress = Callable[[str, float], None]
 """Called with what is being done and how much of the whole is done, 0 .. 1."""
@@ -71,18 +71,18 @@ class Codec:
         ValueError for a q or seed out of range or a picture over the format's limits; ImageError (a
         ValueError) for a picture that cannot be read.
         """
-        x, header = self._prepare(source, q, seed)
+        pixels, header = self._prepare(source, q, seed)
         coders = [Encoder(self._tables) for _ in container.SECTIONS]
-        checks = self._write(x, header, coders, progress)
+        checks = self._write(pixels, header, coders, progress)
         sections = [Section(c.finish(), check) for c, check in zip(coders, checks, strict=True)]
         return container.pack(header, sections)
 
     @torch.inference_mode()
     def measure(self, source: image.Source, q: float = 0.5) -> list[float]:
         """Ideal bits of z and of each chunk at quality q: the rate without writing bytes."""
-        x, header = self._prepare(source, q, None)
+        pixels, header = self._prepare(source, q, None)
         meters = [Meter(self._tables) for _ in container.SECTIONS]
-        self._write(x, header, meters, None)
+        self._write(pixels, header, meters, None)
         return [meter.bits for meter in meters]
 
     @torch.inference_mode()
@@ -117,29 +117,60 @@ class Codec:
         q = _quality(header).float()
         y_hat = self._read(header, file.sections, progress)
         _tell(progress, "synthesis", 0.5)
-        x_base, features = self._model.synthesise(y_hat.float(), q)
-        x_hat = x_base
         if steps:
+            x_base, features = self._model.synthesise(y_hat.float(), q)
             x_hat = self._denoise(x_base, features, q, header.noise_seed, steps, realism, progress)
+            pixels = image.from_x(x_hat)
+        else:
+            pixels = self._certain(y_hat, q)
         _tell(progress, "done", 1.0)
-        return image.from_x(image.crop(x_hat, header.height, header.width))
+        return np.ascontiguousarray(pixels[: header.height, : header.width])
 
-    def _prepare(self, source: image.Source, q: float, seed: int | None) -> tuple[Tensor, Header]:
+    def _prepare(
+        self, source: image.Source, q: float, seed: int | None
+    ) -> tuple[UInt8[np.ndarray, "h w 3"], Header]:
         if not 0 <= q <= 1:
             raise ValueError(f"q is {q}, not in 0..1")
         pixels = image.read(source)
         height, width = pixels.shape[:2]
         header = Header(width, height, round(q * 255), self.model_id, seed)  # refuses what is too large
-        return image.to_x(pixels), header
+        return pixels, header
+
+    def _latents(self, pixels: UInt8[np.ndarray, "h w 3"], q: Tensor) -> tuple[Tensor, Tensor]:
+        """(y, z) in the domain of the gains; g_a works in bands."""
+
+        def g_a(rows: slice) -> Tensor:
+            x = image.pad(image.to_x(pixels[rows]), HYPER_STRIDE)
+            return self._model.g_a(x.contiguous(memory_format=torch.channels_last))
+
+        height, width = (side + -side % HYPER_STRIDE for side in pixels.shape[:2])
+        rows = bands.rows_of(width, HYPER_STRIDE)
+        parts = list(bands.in_bands(g_a, height, rows, self._model.halo, down=STRIDE))
+        y = torch.cat(parts, 2) * self._model.gain(q)
+        return y, self._model.h_a(y)
+
+    def _certain(self, y_hat: Tensor, q: Tensor) -> UInt8[np.ndarray, "h w 3"]:
+        """x_base as a picture; g_s works in bands."""
+
+        def g_s(rows: slice) -> Tensor:
+            return self._model.synthesise(y_hat[:, :, rows].float(), q).x_base
+
+        height, width = y_hat.shape[2:]
+        rows = bands.rows_of(width * STRIDE, HYPER_STRIDE) // STRIDE
+        parts = bands.in_bands(g_s, height, rows, self._model.halo // STRIDE, up=STRIDE)
+        return np.concatenate([image.from_x(part) for part in parts])
 
     def _write(
-        self, x: Tensor, header: Header, coders: Sequence[Coder], progress: Progress | None
+        self,
+        pixels: UInt8[np.ndarray, "h w 3"],
+        header: Header,
+        coders: Sequence[Coder],
+        progress: Progress | None,
     ) -> list[int]:
-        """Analyse x and walk over its latents with `coders`; the check of each section."""
+        """Analyse a picture and walk over its latents with `coders`; the check of each section."""
         _tell(progress, "analysis", 0.0)
         q = _quality(header)
-        x = image.pad(x, HYPER_STRIDE).contiguous(memory_format=torch.channels_last)
-        y, z = self._model.analyse(x, q.float())
+        y, z = self._latents(pixels, q.float())
         checksum = Checksum(header)
         checks = [0] * len(coders)
 

@@ -134,6 +134,12 @@ class Model(nn.Module):
         self.schedule = Blurring(sigma_b_max=c.sigma_b_max)
         self.has_denoiser = False  # whether the denoiser is trained; steps > 0 need it
 
+    @property
+    def halo(self) -> int:
+        """Pixels around a part of the picture that g_a and g_s need to see, a multiple of 64."""
+        reach = max(int(self.g_a.reach), int(self.g_s.reach))  # type: ignore[arg-type]
+        return -(-reach // HYPER_STRIDE) * HYPER_STRIDE
+
     def analyse(self, x: Float[Tensor, "b 3 h w"], q: Float[Tensor, " b"]) -> tuple[Tensor, Tensor]:
         """x in [-1, 1], sides multiples of 64 -> (y, z), y in the domain of the gains."""
         y = self.g_a(x) * self.gain(q)
