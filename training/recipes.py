@@ -32,6 +32,8 @@ class Recipe:
     perceptual_from: float = 0.5  # where LPIPS comes in: pictures are formed by then
     perceptual_net: Net = "squeeze"  # not the network that the evaluation uses
     perceptual_crop: int = 128  # LPIPS sees a random part of this size of each crop
+    unroll: tuple[int, ...] = ()  # numbers of steps that the denoiser is trained through; (): one random time
+    texture: float = 0.0  # weight of the statistics of features (`metrics.dists`), in units of MSE
     compile: bool = False
 
 
@@ -60,6 +62,16 @@ def small_denoiser() -> Recipe:
     python -m training small_denoiser --init WEIGHTS --data DIR --metrics DIR --minutes 60 --out runs/denoiser
     """
     return Recipe("small", part="denoiser", perceptual=300.0, perceptual_from=0.0)
+
+
+def small_sampler() -> Recipe:
+    """The denoiser of `small` through the 1, 2 and 4 steps that are in use.  Not run yet.
+
+    python -m training small_sampler --init WEIGHTS --data DIR --metrics DIR --minutes 60 --out runs/sampler
+    """
+    return replace(
+        small_denoiser(), unroll=(1, 2, 4), distortion=0.3, texture=300.0, learning_rate=5e-4, batch=4, tail=0.5
+    )
 
 
 def base() -> Recipe:
@@ -91,4 +103,4 @@ def toy() -> Recipe:
     return Recipe("toy", batch=2, crop=64, warmup=2, perceptual=300.0, perceptual_crop=64)
 
 
-RECIPES = {f.__name__: f for f in (small, small_more, small_denoiser, base, base_denoiser, paper, toy)}
+RECIPES = {f.__name__: f for f in (small, small_more, small_denoiser, small_sampler, base, base_denoiser, paper, toy)}
