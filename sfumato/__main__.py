@@ -58,6 +58,7 @@ def decode(
     steps: int = 0,
     realism: float = 1.0,
     partial: bool = False,
+    crop: tuple[int, int, int, int] | None = None,
     model: str | None = None,
 ) -> None:
     """Make a file a picture again.
@@ -68,16 +69,18 @@ def decode(
         steps: of the diffusion that restores texture; 0 gives the certain picture.
         realism: 0 (faithful) .. 1 (natural), how much noise the diffusion starts from.
         partial: accept a file that is cut short and show what its beginning holds.
+        crop: X Y WIDTH HEIGHT in pixels: decode only this part.
         model: a path to the file of weights that wrote it, if those are not in the package.
     """
     target = _target(source, out, ".png")
     image.format_of(target)  # a suffix that cannot be written is told before the work
     begun = time.perf_counter()
     with _Bar() as bar:
-        from sfumato.codec import load, model_of
+        from sfumato.codec import Crop, load, model_of
 
         data = source.read_bytes()
-        pixels = load(model or model_of(data)).decode(data, steps, realism, partial, bar)
+        part = None if crop is None else Crop(*crop)
+        pixels = load(model or model_of(data)).decode(data, steps, realism, partial, bar, part)
         image.write(target, pixels)
     height, width = pixels.shape[:2]
     _say(target, f"{width}x{height}, steps {steps}, {time.perf_counter() - begun:.2f} s")

@@ -1,35 +1,61 @@
 """A picture in, the bytes of a file out; and back.  This page is the paper's first figure.
 
-    encode    image -> x -> g_a -> y -> prior.walk(Encoder) -> sections -> file
+    encode    image -> x -> g_a -> y -> LatentCoder.write -> sections -> file
                              +---> h_a -> z --^
-    decode    file -> sections -> prior.walk(Decoder) -> y_hat -> g_s -> x_base -> [denoiser] -> image
+    decode    file -> sections -> LatentCoder.read -> y_hat -> g_s -> x_base -> [denoiser] -> image
 
 What decides a probability runs in exact arithmetic (`exact`; FORMAT.md, arithmetic of version 2).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from numpy.typing import NDArray
 from torch import Tensor
 
-from sfumato import DEFAULT_MODEL, bands, container, exact, image, quantise, sampler, scales
-from sfumato.coder import Coder, Decoder, Encoder, Meter
-from sfumato.container import Checksum, Header, Section
+from sfumato import DEFAULT_MODEL, bands, container, image, sampler
+from sfumato.container import Header
 from sfumato.errors import FormatError
+from sfumato.latents import RATIO, LatentCoder, quality
 from sfumato.model import Weights, WeightsError, channels_last, load_weights, shipped
-from sfumato.prior import Code
+from sfumato.tiles import cells
 from sfumato.transform import HYPER_STRIDE, STRIDE
 
 Progress = Callable[[str, float], None]
 """Called with what is being done and how much of the whole is done, 0 .. 1."""
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A part of a picture, in pixels from its top left corner."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    def within(self, header: Header) -> Crop:
+        """Itself; ValueError unless it is a part of the picture that has this header."""
+        right, bottom = self.x + self.width, self.y + self.height
+        inside = self.x >= 0 and self.y >= 0 and right <= header.width and bottom <= header.height
+        if not inside or self.width < 1 or self.height < 1:
+            size = f"{header.width}x{header.height}"
+            raise ValueError(f"crop {self.x},{self.y},{self.width},{self.height} is no part of {size} pixels")
+        return self
+
+    def latents(self, header: Header, halo: int) -> tuple[int, int, int, int]:
+        """(top, left, bottom, right) in cells of z: what the pixels depend on, `halo` pixels around included."""
+        rows, columns = cells(header.height, header.width)
+        top, left = (max(0, side - halo) // HYPER_STRIDE for side in (self.y, self.x))
+        bottom = min(rows, -(-(self.y + self.height + halo) // HYPER_STRIDE))
+        right = min(columns, -(-(self.x + self.width + halo) // HYPER_STRIDE))
+        return top, left, bottom, right
 
 
 class Codec:
@@ -39,9 +65,7 @@ class Codec:
         self.model_id = weights.model_id
         self.notes = weights.notes
         self._model = channels_last(weights.model)
-        tables = dict(weights.tables)
-        self._prior = exact.convert(weights.model.prior, tables.pop("fractions"))
-        self._tables = scales.Tables.from_arrays(**{k: v.numpy() for k, v in tables.items()})
+        self._latent_coder = LatentCoder(weights)
 
     @property
     def preset(self) -> str:
@@ -72,18 +96,16 @@ class Codec:
         ValueError) for a picture that cannot be read.
         """
         pixels, header = self._prepare(source, q, seed)
-        coders = [Encoder(self._tables) for _ in container.SECTIONS]
-        checks = self._write(pixels, header, coders, progress)
-        sections = [Section(c.finish(), check) for c, check in zip(coders, checks, strict=True)]
-        return container.pack(header, sections)
+        _tell(progress, "analysis", 0.0)
+        y, z = self._latents(pixels, quality(header).float())
+        written = _part(progress, "latents written", 0.3, 1.0)
+        return container.pack(header, self._latent_coder.write(y, z, header, written))
 
     @torch.inference_mode()
     def measure(self, source: image.Source, q: float = 0.5) -> list[float]:
         """Ideal bits of z and of each chunk at quality q: the rate without writing bytes."""
         pixels, header = self._prepare(source, q, None)
-        meters = [Meter(self._tables) for _ in container.SECTIONS]
-        self._write(pixels, header, meters, None)
-        return [meter.bits for meter in meters]
+        return self._latent_coder.measure(*self._latents(pixels, quality(header).float()), header)
 
     @torch.inference_mode()
     def decode(
@@ -93,12 +115,14 @@ class Codec:
         realism: float = 1.0,
         partial: bool = False,
         progress: Progress | None = None,
+        crop: Crop | None = None,
     ) -> UInt8[np.ndarray, "h w 3"]:
         """The bytes of a file -> the picture, 8-bit sRGB.
 
         steps     of the diffusion; 0 stops at the certain picture x_base
         realism   0 .. 1, temperature of the noise that the diffusion starts from
         partial   accept a file that is cut short: what is missing is replaced by what is expected
+        crop      the part to decode, steps=0 only: of a large picture, only the tiles that it needs are read
 
         FormatError for a bad file; ValueError for a bad argument; WeightsError for steps > 0 with weights
         that hold no trained denoiser.
@@ -108,23 +132,30 @@ class Codec:
         if steps and not self.has_denoiser:
             message = f"steps={steps}: the {self.preset} weights hold no trained denoiser, only steps=0"
             raise WeightsError(message)
+        if steps and crop is not None:
+            raise ValueError(f"steps={steps} works on whole pictures; a crop needs steps=0")
         file = container.unpack(data, partial=partial)
         header = file.header
+        part = Crop(0, 0, header.width, header.height) if crop is None else crop.within(header)
         if header.model != self.model_id:
             raise FormatError(f"written by model {header.model:08x}, these weights are {self.model_id:08x}")
         if not file.sections:
             raise FormatError("cut short before the end of section z: nothing to show")
-        q = _quality(header).float()
-        y_hat = self._read(header, file.sections, progress)
+        q = quality(header).float()
+        read = _part(progress, "latents read", 0.0, 0.5)
+        region = part.latents(header, self._model.halo)
+        y_hat = self._latent_coder.read(header, file.sections, lambda tile: tile.meets(*region), read)
         _tell(progress, "synthesis", 0.5)
         if steps:
-            x_base, features = self._model.synthesise(y_hat.float(), q)
+            x_base, features = self._model.synthesise(y_hat, q)
             x_hat = self._denoise(x_base, features, q, header.noise_seed, steps, realism, progress)
             pixels = image.from_x(x_hat)
         else:
-            pixels = self._certain(y_hat, q)
+            top, left, bottom, right = (RATIO * side for side in region)
+            pixels = self._certain(y_hat[:, :, top:bottom, left:right], q)
+            pixels = pixels[part.y - top * STRIDE :, part.x - left * STRIDE :]
         _tell(progress, "done", 1.0)
-        return np.ascontiguousarray(pixels[: header.height, : header.width])
+        return np.ascontiguousarray(pixels[: part.height, : part.width])
 
     def _prepare(
         self, source: image.Source, q: float, seed: int | None
@@ -153,47 +184,12 @@ class Codec:
         """x_base as a picture; g_s works in bands."""
 
         def g_s(rows: slice) -> Tensor:
-            return self._model.synthesise(y_hat[:, :, rows].float(), q).x_base
+            return self._model.synthesise(y_hat[:, :, rows], q).x_base
 
         height, width = y_hat.shape[2:]
         rows = bands.rows_of(width * STRIDE, HYPER_STRIDE) // STRIDE
         parts = bands.in_bands(g_s, height, rows, self._model.halo // STRIDE, up=STRIDE)
         return np.concatenate([image.from_x(part) for part in parts])
-
-    def _write(
-        self,
-        pixels: UInt8[np.ndarray, "h w 3"],
-        header: Header,
-        coders: Sequence[Coder],
-        progress: Progress | None,
-    ) -> list[int]:
-        """Analyse a picture and walk over its latents with `coders`; the check of each section."""
-        _tell(progress, "analysis", 0.0)
-        q = _quality(header)
-        y, z = self._latents(pixels, q.float())
-        checksum = Checksum(header)
-        checks = [0] * len(coders)
-
-        def sealed(section: int) -> None:
-            checks[section] = checksum.check(section)
-            _tell(progress, f"{container.SECTIONS[section]} written", 0.3 + 0.7 * (section + 1) / len(coders))
-
-        size = (z.shape[2], z.shape[3])
-        self._prior.walk(_stepper(coders, checksum, sealed), q, size, z.double(), y.double())
-        return checks
-
-    def _read(self, header: Header, sections: Sequence[Section], progress: Progress | None) -> Tensor:
-        """Walk over the latents with decoders; y_hat, with expected values where sections are missing."""
-        coders = [Decoder(self._tables, section.payload) for section in sections]
-        checksum = Checksum(header)
-
-        def sealed(section: int) -> None:
-            checksum.verify(section, sections[section])
-            part = (section + 1) / len(container.SECTIONS)
-            _tell(progress, f"{container.SECTIONS[section]} read", 0.5 * part)
-
-        size = (math.ceil(header.height / HYPER_STRIDE), math.ceil(header.width / HYPER_STRIDE))
-        return self._prior.walk(_stepper(coders, checksum, sealed), _quality(header), size)[0]
 
     def _denoise(
         self,
@@ -224,43 +220,11 @@ class Codec:
         return sampler.deterministic(f, start, sampler.times(t0, steps), schedule, stepped)
 
 
-def _quality(header: Header) -> Tensor:
-    """q as both sides of the walk see it: the float64 nearest to q / 255 (FORMAT.md, section 1)."""
-    return torch.tensor([header.q / 255], dtype=torch.float64)
-
-
-def _stepper(coders: Sequence[Coder], checksum: Checksum, sealed: Callable[[int], None]) -> Code:
-    """The step of the walk that codes symbols: real means and levels in, grid means and integers between."""
-
-    def code(section: int, ends: bool, mu: Tensor, level: Tensor, value: Tensor | None) -> Tensor:
-        mu = quantise.snap(mu)
-        if section >= len(coders):  # a preview: the section is missing, its mean stands for it
-            return mu
-        index = quantise.hard(level).clamp(0, scales.LEVELS - 1)
-        symbols = None
-        if value is not None:
-            limit = scales.SYMBOL_MAX
-            symbols = quantise.hard(value - mu).clamp(-limit, limit)
-        coded = index > 0
-        if not coded.all():
-            # at level 0 a symbol is all but surely zero: one flag instead of many symbols says that all are
-            flag = None if symbols is None else _int32(symbols[~coded].any()[None])
-            if coders[section].code(np.zeros(1, np.uint8), flag)[0]:
-                coded.fill_(True)
-        given = None if symbols is None else _int32(symbols[coded])
-        found = coders[section].code(index[coded].to(torch.uint8).numpy(), given)
-        checksum.update(found)
-        if ends:
-            sealed(section)
-        y_hat = mu.clone()
-        y_hat[coded] += torch.from_numpy(found)
-        return y_hat
-
-    return code
-
-
-def _int32(x: Tensor) -> NDArray[np.int32]:
-    return x.to(torch.int32).numpy()
+def _part(progress: Progress | None, what: str, first: float, last: float) -> Callable[[float], None] | None:
+    """A report of a stage that takes the work from `first` to `last`."""
+    if progress is None:
+        return None
+    return lambda part: progress(what, first + (last - first) * part)
 
 
 def _tell(progress: Progress | None, what: str, part: float) -> None:
@@ -295,6 +259,7 @@ def decode(
     partial: bool = False,
     model: str | Path | None = None,
     progress: Progress | None = None,
+    crop: Crop | None = None,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """The bytes of a file -> the picture; see `Codec.decode`.
 
@@ -303,7 +268,7 @@ def decode(
     if not isinstance(data, bytes | bytearray | memoryview):
         raise TypeError(f"decode takes the bytes of a file, got {type(data).__name__}; read the file first")
     data = bytes(data)
-    return load(model or model_of(data)).decode(data, steps, realism, partial, progress)
+    return load(model or model_of(data)).decode(data, steps, realism, partial, progress, crop)
 
 
 def model_of(data: bytes) -> str:

@@ -181,13 +181,13 @@ def test_a_huge_size_in_the_header_is_refused_before_the_work(small_file: bytes)
 def test_both_sides_see_the_same_q(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
     """To the last bit, for every byte: a q that differs by 3e-8 once moved means across the grid."""
     seen: list[torch.Tensor] = []
-    walk = codec._prior.walk
+    walk = codec._latent_coder.prior.walk
 
     def spy(code, q, *rest):  # type: ignore[no-untyped-def]
         seen.append(q)
         return walk(code, q, *rest)
 
-    monkeypatch.setattr(codec._prior, "walk", spy)
+    monkeypatch.setattr(codec._latent_coder.prior, "walk", spy)
     for byte in range(0, 256, 15):
         codec.decode(codec.encode(np.zeros((1, 1, 3), np.uint8), q=byte / 255))
         assert torch.equal(seen[-1], seen[-2]) and seen[-1].dtype == torch.float64
