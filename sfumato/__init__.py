@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sfumato.image import ImageError as ImageError
     from sfumato.model import WeightsError as WeightsError
 
-__version__ = "0.0.1"
+__version__ = "0.0.2"
 DEFAULT_MODEL = "small"
 
 # Loaded on first use (PEP 562), so that the half of the package that knows bytes only needs no torch.

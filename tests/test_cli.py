@@ -106,8 +106,21 @@ def test_bytes_can_go_to_standard_output(photo: Path) -> None:
     assert container.unpack(done.stdout).complete and b"90x60" in done.stderr
 
 
+def test_a_crop_can_be_decoded_alone(photo: Path) -> None:
+    file = photo.with_suffix(".sfu")
+    run("encode", photo)
+    assert run("decode", file, "-o", photo.with_name("part.png"), "--crop", 10, 20, 30, 7).returncode == 0
+    run("decode", file, "-o", photo.with_name("whole.png"))
+    with Image.open(photo.with_name("part.png")) as part, Image.open(photo.with_name("whole.png")) as whole:
+        assert part.size == (30, 7)
+        difference = np.array(part).astype(int) - np.array(whole)[20:27, 10:40]
+    assert np.abs(difference).max() <= 1
+    done = run("decode", file, "-o", photo.with_name("no.png"), "--crop", 80, 0, 30, 7)
+    assert done.returncode == 1 and "crop 80,0,30,7 is no part of 90x60 pixels" in done.stderr
+
+
 def test_version() -> None:
-    assert run("--version").stdout == "sfumato 0.0.1, format 2\n"
+    assert run("--version").stdout == "sfumato 0.0.2, format 2\n"
 
 
 def test_help_names_every_command() -> None:
