@@ -1,10 +1,14 @@
-"""Large pictures in tiles: every tile by itself, no seam between them, and crops that read only what they need."""
+"""Large pictures in tiles: each tile by itself, no seam between them, crops that read only what they need."""
 
 from __future__ import annotations
+
+import zlib
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fuzz import toy
 from sfumato import container, tiles
@@ -134,6 +138,18 @@ def test_join_and_split_are_inverse_and_checked(number: int) -> None:
         container.split(number, Section(whole.payload + b"\0", whole.check), 5)
     with pytest.raises(FormatError, match="5 tiles do not fit"):
         container.split(number, Section(b"\x01" * CHECK_BYTES[number], 0), 5)
+
+
+@given(st.binary(max_size=60), st.integers(0, 2**32 - 1), st.integers(0, 5), st.integers(2, 5))
+@settings(max_examples=300, deadline=None)
+def test_any_table_of_tiles_is_read_or_refused(data: bytes, check: int, number: int, count: int) -> None:
+    size = CHECK_BYTES[number]
+    for claimed in (check % 256**size, *(zlib.crc32(data[:end]) % 256**size for end in range(len(data)))):
+        try:
+            tiles = container.split(number, Section(data, claimed), count)
+        except FormatError:
+            continue
+        assert len(tiles) == count and container.join(number, tiles).payload == data
 
 
 def test_crops_outside_the_picture_are_named(codec: Codec) -> None:
