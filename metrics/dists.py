@@ -4,8 +4,8 @@
                                         |-> and how the two are correlated (structure, beta);
     x_hat --> [x, relu1_2 .. relu5_3] --+   1 - the weighted sum of both over all 1475 channels
 
-The distance is 0 for equal pictures; lower is better.  It forgives texture that is moved or made up as long as its
-statistics hold, which a distance between positions, such as LPIPS, does not.
+The distance is 0 for equal pictures; lower is better.  It forgives texture that is moved or made up as long
+as its statistics hold, which a distance between positions, such as LPIPS, does not.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HEADS = "dists_alpha_beta.safetensors"
 def likeness(
     f: Float[Tensor, "b c h w"], f_hat: Float[Tensor, "b c h w"]
 ) -> tuple[Float[Tensor, "b c"], Float[Tensor, "b c"]]:
-    """(texture, structure) of each channel: how alike the means are, and how the two are correlated; 1 at most."""
+    """(texture, structure) of each channel: how alike means are, how the two are correlated; 1 at most."""
     mu, mu_hat = f.mean((2, 3)), f_hat.mean((2, 3))
     centred, centred_hat = f - mu[..., None, None], f_hat - mu_hat[..., None, None]
     variance, variance_hat = centred.square().mean((2, 3)), centred_hat.square().mean((2, 3))
@@ -41,7 +41,8 @@ def likeness(
 def statistics_distance(reference: list[Tensor], decoded: list[Tensor]) -> Float[Tensor, " b"]:
     """DISTS's comparison with equal weights on any features: for training, where VGG16 costs too much.
 
-    `reference` and `decoded` are lists of [b, c_i, h_i, w_i]; all channels of a layer and all layers count alike.
+    `reference` and `decoded` are lists of [b, c_i, h_i, w_i]; all channels of a layer and all layers count
+    alike.
     """
     pairs = [likeness(f, f_hat) for f, f_hat in zip(reference, decoded, strict=True)]
     return torch.stack([1 - (t.mean(1) + s.mean(1)) / 2 for t, s in pairs]).mean(0)
@@ -53,7 +54,7 @@ class DISTS(nn.Module):
     `weights`  folder with `vgg16_features.safetensors` and `dists_alpha_beta.safetensors`.
 
     Pictures are [B, 3, H, W], sRGB in [-1, 1], sides of at least 16 pixels, taken at the size they have: the
-    reference code shrinks larger ones to 256 pixels when asked to, and published figures of codecs do not.
+    reference code shrinks larger ones to 256 pixels only when asked to.
     Under autocast the convolutions run in the lower precision; everything after them is float32.
     Raises FileNotFoundError when a weight file is missing, ValueError for a wrong shape or size.
     """

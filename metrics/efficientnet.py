@@ -1,8 +1,8 @@
 """Pictures in, one vector of 1280 ImageNet features each out: EfficientNet-Lite0 without its classifier.
 
-The network is Tan & Le 2019 in the form for mobile hardware (2020): no squeeze-and-excitation, ReLU6, a stem and a head of
-fixed width.  It stands in for the Inception network of the published FID, which is not to be had from a package
-index; its figures compare codecs with each other and never with published ones.
+The network is Tan & Le 2019 in the form for mobile hardware (2020): no squeeze-and-excitation, ReLU6, a
+stem and a head of fixed width.  It stands in for the Inception network of the published FID, which no
+package holds; its figures compare codecs with each other and never with published ones.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NORM_EPS = 1e-3
 
 
 class SameConv(nn.Conv2d):
-    """A convolution whose output has ceil(side / stride) positions; odd padding goes to the right and bottom."""
+    """A convolution with ceil(side / stride) positions; what is odd of the padding goes right and down."""
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h2 w2"]:
         kernel, stride = self.kernel_size[0], self.stride[0]
@@ -61,7 +61,7 @@ class Block(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """The network and its classifier, with the key names of the published state dict less their underscores."""
+    """The network and its classifier; key names are those of the published state dict less underscores."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -65,7 +65,7 @@ class Fire(nn.Module):
 
 
 class L2Pool(nn.Module):
-    """sqrt(g * x^2) at every second position, g the 3x3 Hann window (Ding et al. 2020, section 3.1, eq. 3)."""
+    """sqrt(g * x^2) at every second position, g the 3x3 Hann window (Ding et al. 2020, eq. 3)."""
 
     window: Tensor
 

@@ -1,7 +1,7 @@
 """Two sets of feature vectors in, one distance between their distributions out: Frechet distance and KID.
 
-Both say how natural decoded pictures look as a set; neither asks whether one resembles its original.  The Frechet
-distance is biased upwards by few crops and so compares only equal numbers of crops; KID is unbiased.
+Both say how natural decoded pictures look as a set; neither asks whether one resembles its original.  The
+Frechet distance is biased upwards by few crops and so compares only equal numbers of crops; KID is unbiased.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ BLOCK = 1024  # rows of a kernel matrix at once
 
 
 def crops(picture: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[Tensor, "n 3 side side"]:
-    """Squares of `side` pixels: a grid from the top left corner, then a grid that is shifted by half a square.
+    """Squares of `side` pixels: a grid from the top left corner, then a grid shifted by half a square.
 
-    That is the protocol of HiFiC (Mentzer et al. 2020, appendix A.7).  A picture smaller than a square has none.
+    That is the protocol of HiFiC (Mentzer et al. 2020).  A picture smaller than a square has none.
     """
     height, width = picture.shape[:2]
     tiles = []
@@ -57,8 +57,8 @@ class Frechet:
 class KernelDistance:
     """KID of many sets from one: unbiased squared MMD with the kernel (x.y / d + 1)^3.
 
-    Binkowski et al. 2018, section 4; over all vectors at once instead of a mean over random subsets, which has the
-    same expectation.  Around 0, and possibly below it, for two sets from one distribution.
+    Binkowski et al. 2018, section 4; over all vectors at once instead of a mean over random subsets, which
+    has the same expectation.  Around 0, and possibly below it, for two sets from one distribution.
     """
 
     def __init__(self, original: Features) -> None:

@@ -1,13 +1,13 @@
 """Two pictures in, one score of visual quality out: SSIMULACRA 2.1 (Sneyers, Cloudinary, 2023).
 
     sRGB -> linear -> six scales, each half of the last -> XYB -> blurred means, variances, covariance
-      -> three maps a channel (structure, edges made, edges lost) -> their 1-norms and 4-norms -> a weighted sum
+      -> three maps a channel (structure, edges made, edges lost) -> 1-norms and 4-norms -> a weighted sum
 
 100 is lossless, 90 looks so, 70 is high, 50 medium, 30 low quality; very bad pictures go below zero.
 
-Written here because the package of that name on PyPI (0.3.0) treats the borders otherwise than the reference program and
-leaves out its last scale on small pictures: it is off by 1 to 4 points on photographs of half a megapixel.  The tests
-hold this one to scores of the reference program.
+Written here because the package of that name on PyPI (0.3.0) treats borders otherwise than the reference
+program and leaves out its last scale on small pictures: on photographs of half a megapixel it is off by 1
+to 4 points. The tests hold this one to scores of the reference program.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ ABSORBANCE = ((0.30, 0.622, 0.078), (0.23, 0.692, 0.078),
               (0.24342268924547819, 0.20476744424496821, 0.5518098665095536))  # fmt: skip
 BIAS = 0.0037930732552754493
 
-# The weights that are not zero, of 108: channel (X, Y, B), scale, norm (1, 4), map (structure, made, lost) is the
-# order in which their positions count up.
+# The weights that are not zero, of 108.  Positions count up by channel (X, Y, B), scale, norm (1, 4) and map
+# (structure, made, lost), the last the fastest.
 WEIGHTS = {
     1: 0.0007376606707406586, 4: 0.0007793481682867309, 7: 0.0004371155730107379, 9: 1.1041726426657346,
     10: 0.00066284834129271, 11: 0.00015231632783718752, 13: 0.0016406437456599754, 15: 1.8422455520539298,
@@ -74,9 +74,10 @@ def reference(x: UInt8[np.ndarray, "h w 3"]) -> list[Scale]:
 def score(original: list[Scale], x_hat: UInt8[np.ndarray, "h w 3"]) -> float:
     """The score of a decoded picture.  ValueError for another size than the original's."""
     if x_hat.shape[:2] != tuple(original[0].picture.shape[1:]):
-        raise ValueError(f"pictures differ in size: {list(original[0].picture.shape[1:])}, {list(x_hat.shape)}")
+        sizes = f"{list(original[0].picture.shape[1:])} and {list(x_hat.shape[:2])}"
+        raise ValueError(f"pictures differ in size: {sizes}")
     norms = torch.stack([_norms(a, b) for a, b in zip(original, _scales(x_hat), strict=True)], 1)
-    sums = norms.flatten().tolist()  # channel, scale, norm, map: with fewer scales, positions count up all the same
+    sums = norms.flatten().tolist()  # with fewer scales, positions count up all the same, as in the reference
     total = 0.9562382616834844 * sum(WEIGHTS.get(i, 0.0) * value for i, value in enumerate(sums))
     total = 2.326765642916932 * total - 0.020884521182843837 * total**2 + 6.248496625763138e-05 * total**3
     return 100.0 - 10.0 * total**0.6276336467831387 if total > 0 else 100.0
@@ -97,7 +98,8 @@ def _norms(a: Scale, picture: Float[Tensor, "3 h w"]) -> Float[Tensor, "3 2 3"]:
 def _scales(x: UInt8[np.ndarray, "h w 3"]) -> list[Float[Tensor, "3 h w"]]:
     """The picture in XYB at every scale, the largest first; halved in linear light."""
     if x.dtype != np.uint8 or x.ndim != 3 or x.shape[2] != 3 or min(x.shape[:2]) < MINIMUM_SIDE:
-        raise ValueError(f"SSIMULACRA2 needs uint8 [H, W, 3] with sides from 8, got {x.dtype} {list(x.shape)}")
+        kind = f"{x.dtype} {list(x.shape)}"
+        raise ValueError(f"SSIMULACRA2 needs uint8 [H, W, 3] with sides of at least 8, got {kind}")
     linear = torch.tensor(_LINEAR[x]).permute(2, 0, 1)
     pictures = [_xyb(linear)]
     while len(pictures) < SCALES and min(linear.shape[1:]) >= MINIMUM_SIDE:
@@ -124,8 +126,9 @@ def _blur(x: Float[Tensor, "3 h w"]) -> Float[Tensor, "3 h w"]:
 def _kernel() -> Float[Tensor, " taps"]:
     """Impulse response of libjxl's recursive filter: three cosines cut off at the radius.
 
-    Charalampidis 2016, "Recursive implementation of the Gaussian filter using truncated cosine functions", section 3: the
-    amplitudes make the sum 1 and the variance sigma^2, and come close to a Gaussian's spectrum otherwise.
+    Charalampidis 2016, "Recursive implementation of the Gaussian filter using truncated cosine functions":
+    the amplitudes make the sum 1 and the variance sigma^2, and come close to a Gaussian's spectrum
+    otherwise.
     """
     n = round(3.2795 * SIGMA + 0.2546)  # eq. 57; the cosines vanish at n itself
     omega = np.pi / (2 * n) * np.array([1, 3, 5])
@@ -134,7 +137,8 @@ def _kernel() -> Float[Tensor, " taps"]:
     rho = np.exp(-(SIGMA**2) * omega**2 / 2) / n
     minor = p[0] * r[1] - r[0] * p[1]
     z = np.array([p[1] * r[2] - r[1] * p[2], p[2] * r[0] - r[2] * p[0], minor]) / minor
-    amplitudes = np.linalg.solve(np.array([p, r, z]), np.array([1, n**2 - SIGMA**2, z @ rho]))  # eqs. 50 .. 53
+    wanted = np.array([1, n**2 - SIGMA**2, z @ rho])  # eqs. 50 .. 53
+    amplitudes = np.linalg.solve(np.array([p, r, z]), wanted)
     taps = np.arange(-n + 1, n)
     return torch.tensor(amplitudes @ np.cos(omega[:, None] * taps), dtype=torch.float32)
 

@@ -1,11 +1,12 @@
 """Pictures in, the text that a machine reads in them out; and how much of it a decoded picture has lost.
 
-The character error rate compares what is read in the decoded picture with what is read in the original, so it needs no
-transcription and does not count what the reader cannot read anyway.
+The character error rate compares what is read in the decoded picture with what is read in the original, so it
+needs no transcription and does not count what the reader cannot read anyway.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import importlib.util
 import io
@@ -37,8 +38,8 @@ class Reader:
 def find_reader() -> Reader | None:
     """The best reader that is installed: the package rapidocr-onnxruntime, or the program tesseract; or none.
 
-    RapidOCR first: it finds lettering in photographs that Tesseract, made for pages, misses, and takes texture for
-    text less often.
+    RapidOCR first: it finds lettering in photographs that Tesseract, made for pages, misses, and takes
+    texture for text less often.
     """
     if importlib.util.find_spec("rapidocr_onnxruntime") is not None:
         version = importlib.metadata.version("rapidocr-onnxruntime")
@@ -95,6 +96,5 @@ def _joined(parts: Any) -> str:
 
 @lru_cache(maxsize=1)
 def _rapidocr() -> Callable[..., Any]:
-    from rapidocr_onnxruntime import RapidOCR
-
-    return RapidOCR(intra_op_num_threads=1, inter_op_num_threads=1)
+    package = importlib.import_module("rapidocr_onnxruntime")
+    return package.RapidOCR(intra_op_num_threads=1, inter_op_num_threads=1)
