@@ -50,7 +50,7 @@ class Crop:
         return self
 
     def latents(self, header: Header, halo: int) -> tuple[int, int, int, int]:
-        """(top, left, bottom, right) in cells of z: what the pixels depend on, `halo` pixels around included."""
+        """(top, left, bottom, right) in cells of z: what the pixels depend on, `halo` pixels included."""
         rows, columns = cells(header.height, header.width)
         top, left = (max(0, side - halo) // HYPER_STRIDE for side in (self.y, self.x))
         bottom = min(rows, -(-(self.y + self.height + halo) // HYPER_STRIDE))

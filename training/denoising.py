@@ -1,8 +1,8 @@
 """Losses of the blurring diffusion decoder on a frozen codec: crops in, one number to descend out.
 
-Two kinds.  `Denoising` asks for the picture at one random time, as every diffusion is trained.  `Unrolled` runs
-the sampler as it is used, a few steps from x_base, and judges what comes out: per-step training alone never
-sees the sampler's own inputs, and leaves noise where texture should be (DESIGN.md).
+Two kinds.  `Denoising` asks for the picture at one random time, as every diffusion is trained.  `Unrolled`
+runs the sampler as it is used, a few steps from x_base, and judges what comes out: per-step training alone
+never sees the sampler's own inputs, and leaves noise where texture should be.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def decoded(model: Model, x: Float[Tensor, "b 3 h w"], q: Float[Tensor, " b"]) -
 class Denoising(nn.Module):
     """One random time; t favours small values, LPIPS judges the predicted picture.
 
-    x-prediction: SNR weights per frequency, clipped (decisions: 4.3); epsilon-prediction: the L1 of Yang & Mandt
-    2023; both times 127.5^2.
+    x-prediction: SNR weights per frequency, clipped; epsilon-prediction: the L1 of Yang & Mandt 2023; both
+    times 127.5^2.
     """
 
     def __init__(self, model: Model, recipe: Recipe, perception: LPIPS | None) -> None:
