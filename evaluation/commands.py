@@ -85,7 +85,10 @@ class Command:
             return read_picture(target)
 
     def peak_mb(self) -> float:
-        """Of the program that ran last, as the system tells when it ends; NaN before the first."""
+        """Of the program that ran last, as the system tells when it ends; NaN before the first.
+
+        Linux counts from the fork on: it is never under what this process held when it started the program.
+        """
         return self._peak_mb
 
     def _run(self, template: tuple[str, ...], folder: str, *, output: Path, **values: Any) -> None:
