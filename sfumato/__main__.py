@@ -1,4 +1,4 @@
-"""The command: `sfumato encode`, `sfumato decode`, `sfumato info`.  Arguments in, files and text out."""
+"""The command: `sfumato encode`, `decode`, `compare`, `info`.  Arguments in, files and text out."""
 
 from __future__ import annotations
 
@@ -84,6 +84,35 @@ def decode(
         image.write(target, pixels)
     height, width = pixels.shape[:2]
     _say(target, f"{width}x{height}, steps {steps}, {time.perf_counter() - begun:.2f} s")
+
+
+def compare(
+    source: Annotated[Path, tyro.conf.Positional],
+    against: str = "avif,webp,jpeg",
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
+    quality: Annotated[float, tyro.conf.arg(aliases=["-q"])] = 0.4,
+    model: str = DEFAULT_MODEL,
+) -> None:
+    """Make a page that shows a picture at the same size by several codecs.
+
+    Args:
+        source: the picture.
+        against: codecs beside sfumato, separated by commas: avif, webp, jpeg.
+        out: the page to write; without it the picture's name with .html, unless that is taken.
+        quality: of sfumato, 0 .. 1; the others take the size that follows.
+        model: weights by name, or a path to a file of weights.
+    """
+    from sfumato import compare as comparison
+
+    names = comparison.rivals(against)
+    target = _target(source, out, ".html")
+    with _Bar() as bar:
+        from sfumato.codec import load
+
+        made = comparison.compare(source, names, load(model), quality, bar)
+        image.write_bytes(target, made.page().encode())
+    sizes = ", ".join(f"{v.label}: {v.size_bytes} bytes" for v in made.scene.versions)
+    _say(target, sizes)
 
 
 def info(file: Annotated[Path | None, tyro.conf.Positional] = None, model: str | None = None) -> None:
@@ -195,7 +224,12 @@ def main() -> None:
         print(f"sfumato {__version__}, format {container.VERSION}")
         return
     try:
-        commands: dict[str, Callable[..., None]] = {"encode": encode, "decode": decode, "info": info}
+        commands: dict[str, Callable[..., None]] = {
+            "encode": encode,
+            "decode": decode,
+            "compare": compare,
+            "info": info,
+        }
         tyro.extras.subcommand_cli_from_dict(commands, prog="sfumato")
     except RuntimeError as error:  # how torch says it; anything else is a bug and shows its traceback
         if "allocate memory" not in str(error):
