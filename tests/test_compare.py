@@ -129,7 +129,7 @@ def test_command(picture: Path) -> None:
 
 
 def test_in_a_browser(opened: Callable[..., Any], made: compare.Comparison) -> None:
-    tab = opened(text=made.page())
+    tab = opened(text=made.page(), viewport={"width": 900, "height": 1200})
     assert chosen(tab, "right") == "sfumato 0.5"
     tab.uncheck("#equal")
     for index, label in ((2, "AVIF"), (3, "WebP"), (4, "JPEG")):
