@@ -48,7 +48,7 @@ def small() -> Recipe:
 def small_more() -> Recipe:
     """A further leg of `small` from weights: more LPIPS, from the start, and a lower learning rate.
 
-    python -m training small_more --init WEIGHTS --data DIR --metrics DIR --minutes 130 --threads 1 --out runs/more
+    python -m training small_more --init WEIGHTS --data DIR --metrics DIR --minutes 130 --out runs/more
     """
     return replace(small(), learning_rate=8e-4, perceptual=450.0, perceptual_from=0.0, tail=0.4)
 
