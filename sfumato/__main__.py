@@ -141,7 +141,7 @@ def _info_model(name: str) -> None:
         print("no weights of this preset are in the package")
         return
     weights = load_weights(name)
-    denoiser = "trained" if weights.model.has_denoiser else "not trained, steps 0 only"
+    denoiser = weights.denoiser_id or "not trained, steps 0 only"
     print(f"weights {weights.model_id:08x}, denoiser {denoiser}")
     table = Table("chunk", "channels", "A", "sigma", title="Laplacian position bias")
     prior = weights.model.prior
