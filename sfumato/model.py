@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -134,6 +134,11 @@ class Model(nn.Module):
         self.schedule = Blurring(sigma_b_max=c.sigma_b_max)
         self.has_denoiser = False  # whether the denoiser is trained; steps > 0 need it
 
+    def diffuse_by(self, sigma_b_max: float, t0: float) -> None:
+        """Another diffusion than the preset's, for studies: files of weights do not tell of it."""
+        self.config = replace(self.config, sigma_b_max=sigma_b_max, t0=t0)
+        self.schedule = Blurring(sigma_b_max=sigma_b_max)
+
     @property
     def halo(self) -> int:
         """Pixels around a part of the picture that g_a and g_s need to see, a multiple of 64."""
@@ -154,7 +159,7 @@ def save_weights(model: Model, path: Path, extra: dict[str, Tensor], notes: dict
     """Write the weights in fp16 with the integer tables `extra` (`TABLES`); returns the model id in hex.
 
     The id is the first 4 bytes of the SHA-256 over names, shapes and bytes of all tensors but the denoiser's,
-    so that a file names the very weights that wrote it, and a better denoiser serves the files that are there.
+    so that a file names the very weights that wrote it, and a better denoiser serves files that are there.
     The denoiser has an id of its own, made alike.
     """
     skip = () if model.has_denoiser else ("denoiser.",)

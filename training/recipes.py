@@ -34,6 +34,7 @@ class Recipe:
     perceptual_crop: int = 128  # LPIPS sees a random part of this size of each crop
     unroll: tuple[int, ...] = ()  # numbers of steps that the denoiser is trained through; (): one random time
     texture: float = 0.0  # weight of the statistics of features (`metrics.dists`), in units of MSE
+    diffusion: tuple[float, float] | None = None  # (sigma_B,max, t0) other than the preset's, for studies
     compile: bool = False
 
 
