@@ -29,6 +29,8 @@ def test_blur_takes_the_fine_octaves_first() -> None:
 
 def test_white_noise_is_flat_and_adds_up() -> None:
     power = radial_power(noise(20), 16)
-    assert power.shape == (16,) and np.allclose(power[2:], 400, rtol=0.3)
+    assert power.shape == (16,) and np.allclose(power[4:], 400, rtol=0.2), (
+        "few coefficients are in the first rings"
+    )
     louder = recovered(noise(20), noise(40, seed=1))
-    assert np.allclose(louder, 4, rtol=0.25)
+    assert np.allclose(louder[1:], 4, rtol=0.2)
