@@ -57,7 +57,7 @@ class Pair:
 
     @torch.inference_mode()
     def picture(self, y_hat: Tensor, header: Header) -> np.ndarray:
-        pixels = self.codec._certain(y_hat, quality(header).float())
+        pixels = self.codec._certain(y_hat.float(), quality(header).float())
         return pixels[: header.height, : header.width]
 
 

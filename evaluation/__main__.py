@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from evaluation.measure import Order, Result
 
 WIDTH = 130  # of the tables, also where the terminal has fewer columns
-CODECS = "sfumato,jpeg,webp,avif,jxl,jpeg2000,heic"
+CODECS = "sfumato,jpeg,webp,avif,jxl,jpeg2000"
 METRICS = "psnr_db,ms_ssim,lpips_alex,lpips_vgg,dists,ssimulacra2,cer,fd_efflite0,kid"
 
 

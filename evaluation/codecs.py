@@ -26,13 +26,14 @@ from sfumato.image import read, write_bytes
 
 Picture = UInt8[np.ndarray, "h w 3"]
 
+# From the smallest files to about 1.2 bits per pixel.
 SFUMATO_Q = tuple(i / 8 for i in range(9))
-JPEG_QUALITY = (5, 10, 15, 20, 30, 40, 50, 60, 70, 80, 90)
-WEBP_QUALITY = (0, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90)
-AVIF_QUALITY = (5, 10, 15, 20, 25, 30, 40, 50, 60, 70, 80, 90)
-JXL_DISTANCE = (25, 20, 15, 12, 10, 8, 6, 4.5, 3, 2, 1)  # Butteraugli's; 1 is visually lossless
-JPEG2000_BPP = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.2, 2)  # what is asked for; files are measured
-HEIC_QUALITY = (5, 10, 15, 20, 25, 30, 35, 40, 50, 60)
+JPEG_QUALITY = (5, 10, 15, 20, 30, 40, 60)
+WEBP_QUALITY = (0, 5, 10, 20, 30, 50, 80)
+AVIF_QUALITY = (5, 10, 20, 30, 40, 50, 60)
+JXL_DISTANCE = (25, 12, 8, 6, 4.5, 3, 2)  # Butteraugli's; 1 is visually lossless
+JPEG2000_BPP = (0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 1.2)  # what is asked for; files are measured
+HEIC_QUALITY = (5, 15, 20, 25, 30, 40, 50)
 COMPRESSAI_QUALITY = tuple(range(5, 100, 5))
 
 # JPEG with 4:2:0 chroma, its default; WebP knows nothing else.  Slow settings: the smallest files.

@@ -57,6 +57,7 @@ def decode(
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
     steps: int = 0,
     realism: float = 1.0,
+    eta: float = 0.0,
     partial: bool = False,
     crop: tuple[int, int, int, int] | None = None,
     model: str | None = None,
@@ -67,7 +68,8 @@ def decode(
         source: the .sfu file.
         out: the picture to write, in the format of its suffix; without it the name with .png, unless taken.
         steps: of the diffusion that restores texture; 0 gives the certain picture.
-        realism: 0 (faithful) .. 1 (natural), how much noise the diffusion starts from.
+        realism: 0 (the most faithful picture) .. 1 (the most natural one), with steps.
+        eta: fresh noise at each step, 0 (none) .. 1.
         partial: accept a file that is cut short and show what its beginning holds.
         crop: X Y WIDTH HEIGHT in pixels: decode only this part.
         model: a path to the file of weights that wrote it, if those are not in the package.
@@ -80,7 +82,7 @@ def decode(
 
         data = source.read_bytes()
         part = None if crop is None else Crop(*crop)
-        pixels = load(model or model_of(data)).decode(data, steps, realism, partial, bar, part)
+        pixels = load(model or model_of(data)).decode(data, steps, realism, partial, bar, part, eta)
         image.write(target, pixels)
     height, width = pixels.shape[:2]
     _say(target, f"{width}x{height}, steps {steps}, {time.perf_counter() - begun:.2f} s")
@@ -168,7 +170,7 @@ def _info_model(name: str) -> None:
         print("no weights of this preset are in the package")
         return
     weights = load_weights(name)
-    denoiser = "trained" if weights.model.has_denoiser else "not trained, steps 0 only"
+    denoiser = weights.denoiser_id or "not trained, steps 0 only"
     print(f"weights {weights.model_id:08x}, denoiser {denoiser}")
     table = Table("chunk", "channels", "A", "sigma", title="Laplacian position bias")
     prior = weights.model.prior

@@ -9,7 +9,7 @@ What decides a probability runs in exact arithmetic (`exact`; FORMAT.md, arithme
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,13 +19,14 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from sfumato import DEFAULT_MODEL, bands, container, image, sampler
+from sfumato import DEFAULT_MODEL, bands, container, image
 from sfumato.container import Header
 from sfumato.errors import FormatError
 from sfumato.latents import RATIO, LatentCoder, quality
 from sfumato.model import Weights, WeightsError, channels_last, load_weights, shipped
+from sfumato.restoration import Restoration, joined, restore
 from sfumato.tiles import cells
-from sfumato.transform import HYPER_STRIDE, STRIDE
+from sfumato.transform import HYPER_STRIDE, STRIDE, Synthesised
 
 Progress = Callable[[str, float], None]
 """Called with what is being done and how much of the whole is done, 0 .. 1."""
@@ -116,19 +117,20 @@ class Codec:
         partial: bool = False,
         progress: Progress | None = None,
         crop: Crop | None = None,
+        eta: float = 0.0,
     ) -> UInt8[np.ndarray, "h w 3"]:
         """The bytes of a file -> the picture, 8-bit sRGB.
 
         steps     of the diffusion; 0 stops at the certain picture x_base
-        realism   0 .. 1, temperature of the noise that the diffusion starts from
+        realism   0 .. 1, from the most faithful picture to the most natural one (`Restoration`)
         partial   accept a file that is cut short: what is missing is replaced by what is expected
         crop      the part to decode, steps=0 only: of a large picture, only the tiles that it needs are read
+        eta       0 .. 1, fresh noise at each step; 0 is deterministic
 
         FormatError for a bad file; ValueError for a bad argument; WeightsError for steps > 0 with weights
         that hold no trained denoiser.
         """
-        if steps < 0 or not 0 <= realism <= 1:
-            raise ValueError(f"need steps >= 0 and realism in 0..1, got {steps} and {realism}")
+        chosen = Restoration(steps, realism, eta)
         if steps and not self.has_denoiser:
             message = f"steps={steps}: the {self.preset} weights hold no trained denoiser, only steps=0"
             raise WeightsError(message)
@@ -147,9 +149,12 @@ class Codec:
         y_hat = self._latent_coder.read(header, file.sections, lambda tile: tile.meets(*region), read)
         _tell(progress, "synthesis", 0.5)
         if steps:
-            x_base, features = self._model.synthesise(y_hat, q)
-            x_hat = self._denoise(x_base, features, q, header.noise_seed, steps, realism, progress)
-            pixels = image.from_x(x_hat)
+            certain = joined(self._synthesised(y_hat, q))
+
+            def stepped(k: int) -> None:
+                _tell(progress, f"step {k} of {steps}", 0.6 + 0.4 * k / steps)
+
+            pixels = image.from_x(restore(self._model, certain, q, header.noise_seed, chosen, stepped))
         else:
             top, left, bottom, right = (RATIO * side for side in region)
             pixels = self._certain(y_hat[:, :, top:bottom, left:right], q)
@@ -181,43 +186,16 @@ class Codec:
         return y, self._model.h_a(y)
 
     def _certain(self, y_hat: Tensor, q: Tensor) -> UInt8[np.ndarray, "h w 3"]:
-        """x_base as a picture; g_s works in bands."""
+        """x_base as a picture."""
+        return np.concatenate([image.from_x(part.x_base) for part in self._synthesised(y_hat, q)])
 
-        def g_s(rows: slice) -> Tensor:
-            return self._model.synthesise(y_hat[:, :, rows], q).x_base
-
+    def _synthesised(self, y_hat: Tensor, q: Tensor) -> Iterator[Synthesised]:
+        """What g_s makes of y_hat, band by band."""
         height, width = y_hat.shape[2:]
         rows = bands.rows_of(width * STRIDE, HYPER_STRIDE) // STRIDE
-        parts = bands.in_bands(g_s, height, rows, self._model.halo // STRIDE, up=STRIDE)
-        return np.concatenate([image.from_x(part) for part in parts])
-
-    def _denoise(
-        self,
-        x_base: Tensor,
-        features: tuple[Tensor, ...],
-        q: Tensor,
-        seed: int,
-        steps: int,
-        realism: float,
-        progress: Progress | None,
-    ) -> Tensor:
-        """The blurring diffusion from t0, deterministic given the noise that the seed stands for."""
-        model, schedule = self._model, self._model.schedule
-        t0 = model.config.t0
-
-        def network(z_t: Tensor, t: Tensor) -> Tensor:
-            return model.denoiser(z_t, t, q, x_base, features)
-
-        def stepped(done: int, x_hat: Tensor) -> None:
-            _tell(progress, f"step {done} of {steps}", 0.6 + 0.4 * done / steps)
-
-        noise = sampler.noise(x_base.shape, seed)
-        if t0 == 1:
-            start = sampler.full_start(noise, realism)
-        else:
-            start = sampler.late_start(x_base, t0, noise, schedule, realism)
-        f = sampler.from_epsilon(network, schedule) if model.denoiser.predicts == "epsilon" else network
-        return sampler.deterministic(f, start, sampler.times(t0, steps), schedule, stepped)
+        for wide, keep in bands.bands(height, rows, self._model.halo // STRIDE):
+            part = self._model.synthesise(y_hat[:, :, wide], q)
+            yield part.rows(slice(STRIDE * keep.start, STRIDE * keep.stop))
 
 
 def _part(progress: Progress | None, what: str, first: float, last: float) -> Callable[[float], None] | None:
@@ -260,6 +238,7 @@ def decode(
     model: str | Path | None = None,
     progress: Progress | None = None,
     crop: Crop | None = None,
+    eta: float = 0.0,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """The bytes of a file -> the picture; see `Codec.decode`.
 
@@ -268,7 +247,7 @@ def decode(
     if not isinstance(data, bytes | bytearray | memoryview):
         raise TypeError(f"decode takes the bytes of a file, got {type(data).__name__}; read the file first")
     data = bytes(data)
-    return load(model or model_of(data)).decode(data, steps, realism, partial, progress, crop)
+    return load(model or model_of(data)).decode(data, steps, realism, partial, progress, crop, eta)
 
 
 def model_of(data: bytes) -> str:

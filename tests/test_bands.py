@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+import sfumato.dct as dct_module
 from sfumato import bands, image
 from sfumato.codec import Codec
 from sfumato.model import Model, load_weights, save_weights
+from sfumato.restoration import Restoration, restore
 from tests.conftest import tables_of
 
 
@@ -73,3 +75,44 @@ def test_a_picture_in_bands_is_the_picture_in_one_piece(
     assert np.abs(picture.astype(int) - again).max() <= 1
     whole = image.pad(image.to_x(pixels), 64)
     assert torch.allclose(y, model.g_a(whole) * model.gain(q), atol=0.05 * float(y.abs().max()))
+
+
+def test_the_steps_in_bands_are_the_steps_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Picture and features, network and frequencies."""
+    torch.manual_seed(0)
+    model = Model("base").eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.03 * torch.randn_like(parameter)
+    y_hat, q = torch.randn(1, model.config.latent, 40, 8), torch.tensor([0.5])
+    certain = model.synthesise(y_hat, q)
+    told: list[int] = []
+    with torch.inference_mode():
+        whole = restore(model, certain, q, 1, Restoration(2), told.append)
+        monkeypatch.setattr(bands.rows_of, "__defaults__", (64 * 128,))
+        monkeypatch.setattr(dct_module, "PLANE", 64)
+        banded = restore(model, certain, q, 1, Restoration(2), told.append)
+    assert told == [1, 2, 1, 2]
+    assert (whole - certain.x_base).abs().mean() > 0.05, "the steps do something"
+    assert (whole - banded).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("preset", ["small", "base"])
+def test_the_denoiser_sees_no_further_than_its_reach(preset: str) -> None:
+    torch.manual_seed(0)
+    model = Model(preset).eval()
+    with torch.no_grad():
+        for parameter in model.denoiser.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    reach = int(model.denoiser.reach)
+    middle = -(-reach // 64) * 64 + 64
+    z_t = torch.randn(1, 3, 2 * middle, 64).requires_grad_(True)
+    half = torch.tensor([0.5])
+    with torch.no_grad():
+        certain = model.synthesise(torch.randn(1, model.config.latent, 2 * middle // 16, 4), half)
+    x_hat = model.denoiser(z_t, half, half, *certain)
+    x_hat[:, :, middle].square().sum().backward()
+    assert z_t.grad is not None
+    touched = z_t.grad.abs().sum((0, 1, 3)).nonzero().flatten()
+    assert middle - reach <= touched.min() and touched.max() <= middle + reach
+    assert touched.max() - touched.min() > reach, "and not much less far"

@@ -260,7 +260,12 @@ def test_steps_need_a_trained_denoiser_and_use_the_seed(tmp_path: Path) -> None:
     base, one, four = (codec.decode(data, steps=n) for n in (0, 1, 4))
     assert not np.array_equal(base, one) and not np.array_equal(one, four)
     assert np.abs(codec.decode(data, steps=4).astype(int) - four).max() <= 1
-    assert not np.array_equal(codec.decode(data, steps=4, realism=0.0), four)
+    assert np.array_equal(codec.decode(data, steps=4, realism=0.0), base), "the most faithful picture"
+    half = codec.decode(data, steps=4, realism=0.5)
+    inside = (np.minimum(four, base) > 0) & (np.maximum(four, base) < 255)  # the others were clipped
+    assert np.abs(half - (base.astype(float) + four) / 2)[inside].max() <= 1
+    fresh = codec.decode(data, steps=4, eta=1.0)
+    assert not np.array_equal(fresh, four) and np.array_equal(fresh, codec.decode(data, steps=4, eta=1.0))
     other = codec.encode(original, seed=8)
     assert container.unpack(other).header.seed == 8
     assert not np.array_equal(codec.decode(other, steps=4), four)

@@ -62,7 +62,7 @@ class Denoising(nn.Module):
 class Unrolled(nn.Module):
     """The sampler's own 1, 2 or 4 steps from the noisy x_base, with gradients through all of them.
 
-    Each batch draws its number of steps and its temperature.  A random part of what comes out is judged by
+    Each batch draws its number of steps.  A random part of what comes out is judged by
     LPIPS and by the statistics of its features, as DISTS compares them; the MSE holds it to the original.
     """
 
@@ -79,9 +79,8 @@ class Unrolled(nn.Module):
         model, recipe, schedule = self.model, self.recipe, self.model.schedule
         base = decoded(model, x, q)
         steps = recipe.unroll[int(torch.randint(len(recipe.unroll), ()))]
-        temperature = float(torch.rand(()))
         noise = torch.randn_like(x)
-        start = sampler.late_start(base.x_base.float(), model.config.t0, noise, schedule, temperature)
+        start = sampler.late_start(base.x_base.float(), model.config.t0, noise, schedule)
 
         def network(z_t: Tensor, t: Tensor) -> Tensor:
             return model.denoiser(z_t, t, q, base.x_base, base.features).float()

@@ -96,6 +96,8 @@ def train(recipe: Recipe, run: Run) -> Path:
         if model.config.family == "light":
             sample = pictures.batch(KLT_CROPS, recipe.crop, np.random.default_rng(run.seed))
             karhunen_loeve(model, sample.cpu())
+    if recipe.diffusion is not None:
+        model.diffuse_by(*recipe.diffusion)
     if run.metrics is None:
         recipe = replace(recipe, perceptual=0.0)  # the records must not tell of a loss that never ran
     perception = LPIPS(recipe.perceptual_net, run.metrics) if run.metrics and recipe.perceptual else None

@@ -34,6 +34,7 @@ class Recipe:
     perceptual_crop: int = 128  # LPIPS sees a random part of this size of each crop
     unroll: tuple[int, ...] = ()  # numbers of steps that the denoiser is trained through; (): one random time
     texture: float = 0.0  # weight of the statistics of features (`metrics.dists`), in units of MSE
+    diffusion: tuple[float, float] | None = None  # (sigma_B,max, t0) other than the preset's, for studies
     compile: bool = False
 
 
@@ -48,7 +49,7 @@ def small() -> Recipe:
 def small_more() -> Recipe:
     """A further leg of `small` from weights: more LPIPS, from the start, and a lower learning rate.
 
-    python -m training small_more --init WEIGHTS --data DIR --metrics DIR --minutes 130 --threads 1 --out runs/more
+    python -m training small_more --init WEIGHTS --data DIR --metrics DIR --minutes 130 --out runs/more
     """
     return replace(small(), learning_rate=8e-4, perceptual=450.0, perceptual_from=0.0, tail=0.4)
 
