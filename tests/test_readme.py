@@ -15,6 +15,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+DESIGN = (ROOT / "DESIGN.md").read_text()
 
 
 def test_first_command(tmp_path: Path) -> None:
@@ -43,8 +44,8 @@ def test_python_example(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_second_command_and_tree() -> None:
     assert "\n    bash scripts/test\n" in README
-    named = set(re.findall(r"^  (\w+\.py) ", README, re.M))
+    named = set(re.findall(r"^  (\w+\.py) ", DESIGN, re.M))
     present = {path.name for path in (ROOT / "sfumato").glob("*.py")}
     assert named == present
-    for folder in re.findall(r"^(\w+)/", README, re.M):
+    for folder in re.findall(r"^(\w+)/", DESIGN, re.M):
         assert (ROOT / folder).is_dir(), folder
