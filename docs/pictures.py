@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from evaluation.side_by_side import ours
 from sfumato import DEFAULT_MODEL, compare, image
-from sfumato.codec import load
+from sfumato.codec import Codec, load
 
 FOLDER = Path(__file__).with_name("pictures")
 WIDTH, HEIGHT = 240, 180  # of a part, pixels
@@ -33,7 +33,7 @@ VIEWS = {  # name: picture, left, top, bits per pixel
 }
 
 
-def view(codec: compare.Codec, path: Path, left: int, top: int, bpp: float) -> Image.Image:
+def view(codec: Codec, path: Path, left: int, top: int, bpp: float) -> Image.Image:
     """Original, sfumato and AVIF side by side: the part at (left, top) of WIDTH x HEIGHT pixels."""
     data, q = ours(codec, image.read(path), bpp)
     scene = compare.compare(path, ["avif"], codec, q).scene
@@ -65,8 +65,8 @@ def main(
     """
     out.mkdir(exist_ok=True)
     for name in only:
-        picture, *where, bpp = VIEWS[name]
-        sheet = view(load(model), kodak / f"{picture}.png", *where, bpp)
+        picture, left, top, bpp = VIEWS[name]
+        sheet = view(load(model), kodak / f"{picture}.png", left, top, bpp)
         buffer = io.BytesIO()
         sheet.save(buffer, "WEBP", quality=88, method=6)
         image.write_bytes(out / f"{name}.webp", buffer.getvalue())
