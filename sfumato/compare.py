@@ -65,7 +65,7 @@ class Comparison:
         ours = self.scene.versions[0]
         above = (
             f"<p>{html.escape(self.scene.name)} at {ours.size_bytes:,} bytes ({ours.bpp:.3f} bits per pixel) "
-            "by each codec: the size of sfumato's file; of the others, the largest that is no larger.</p>"
+            "by each codec: the size of sfumato's file; of others the largest no larger, or the smallest.</p>"
         )
         heads = ("version", "bytes", "bits per pixel", *ours.figures)
         rows = [
@@ -78,8 +78,8 @@ class Comparison:
             cells += [""] * (len(heads) - 1 - len(cells))  # the original has no PSNR
             below += f'<tr><th scope="row">{html.escape(label)}</th>'
             below += "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
-        below += "</tbody></table></div>"
-        below += "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
+        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
+        below += f"</tbody></table></div><ul>{notes}</ul>"
         return page(f"{self.scene.name}: the same size, different codecs", [self.scene], above, below)
 
 
@@ -128,9 +128,8 @@ def compare(
         quality = f"{setting / rival.parts:g}"
         label = f"{rival.name} {quality}"
         versions.append(_version(label, file, MIMES[f".{name}"], len(file), pixels, back, rival.name))
-        notes.append(f"{rival.name}: Pillow {PIL.__version__}, {rival.words}; quality {quality}.")
-        if len(file) > len(data):
-            notes.append(f"{rival.name} cannot make this picture as small: this is its smallest file.")
+        over = "; it cannot make this picture as small" if len(file) > len(data) else ""
+        notes.append(f"{rival.name}: Pillow {PIL.__version__}, {rival.words}, quality {quality}{over}.")
     original = Version("original", *lossless(pixels), size := source.stat().st_size, _bpp(size, pixels))
     return Comparison(Scene(source.name, original, versions), notes)
 
