@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from sfumato.errors import FormatError as FormatError
     from sfumato.image import ImageError as ImageError
     from sfumato.model import WeightsError as WeightsError
+    from sfumato.target import PSNR as PSNR
+    from sfumato.target import Bytes as Bytes
+    from sfumato.target import Distance as Distance
+    from sfumato.target import Rate as Rate
+    from sfumato.target import TargetError as TargetError
+    from sfumato.target import encode_to as encode_to
 
 __version__ = "0.0.1"
 DEFAULT_MODEL = "small"
@@ -33,6 +39,12 @@ _HOME = {
     "FormatError": "errors",
     "ImageError": "image",
     "WeightsError": "model",
+    "PSNR": "target",
+    "Bytes": "target",
+    "Distance": "target",
+    "Rate": "target",
+    "TargetError": "target",
+    "encode_to": "target",
 }
 __all__ = [*_HOME, "__version__"]
 

@@ -136,7 +136,11 @@ class Model(nn.Module):
 
     def analyse(self, x: Float[Tensor, "b 3 h w"], q: Float[Tensor, " b"]) -> tuple[Tensor, Tensor]:
         """x in [-1, 1], sides multiples of 64 -> (y, z), y in the domain of the gains."""
-        y = self.g_a(x) * self.gain(q)
+        return self.hyper_analyse(self.g_a(x), q)
+
+    def hyper_analyse(self, y: Float[Tensor, "b m h w"], q: Float[Tensor, " b"]) -> tuple[Tensor, Tensor]:
+        """g_a(x) -> (y, z), y in the domain of the gains: the part of `analyse` that follows q."""
+        y = y * self.gain(q)
         return y, self.h_a(y)
 
     def synthesise(self, y_hat: Float[Tensor, "b m h w"], q: Float[Tensor, " b"]) -> Synthesised:
