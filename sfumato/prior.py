@@ -238,4 +238,3 @@ def sigma_of(level: Tensor) -> Tensor:
     """Standard deviation at a real scale level, bounded to the tables' range."""
     bounded = quantise.bounded(level, 0.0, scales.LEVELS - 1.0)
     return scales.SIGMA_MIN * torch.exp(bounded * scales.LOG_STEP)
-
