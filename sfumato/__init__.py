@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sfumato.errors import FormatError as FormatError
     from sfumato.image import ImageError as ImageError
     from sfumato.model import WeightsError as WeightsError
+    from sfumato.stream import Reader as Reader
     from sfumato.target import PSNR as PSNR
     from sfumato.target import Bytes as Bytes
     from sfumato.target import Distance as Distance
@@ -39,6 +40,7 @@ _HOME = {
     "FormatError": "errors",
     "ImageError": "image",
     "WeightsError": "model",
+    "Reader": "stream",
     "PSNR": "target",
     "Bytes": "target",
     "Distance": "target",

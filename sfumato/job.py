@@ -97,13 +97,14 @@ class Encoding(Job):
 
     def run(self, source: Path, target: Path, progress: Progress | None = None) -> Report:
         begun = time.perf_counter()
-        from sfumato.codec import load  # torch is loaded only where it is needed, and takes a while
-
         given: image.Source = source
-        size = 0
         if source == STREAM:
             given = io.BytesIO(sys.stdin.buffer.read())
             size = given.getbuffer().nbytes
+        else:
+            size = source.stat().st_size
+        from sfumato.codec import load  # torch is loaded only where it is needed, and takes a while
+
         codec = load(self.model)
         if goal := self._goal():
             data = goal.fit(codec, given, self.seed, progress).data
@@ -111,7 +112,7 @@ class Encoding(Job):
             quality = 0.5 if self.quality is None else self.quality
             data = codec.encode(given, quality, self.seed, progress)
         _write(target, data)
-        return _report(source, target, data, size or source.stat().st_size, begun)
+        return _report(source, target, data, size, begun)
 
     def _goal(self) -> Goal | None:
         from sfumato.target import PSNR, Bytes, Rate
@@ -145,6 +146,7 @@ class Decoding(Job):
         begun = time.perf_counter()
         image.format_of(target)  # a suffix that cannot be written is told before the work
         data = sys.stdin.buffer.read() if source == STREAM else source.read_bytes()
+        container.unpack(data, partial=True)  # so is what is no file at all
         from sfumato.codec import load, model_of
 
         codec = load(self.model or model_of(data))
