@@ -3,6 +3,7 @@
     import sfumato
     data = sfumato.encode("photo.png", q=0.4)     # bytes of a .sfu file
     picture = sfumato.decode(data)                # uint8 [H, W, 3]
+    data = sfumato.encode_to("photo.png", sfumato.Bytes(20_000))
 """
 
 from __future__ import annotations

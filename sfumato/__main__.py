@@ -24,6 +24,12 @@ from rich.table import Table
 from sfumato import DEFAULT_MODEL, __version__, batch, container
 from sfumato.job import STREAM, Decoding, Encoding, Job, Report, UsageError, explain
 
+SHELLS = ("bash", "zsh", "fish")
+ABOUT = f"""Pictures to small files and back.
+
+sfumato --completion SHELL prints the completion for {", ".join(SHELLS)}; sfumato --version the versions.
+Exit codes: 0 done, 1 something could not be done, 2 arguments not understood, 130 Ctrl-C."""
+
 
 def encode(
     source: Annotated[Path, tyro.conf.Positional],
@@ -216,7 +222,8 @@ def _do_folder(
                 reports.append(outcome)
                 continue
             failures.append(outcome)
-            print(f"sfumato: {outcome.input}: {outcome.error}", file=sys.stderr)
+            if not as_json:
+                print(f"sfumato: {outcome.input}: {outcome.error}", file=sys.stderr)
     if not as_json:
         _print(_summary(job, reports, len(skipped), len(failures), time.perf_counter() - begun))
     if failures:
@@ -277,6 +284,15 @@ class _Bar:
         self._bar.stop()
 
 
+def _arguments(given: list[str]) -> list[str]:
+    """Those of the parser: it writes the completion of a shell under a longer name."""
+    if given[:1] != ["--completion"]:
+        return given
+    if len(given) != 2 or given[1] not in SHELLS:
+        raise UsageError(f"--completion takes the name of a shell: {', '.join(SHELLS)}")
+    return ["--tyro-print-completion", given[1]]
+
+
 def main() -> None:
     """Entry point; the exit codes are those above."""
     if sys.argv[1:] == ["--version"]:
@@ -284,7 +300,8 @@ def main() -> None:
         return
     try:
         commands: dict[str, Callable[..., None]] = {"encode": encode, "decode": decode, "info": info}
-        tyro.extras.subcommand_cli_from_dict(commands, prog="sfumato")
+        arguments = _arguments(sys.argv[1:])
+        tyro.extras.subcommand_cli_from_dict(commands, prog="sfumato", description=ABOUT, args=arguments)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:

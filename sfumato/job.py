@@ -91,9 +91,10 @@ class Encoding(Job):
         if self.quality is not None and not 0 <= self.quality <= 1:
             raise ValueError(f"q is {self.quality}, not in 0..1")
         self._goal()
-        from sfumato.codec import load
+        if self.model != DEFAULT_MODEL:  # that one is there, and takes a while
+            from sfumato.codec import load
 
-        load(self.model)
+            load(self.model)
 
     def run(self, source: Path, target: Path, progress: Progress | None = None) -> Report:
         begun = time.perf_counter()
@@ -115,13 +116,16 @@ class Encoding(Job):
         return _report(source, target, data, size, begun)
 
     def _goal(self) -> Goal | None:
+        if self.target_bytes is self.target_bpp is self.target_psnr is None:
+            return None
         from sfumato.target import PSNR, Bytes, Rate
 
         if self.target_bytes is not None:
             return Bytes(self.target_bytes)
         if self.target_bpp is not None:
             return Rate(self.target_bpp)
-        return None if self.target_psnr is None else PSNR(self.target_psnr)
+        assert self.target_psnr is not None
+        return PSNR(self.target_psnr)
 
 
 @dataclass(frozen=True)
