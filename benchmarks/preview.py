@@ -22,6 +22,7 @@ from metrics.distortion import psnr
 from metrics.lpips import LPIPS
 from sfumato import container, image
 from sfumato.codec import Codec, load
+from sfumato.errors import FormatError
 
 REDUCTION = 8
 CHUNKS = len(container.SECTIONS) - 1
@@ -39,7 +40,7 @@ def prefix(data: bytes, chunks: int) -> int:
         middle = (low + high) // 2
         try:
             enough = len(container.unpack(data[:middle], partial=True).sections) > chunks
-        except container.FormatError:
+        except FormatError:
             enough = False
         low, high = (low, middle) if enough else (middle, high)
     return high

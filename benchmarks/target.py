@@ -93,13 +93,14 @@ def main(
             table += (new := rows(codec, path, lpips))
             writer.writerows(new)
     for kind in dict.fromkeys(row[1] for row in table):
-        chosen = [row for row in table if row[1] == kind]
+        ends = [row for row in table if row[1] == kind and float(str(row[5])) in (0, 1)]
+        chosen = [row for row in table if row[1] == kind and row not in ends]
         off, walks, times = ([float(str(row[i])) for row in chosen] for i in (4, 6, 9))
         print(
             f"{kind}: {len(chosen)} files, none misses; off by {statistics.mean(off):.2f} % on average, "
             f"{max(off):.2f} % at most; {statistics.mean(walks):.2f} walks on average, "
             f"{max(walks):.0f} at most; {statistics.median(times):.2f} plain encodes "
-            f"(median), {max(times):.2f} at most"
+            f"(median), {max(times):.2f} at most; {len(ends)} more are at q = 0 or 1"
         )
 
 

@@ -45,6 +45,7 @@ class Reader:
     def feed(self, data: bytes) -> int:
         """Takes any number of bytes, also none; how many sections are in as a whole, 0 .. 6.
 
+        Each call looks through all that is in, so blocks of some kilobytes are better than single bytes.
         FormatError as soon as the bytes cannot be the beginning of a file.
         """
         self._data += data

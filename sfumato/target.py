@@ -26,7 +26,7 @@ from sfumato.codec import Codec, Latent, Progress, load
 Picture = UInt8[np.ndarray, "h w 3"]
 
 LAST = 255
-BITS_PER_MAGNITUDE = 2.45
+BITS_PER_MAGNITUDE = 1.6
 """Bits of a file over `Codec.magnitude`, where a search begins; the first walk corrects it."""
 DECIBELS_PER_STEP = 0.03
 LOG_DISTANCE_PER_STEP = 0.009
@@ -205,8 +205,7 @@ def _fit_bytes(
 
     def size(q: int) -> int:
         if q not in tried:
-            _tell(progress, len(tried))
-            tried[q] = codec.encode(latent, q / LAST, seed)
+            tried[q] = codec.encode(latent, q / LAST, seed, _part(progress, len(tried)))
         return len(tried[q])
 
     @cache
@@ -238,7 +237,8 @@ def _fit_quality(
 
     def value(q: int) -> float:
         if q not in tried:
-            _tell(progress, len(tried))
+            if told := _part(progress, len(tried)):
+                told("encode and decode", 0.0)
             data, picture = codec.encode_and_decode(latent, q / LAST, seed)
             tried[q] = data, float(measure(original, picture))
             if math.isnan(tried[q][1]):
@@ -252,6 +252,8 @@ def _fit_quality(
     return Fit(tried[q][0], q / LAST, tried[q][1], len(tried))
 
 
-def _tell(progress: Progress | None, tries: int) -> None:
-    if progress is not None:
-        progress(f"try {tries + 1}", min(0.95, 0.2 + 0.2 * tries))
+def _part(progress: Progress | None, tries: int) -> Progress | None:
+    """The progress of one try as that of the search, which mostly takes two to four."""
+    if progress is None:
+        return None
+    return lambda what, part: progress(f"try {tries + 1}: {what}", min(0.95, 0.25 * (tries + part)))

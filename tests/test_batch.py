@@ -66,6 +66,20 @@ def test_what_cannot_be_meant_is_told_before_the_work(tmp_path: Path) -> None:
         Encoding(quality=0.2, target_bytes=100)
 
 
+def test_settings_that_fit_no_file_are_told_once(tmp_path: Path, call: Callable[..., Call]) -> None:
+    for name in "ab":
+        paint(tmp_path / "in" / f"{name}.png")
+    for setting, value, message in (
+        ("--model", "huge", "no weights 'huge'"),
+        ("--quality", 2, "q is 2.0, not in 0..1"),
+        ("--target-bpp", 0, "a target of 0.0 bits per pixel: need more than 0"),
+        ("--jobs", 0, "--jobs 0: need at least 1"),
+    ):
+        done = call("encode", tmp_path / "in", "-o", tmp_path / "out", setting, value)
+        assert done.returncode == 1 and message in done.stderr
+        assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "out").exists()
+
+
 def test_pending_is_what_is_missing_or_outdated(tmp_path: Path) -> None:
     tasks = [Task(tmp_path / f"{i}.png", tmp_path / f"{i}.sfu") for i in range(3)]
     for i, task in enumerate(tasks):

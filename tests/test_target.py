@@ -58,7 +58,9 @@ def test_bytes_are_never_passed_and_nearly_reached(
 
 
 def test_the_public_function_and_the_rate(original: np.ndarray) -> None:
-    data = encode_to(original, Rate(0.8), seed=3)
+    told: list[tuple[str, float]] = []
+    data = encode_to(original, Rate(0.8), seed=3, progress=lambda what, part: told.append((what, part)))
+    assert told[0] == ("analysis", 0.0) and told[-1][0].startswith("try ") and 0 < told[-1][1] < 1
     assert container.unpack(data).header.seed == 3
     assert 0.7 < 8 * len(data) / (96 * 128) <= 0.8
     assert sfumato.encode_to(original, sfumato.Bytes(len(data)), seed=3) == data
