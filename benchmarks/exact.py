@@ -20,14 +20,13 @@ from torch import Tensor
 
 from metrics.distortion import psnr
 from metrics.lpips import LPIPS
-from sfumato import codec as codec_module
 from sfumato import container, image
 from sfumato.codec import Codec
 from sfumato.coder import Coder, Encoder, Meter
 from sfumato.container import Checksum, Header
+from sfumato.latents import quality, stepper
 from sfumato.model import load_weights
 from sfumato.prior import Prior
-from sfumato.transform import HYPER_STRIDE
 
 QUALITIES = (0.0, 0.25, 0.5, 0.75, 1.0)
 SIZES = ((512, 768), (1024, 1536), (1536, 2048), (3000, 4000))
@@ -40,27 +39,26 @@ class Pair:
         weights = load_weights(model)
         self.float32: Prior = weights.model.prior
         self.codec = Codec(weights)
-        self.exact: Prior = self.codec._prior
+        self.exact: Prior = self.codec._latent_coder.prior
 
     @torch.inference_mode()
     def analyse(self, pixels: np.ndarray, q: float) -> tuple[Tensor, Tensor, Header]:
         header = Header(pixels.shape[1], pixels.shape[0], round(q * 255), 0)
-        x = image.pad(image.to_x(pixels), HYPER_STRIDE).contiguous(memory_format=torch.channels_last)
-        y, z = self.codec._model.analyse(x, codec_module._quality(header).float())
+        y, z = self.codec._latents(self.codec.transform(pixels), quality(header).float())
         return y, z, header
 
     @torch.inference_mode()
     def walk(self, prior: Prior, y: Tensor, z: Tensor, header: Header, coders: list[Coder]) -> Tensor:
         """y_hat; the coders have taken or given the symbols."""
-        step = codec_module._stepper(coders, Checksum(header), lambda section: None)
+        step = stepper(coders, Checksum(header), lambda section: None)
         dtype = torch.float64 if prior is self.exact else torch.float32
-        q = codec_module._quality(header).to(dtype)
+        q = quality(header).to(dtype)
         return prior.walk(step, q, (z.shape[2], z.shape[3]), z.to(dtype), y.to(dtype))[0]
 
     @torch.inference_mode()
     def picture(self, y_hat: Tensor, header: Header) -> np.ndarray:
-        x = self.codec._model.synthesise(y_hat.float(), codec_module._quality(header).float()).x_base
-        return image.from_x(image.crop(x, header.height, header.width))
+        pixels = self.codec._certain(y_hat.float(), quality(header).float())
+        return pixels[: header.height, : header.width]
 
 
 def costs(pair: Pair, pictures: list[Path], lpips: LPIPS | None) -> Iterable[list[object]]:
@@ -72,7 +70,7 @@ def costs(pair: Pair, pictures: list[Path], lpips: LPIPS | None) -> Iterable[lis
             row: list[object] = []
             bits = []
             for prior in (pair.exact, pair.float32):
-                meters = [Meter(pair.codec._tables) for _ in container.SECTIONS]
+                meters = [Meter(pair.codec._latent_coder.tables) for _ in container.SECTIONS]
                 decoded = pair.picture(pair.walk(prior, y, z, header, list(meters)), header)
                 bits.append(sum(meter.bits for meter in meters))
                 row.append(f"{psnr(pixels, decoded):.4f}")
@@ -91,7 +89,7 @@ def timings(pair: Pair, pixels: np.ndarray, runs: int) -> Iterable[list[object]]
         for _ in range(runs):
             for name, prior in (("float32", pair.float32), ("exact", pair.exact)):
                 begun = time.perf_counter()
-                encoders = [Encoder(pair.codec._tables) for _ in container.SECTIONS]
+                encoders = [Encoder(pair.codec._latent_coder.tables) for _ in container.SECTIONS]
                 pair.walk(prior, y, z, header, list(encoders))
                 for encoder in encoders:
                     encoder.finish()

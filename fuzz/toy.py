@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks import machines
 from sfumato import container, image, scales
 from sfumato.codec import Codec
 from sfumato.exact import Calibration
@@ -66,6 +67,8 @@ def main() -> None:
     for name, (height, width, quality, seed, metadata) in CASES.items():
         file = container.unpack(codec().encode(picture(height, width), quality, seed))
         (CORPUS / f"{name}.sfu").write_bytes(container.pack(file.header, file.sections, metadata))
+    found = {path.stem: machines.latent(codec(), path.read_bytes()) for path in sorted(CORPUS.glob("*.sfu"))}
+    (CORPUS / "latents.txt").write_text("".join(f"{name} {crc:08x}\n" for name, crc in found.items()))
 
 
 if __name__ == "__main__":

@@ -64,6 +64,23 @@ class Fire(nn.Module):
         return torch.cat([self.expand1x1(x), self.expand3x3(x)], 1).relu()
 
 
+class L2Pool(nn.Module):
+    """sqrt(g * x^2) at every second position, g the 3x3 Hann window (Ding et al. 2020, eq. 3)."""
+
+    window: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        row = torch.tensor([0.25, 0.5, 0.25], device="cpu")  # also where the trunk is built on "meta"
+        window = (row[:, None] * row).expand(channels, 1, 3, 3).contiguous()
+        self.register_buffer("window", window, persistent=False)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
+        mean = nn.functional.conv2d(x.square(), self.window, stride=2, padding=1, groups=self.channels)
+        return (mean + 1e-12).sqrt()
+
+
 def alexnet() -> Trunk:
     """AlexNet as torchvision has it (Krizhevsky 2014, "One weird trick"); relu1 .. relu5."""
     layers: list[nn.Module] = [
@@ -85,11 +102,20 @@ def alexnet() -> Trunk:
 
 def vgg16() -> Trunk:
     """VGG16, configuration D of Simonyan & Zisserman 2015; relu1_2, relu2_2, relu3_3, relu4_3, relu5_3."""
+    return _vgg16(lambda channels: nn.MaxPool2d(2, 2))
+
+
+def vgg16_smooth() -> Trunk:
+    """VGG16 that halves by a blurred L2 norm instead of a maximum, as DISTS has it; the same five taps."""
+    return _vgg16(L2Pool)
+
+
+def _vgg16(pool: Callable[[int], nn.Module]) -> Trunk:
     layers: list[nn.Module] = []
     c_in = 3
     for stage, (channels, convolutions) in enumerate([(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)]):
         if stage > 0:
-            layers.append(nn.MaxPool2d(2, 2))
+            layers.append(pool(c_in))
         for _ in range(convolutions):
             layers += [nn.Conv2d(c_in, channels, 3, padding=1), nn.ReLU()]
             c_in = channels
@@ -145,7 +171,15 @@ def load(net: Net, folder: Path) -> Trunk:
     """
     if net not in TRUNKS:
         raise ValueError(f"net must be one of {', '.join(TRUNKS)}, got {net!r}")
-    build, name = TRUNKS[net]
+    return _frozen(*TRUNKS[net], folder)
+
+
+def load_vgg16_smooth(folder: Path) -> Trunk:
+    """`vgg16_smooth` with the same weights as "vgg", frozen; errors as for `load`."""
+    return _frozen(vgg16_smooth, TRUNKS["vgg"][1], folder)
+
+
+def _frozen(build: Callable[[], Trunk], name: str, folder: Path) -> Trunk:
     weights = load_weights(folder, name)
     with torch.device("meta"):  # no time spent on initial values that are replaced in the next line
         trunk = build()

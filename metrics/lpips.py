@@ -63,12 +63,15 @@ class LPIPS(nn.Module):
 
         A training step that compares several decoded pictures with one original computes them once.
         """
-        return self._features(x)
+        return self.features(x)
 
     def distance(self, reference: list[Tensor], x_hat: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
         """Distance of each `x_hat` from the original whose `reference` features are given; float32."""
-        decoded = self._features(x_hat)
-        total = torch.zeros(x_hat.shape[0], device=x_hat.device)
+        return self.compare(reference, self.features(x_hat))
+
+    def compare(self, reference: list[Tensor], decoded: list[Tensor]) -> Float[Tensor, " b"]:
+        """Distance of two lists of `features`, one value a picture; float32."""
+        total = torch.zeros(len(decoded[0]), device=decoded[0].device)
         for f, f_hat, head in zip(reference, decoded, self.heads, strict=True):
             if f.shape != f_hat.shape:
                 raise ValueError(f"features are {list(f.shape)} in x, {list(f_hat.shape)} in x_hat")
@@ -76,7 +79,8 @@ class LPIPS(nn.Module):
             total = total + ((f - f_hat).square() * head).sum(1).mean((1, 2))
         return total
 
-    def _features(self, x: Tensor) -> list[Tensor]:
+    def features(self, x: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
+        """Normalised features, one [b, c_i, h_i, w_i] float32 a layer; gradients flow to `x`."""
         return [_unit(f.float()) for f in self.trunk((x.float() - self.shift) / self.scale)]
 
 

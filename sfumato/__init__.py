@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sfumato.codec import Codec as Codec
+    from sfumato.codec import Crop as Crop
     from sfumato.codec import decode as decode
     from sfumato.codec import encode as encode
     from sfumato.codec import load as load
@@ -28,12 +29,13 @@ if TYPE_CHECKING:
     from sfumato.target import TargetError as TargetError
     from sfumato.target import encode_to as encode_to
 
-__version__ = "0.0.1"
+__version__ = "0.0.2"
 DEFAULT_MODEL = "small"
 
 # Loaded on first use (PEP 562), so that the half of the package that knows bytes only needs no torch.
 _HOME = {
     "Codec": "codec",
+    "Crop": "codec",
     "decode": "codec",
     "encode": "codec",
     "load": "codec",

@@ -71,8 +71,10 @@ def decode(
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
     steps: int = 0,
     realism: float = 1.0,
+    eta: float = 0.0,
     partial: bool = False,
     chunks: int | None = None,
+    crop: tuple[int, int, int, int] | None = None,
     model: str | None = None,
     jobs: int | None = None,
     overwrite: bool = False,
@@ -85,16 +87,19 @@ def decode(
         out: the picture to write, in the format of its suffix, or the folder, or - for a PNG on standard
             output; without it the name with .png, unless taken.
         steps: of the diffusion that restores texture; 0 gives the certain picture.
-        realism: 0 (faithful) .. 1 (natural), how much noise the diffusion starts from.
+        realism: 0 (the most faithful picture) .. 1 (the most natural one), with steps.
+        eta: fresh noise at each step, 0 (none) .. 1.
         partial: accept a file that is cut short and show what its beginning holds.
         chunks: 0 .. 5, decode only so many of the file's chunks: a preview, sooner.
+        crop: X Y WIDTH HEIGHT in pixels: decode only this part.
         model: a path to the file of weights that wrote it, if those are not in the package.
         jobs: processes that work on a folder; without it as many as there are processors.
         overwrite: write what is there already as well: in a folder, pictures newer than their file are
             skipped otherwise.
         json: print one JSON object a file.
     """
-    _do(Decoding(steps, realism, partial, chunks, model), source, out, jobs, overwrite, json)
+    settings = Decoding(steps, realism, eta, partial, chunks, crop, model)
+    _do(settings, source, out, jobs, overwrite, json)
 
 
 def info(
@@ -163,7 +168,7 @@ def _info_model(name: str, as_json: bool) -> None:
         print("no weights of this preset are in the package")
         return
     weights = load_weights(name)
-    denoiser = "trained" if weights.model.has_denoiser else "not trained, steps 0 only"
+    denoiser = weights.denoiser_id or "not trained, steps 0 only"
     print(f"weights {weights.model_id:08x}, denoiser {denoiser}")
     table = Table("chunk", "channels", "A", "sigma", title="Laplacian position bias")
     prior = weights.model.prior

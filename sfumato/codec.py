@@ -1,8 +1,8 @@
 """A picture in, the bytes of a file out; and back.  This page is the paper's first figure.
 
-    encode    image -> x -> g_a -> y -> prior.walk(Encoder) -> sections -> file
+    encode    image -> x -> g_a -> y -> LatentCoder.write -> sections -> file
                              +---> h_a -> z --^
-    decode    file -> sections -> prior.walk(Decoder) -> y_hat -> g_s -> x_base -> [denoiser] -> image
+    decode    file -> sections -> LatentCoder.read -> y_hat -> g_s -> x_base -> [denoiser] -> image
 
 What decides a probability runs in exact arithmetic (`exact`; FORMAT.md, arithmetic of version 2).
 """
@@ -10,7 +10,7 @@ What decides a probability runs in exact arithmetic (`exact`; FORMAT.md, arithme
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,29 +18,55 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from sfumato import DEFAULT_MODEL, container, exact, image, quantise, sampler, scales
-from sfumato.coder import Coder, Decoder, Encoder, Meter
-from sfumato.container import Checksum, Header, Section
+from sfumato import DEFAULT_MODEL, bands, container, image
+from sfumato.container import Header
 from sfumato.errors import FormatError
+from sfumato.latents import RATIO, LatentCoder, quality
 from sfumato.model import Weights, WeightsError, channels_last, load_weights, shipped
-from sfumato.prior import Code
-from sfumato.transform import HYPER_STRIDE
+from sfumato.restoration import Restoration, joined, restore
+from sfumato.tiles import cells
+from sfumato.transform import HYPER_STRIDE, STRIDE, Synthesised
 
 Progress = Callable[[str, float], None]
 """Called with what is being done and how much of the whole is done, 0 .. 1."""
 
 
 @dataclass(frozen=True)
+class Crop:
+    """A part of a picture, in pixels from its top left corner."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    def within(self, header: Header) -> Crop:
+        """Itself; ValueError unless it is a part of the picture that has this header."""
+        right, bottom = self.x + self.width, self.y + self.height
+        inside = self.x >= 0 and self.y >= 0 and right <= header.width and bottom <= header.height
+        if not inside or self.width < 1 or self.height < 1:
+            size = f"{header.width}x{header.height}"
+            raise ValueError(f"crop {self.x},{self.y},{self.width},{self.height} is no part of {size} pixels")
+        return self
+
+    def latents(self, header: Header, halo: int) -> tuple[int, int, int, int]:
+        """(top, left, bottom, right) in cells of z: what the pixels depend on, `halo` pixels included."""
+        rows, columns = cells(header.height, header.width)
+        top, left = (max(0, side - halo) // HYPER_STRIDE for side in (self.y, self.x))
+        bottom = min(rows, -(-(self.y + self.height + halo) // HYPER_STRIDE))
+        right = min(columns, -(-(self.x + self.width + halo) // HYPER_STRIDE))
+        return top, left, bottom, right
+
+
+@dataclass(frozen=True)
 class Latent:
     """A picture after g_a, before any gain: `Codec.encode` takes it at every q, and spares the analysis."""
 
-    width: int  # of the picture, pixels
-    height: int
-    model: int  # number of the weights that made it
+    pixels: UInt8[np.ndarray, "height width 3"]
+    model: int  # number of the weights that made y
     y: Float[Tensor, "1 m h w"]
 
 
@@ -51,9 +77,7 @@ class Codec:
         self.model_id = weights.model_id
         self.notes = weights.notes
         self._model = channels_last(weights.model)
-        tables = dict(weights.tables)
-        self._prior = exact.convert(weights.model.prior, tables.pop("fractions"))
-        self._tables = scales.Tables.from_arrays(**{k: v.numpy() for k, v in tables.items()})
+        self._latent_coder = LatentCoder(weights)
 
     @property
     def preset(self) -> str:
@@ -67,18 +91,21 @@ class Codec:
 
     @torch.inference_mode()
     def transform(self, source: image.Source, progress: Progress | None = None) -> Latent:
-        """A picture -> its latent, the part of `encode` that is the same for every q.
-
-        Sources and errors are those of `encode`.
-        """
+        """A picture -> its latent, the part of `encode` that is the same for every q; errors as there."""
         pixels = image.read(source)
         height, width = pixels.shape[:2]
-        Header(width, height, 0, self.model_id)  # refuses what is too large before the work
+        Header(width, height, 0, self.model_id)  # refuses what is too large
         _tell(progress, "analysis", 0.0)
-        x = image.pad(image.to_x(pixels), HYPER_STRIDE).contiguous(memory_format=torch.channels_last)
-        return Latent(width, height, self.model_id, self._model.g_a(x))
 
-    @torch.inference_mode()
+        def g_a(rows: slice) -> Tensor:
+            x = image.pad(image.to_x(pixels[rows]), HYPER_STRIDE)
+            return self._model.g_a(x.contiguous(memory_format=torch.channels_last))
+
+        height, width = (side + -side % HYPER_STRIDE for side in (height, width))
+        rows = bands.rows_of(width, HYPER_STRIDE)
+        parts = list(bands.in_bands(g_a, height, rows, self._model.halo, down=STRIDE))
+        return Latent(pixels, self.model_id, torch.cat(parts, 2))
+
     def encode(
         self,
         source: image.Source | Latent,
@@ -96,33 +123,28 @@ class Codec:
         ValueError for a q or seed out of range or a picture over the format's limits; ImageError (a
         ValueError) for a picture that cannot be read.
         """
-        latent, header = self._prepare(source, q, seed, progress)
-        return self._pack(latent, header, progress)[0]
+        return self._encode(source, q, seed, progress)[0]
 
     @torch.inference_mode()
     def encode_and_decode(
         self, source: image.Source | Latent, q: float = 0.5, seed: int | None = None
     ) -> tuple[bytes, UInt8[np.ndarray, "h w 3"]]:
         """(data, decode(data)), as `encode` and `decode` at steps = 0 give them: one walk instead of two."""
-        latent, header = self._prepare(source, q, seed, None)
-        data, y_hat = self._pack(latent, header, None)
-        x_base = self._model.synthesise(y_hat.float(), _quality(header).float()).x_base
-        return data, image.from_x(image.crop(x_base, header.height, header.width))
+        data, header, y_hat = self._encode(source, q, seed, None)
+        pixels = self._certain(y_hat, quality(header).float())
+        return data, np.ascontiguousarray(pixels[: header.height, : header.width])
 
     @torch.inference_mode()
     def measure(self, source: image.Source | Latent, q: float = 0.5) -> list[float]:
         """Ideal bits of z and of each chunk at quality q: the rate without writing bytes."""
         latent, header = self._prepare(source, q, None, None)
-        meters = [Meter(self._tables) for _ in container.SECTIONS]
-        self._write(latent, header, meters, None)
-        return [meter.bits for meter in meters]
+        return self._latent_coder.measure(*self._latents(latent, quality(header).float()), header)
 
     @torch.inference_mode()
     def magnitude(self, latent: Latent, q: float) -> float:
         """How the rate goes, without a walk: sum of log2(1 + 4 e) / 2, e the mean of y^2 around a cell, 3x3.
 
-        Bits of a file are 1 to 2 times this for photographs, and the factor changes little from one q to the
-        next of the same picture.
+        The bits of a file are a multiple of this that changes little from one q to the next.
         """
         y = latent.y * self._model.gain(torch.tensor([q], dtype=torch.float32))
         energy = avg_pool2d(y.square_(), 3, stride=1, padding=1, count_include_pad=False)
@@ -136,28 +158,34 @@ class Codec:
         realism: float = 1.0,
         partial: bool = False,
         progress: Progress | None = None,
+        crop: Crop | None = None,
+        eta: float = 0.0,
         chunks: int | None = None,
     ) -> UInt8[np.ndarray, "h w 3"]:
         """The bytes of a file -> the picture, 8-bit sRGB.
 
         steps     of the diffusion; 0 stops at the certain picture x_base
-        realism   0 .. 1, temperature of the noise that the diffusion starts from
+        realism   0 .. 1, from the most faithful picture to the most natural one (`Restoration`)
         partial   accept a file that is cut short: what is missing is replaced by what is expected
+        crop      the part to decode, steps=0 only: of a large picture, only the tiles that it needs are read
+        eta       0 .. 1, fresh noise at each step; 0 is deterministic
         chunks    0 .. 5, decode only so many chunks, faster, for a preview; None for all.  What follows them
                   is not looked at, and may be missing
 
         FormatError for a bad file; ValueError for a bad argument; WeightsError for steps > 0 with weights
         that hold no trained denoiser.
         """
-        if steps < 0 or not 0 <= realism <= 1:
-            raise ValueError(f"need steps >= 0 and realism in 0..1, got {steps} and {realism}")
+        chosen = Restoration(steps, realism, eta)
         if steps and not self.has_denoiser:
             message = f"steps={steps}: the {self.preset} weights hold no trained denoiser, only steps=0"
             raise WeightsError(message)
+        if steps and crop is not None:
+            raise ValueError(f"steps={steps} works on whole pictures; a crop needs steps=0")
         if chunks is not None and not 0 <= chunks < len(container.SECTIONS):
             raise ValueError(f"chunks is {chunks}, not in 0..{len(container.SECTIONS) - 1}")
         file = container.unpack(data, partial=partial or chunks is not None)
         header = file.header
+        part = Crop(0, 0, header.width, header.height) if crop is None else crop.within(header)
         if header.model != self.model_id:
             raise FormatError(f"written by model {header.model:08x}, these weights are {self.model_id:08x}")
         if not file.sections:
@@ -166,15 +194,24 @@ class Codec:
         if chunks is not None and not partial and len(sections) <= chunks:
             have = f"{len(sections)} of {len(container.SECTIONS)} sections are whole"
             raise FormatError(f"cut short: {have}, chunks={chunks} needs {1 + chunks}")
-        q = _quality(header).float()
-        y_hat = self._read(header, sections, progress)
+        q = quality(header).float()
+        read = _part(progress, "latents read", 0.0, 0.5)
+        region = part.latents(header, self._model.halo)
+        y_hat = self._latent_coder.read(header, sections, lambda tile: tile.meets(*region), read)
         _tell(progress, "synthesis", 0.5)
-        x_base, features = self._model.synthesise(y_hat.float(), q)
-        x_hat = x_base
         if steps:
-            x_hat = self._denoise(x_base, features, q, header.noise_seed, steps, realism, progress)
+            certain = joined(self._synthesised(y_hat, q))
+
+            def stepped(k: int) -> None:
+                _tell(progress, f"step {k} of {steps}", 0.6 + 0.4 * k / steps)
+
+            pixels = image.from_x(restore(self._model, certain, q, header.noise_seed, chosen, stepped))
+        else:
+            top, left, bottom, right = (RATIO * side for side in region)
+            pixels = self._certain(y_hat[:, :, top:bottom, left:right], q)
+            pixels = pixels[part.y - top * STRIDE :, part.x - left * STRIDE :]
         _tell(progress, "done", 1.0)
-        return image.from_x(image.crop(x_hat, header.height, header.width))
+        return np.ascontiguousarray(pixels[: part.height, : part.width])
 
     def _prepare(
         self, source: image.Source | Latent, q: float, seed: int | None, progress: Progress | None
@@ -184,110 +221,43 @@ class Codec:
         latent = source if isinstance(source, Latent) else self.transform(source, progress)
         if latent.model != self.model_id:
             raise ValueError(f"latent of model {latent.model:08x}, these weights are {self.model_id:08x}")
-        return latent, Header(latent.width, latent.height, round(q * 255), self.model_id, seed)
+        height, width = latent.pixels.shape[:2]
+        return latent, Header(width, height, round(q * 255), self.model_id, seed)
 
-    def _pack(self, latent: Latent, header: Header, progress: Progress | None) -> tuple[bytes, Tensor]:
-        """The file, and y_hat as its decoder will find it."""
-        coders = [Encoder(self._tables) for _ in container.SECTIONS]
-        checks, y_hat = self._write(latent, header, coders, progress)
-        sections = [Section(c.finish(), check) for c, check in zip(coders, checks, strict=True)]
-        return container.pack(header, sections), y_hat
+    def _latents(self, latent: Latent, q: Tensor) -> tuple[Tensor, Tensor]:
+        """(y, z) in the domain of the gains."""
+        y = latent.y * self._model.gain(q)
+        return y, self._model.h_a(y)
 
-    def _write(
-        self, latent: Latent, header: Header, coders: Sequence[Coder], progress: Progress | None
-    ) -> tuple[list[int], Tensor]:
-        """Walk over a latent with `coders`; the check of each section, and y_hat."""
-        q = _quality(header)
-        y, z = self._model.hyper_analyse(latent.y, q.float())
-        checksum = Checksum(header)
-        checks = [0] * len(coders)
+    @torch.inference_mode()
+    def _encode(
+        self, source: image.Source | Latent, q: float, seed: int | None, progress: Progress | None
+    ) -> tuple[bytes, Header, Tensor]:
+        """The file, its header, and y_hat as its decoder will find it."""
+        latent, header = self._prepare(source, q, seed, progress)
+        written = _part(progress, "latents written", 0.3, 1.0)
+        y, z = self._latents(latent, quality(header).float())
+        sections, y_hat = self._latent_coder.write(y, z, header, written)
+        return container.pack(header, sections), header, y_hat
 
-        def sealed(section: int) -> None:
-            checks[section] = checksum.check(section)
-            _tell(progress, f"{container.SECTIONS[section]} written", 0.3 + 0.7 * (section + 1) / len(coders))
+    def _certain(self, y_hat: Tensor, q: Tensor) -> UInt8[np.ndarray, "h w 3"]:
+        """x_base as a picture."""
+        return np.concatenate([image.from_x(part.x_base) for part in self._synthesised(y_hat, q)])
 
-        size = (z.shape[2], z.shape[3])
-        step = _stepper(coders, checksum, sealed)
-        return checks, self._prior.walk(step, q, size, z.double(), y.double())[0]
-
-    def _read(self, header: Header, sections: Sequence[Section], progress: Progress | None) -> Tensor:
-        """Walk over the latents with decoders; y_hat, with expected values where sections are missing."""
-        coders = [Decoder(self._tables, section.payload) for section in sections]
-        checksum = Checksum(header)
-
-        def sealed(section: int) -> None:
-            checksum.verify(section, sections[section])
-            part = (section + 1) / len(container.SECTIONS)
-            _tell(progress, f"{container.SECTIONS[section]} read", 0.5 * part)
-
-        size = (math.ceil(header.height / HYPER_STRIDE), math.ceil(header.width / HYPER_STRIDE))
-        step = _stepper(coders, checksum, sealed)
-        return self._prior.walk(step, _quality(header), size, chunks=len(sections) - 1)[0]
-
-    def _denoise(
-        self,
-        x_base: Tensor,
-        features: tuple[Tensor, ...],
-        q: Tensor,
-        seed: int,
-        steps: int,
-        realism: float,
-        progress: Progress | None,
-    ) -> Tensor:
-        """The blurring diffusion from t0, deterministic given the noise that the seed stands for."""
-        model, schedule = self._model, self._model.schedule
-        t0 = model.config.t0
-
-        def network(z_t: Tensor, t: Tensor) -> Tensor:
-            return model.denoiser(z_t, t, q, x_base, features)
-
-        def stepped(done: int, x_hat: Tensor) -> None:
-            _tell(progress, f"step {done} of {steps}", 0.6 + 0.4 * done / steps)
-
-        noise = sampler.noise(x_base.shape, seed)
-        if t0 == 1:
-            start = sampler.full_start(noise, realism)
-        else:
-            start = sampler.late_start(x_base, t0, noise, schedule, realism)
-        f = sampler.from_epsilon(network, schedule) if model.denoiser.predicts == "epsilon" else network
-        return sampler.deterministic(f, start, sampler.times(t0, steps), schedule, stepped)
+    def _synthesised(self, y_hat: Tensor, q: Tensor) -> Iterator[Synthesised]:
+        """What g_s makes of y_hat, band by band."""
+        height, width = y_hat.shape[2:]
+        rows = bands.rows_of(width * STRIDE, HYPER_STRIDE) // STRIDE
+        for wide, keep in bands.bands(height, rows, self._model.halo // STRIDE):
+            part = self._model.synthesise(y_hat[:, :, wide], q)
+            yield part.rows(slice(STRIDE * keep.start, STRIDE * keep.stop))
 
 
-def _quality(header: Header) -> Tensor:
-    """q as both sides of the walk see it: the float64 nearest to q / 255 (FORMAT.md, section 1)."""
-    return torch.tensor([header.q / 255], dtype=torch.float64)
-
-
-def _stepper(coders: Sequence[Coder], checksum: Checksum, sealed: Callable[[int], None]) -> Code:
-    """The step of the walk that codes symbols: real means and levels in, grid means and integers between."""
-
-    def code(section: int, ends: bool, mu: Tensor, level: Tensor, value: Tensor | None) -> Tensor:
-        mu = quantise.snap(mu)
-        index = quantise.hard(level).clamp(0, scales.LEVELS - 1)
-        symbols = None
-        if value is not None:
-            limit = scales.SYMBOL_MAX
-            symbols = quantise.hard(value - mu).clamp(-limit, limit)
-        coded = index > 0
-        if not coded.all():
-            # at level 0 a symbol is all but surely zero: one flag instead of many symbols says that all are
-            flag = None if symbols is None else _int32(symbols[~coded].any()[None])
-            if coders[section].code(np.zeros(1, np.uint8), flag)[0]:
-                coded.fill_(True)
-        given = None if symbols is None else _int32(symbols[coded])
-        found = coders[section].code(index[coded].to(torch.uint8).numpy(), given)
-        checksum.update(found)
-        if ends:
-            sealed(section)
-        y_hat = mu.clone()
-        y_hat[coded] += torch.from_numpy(found)
-        return y_hat
-
-    return code
-
-
-def _int32(x: Tensor) -> NDArray[np.int32]:
-    return x.to(torch.int32).numpy()
+def _part(progress: Progress | None, what: str, first: float, last: float) -> Callable[[float], None] | None:
+    """A report of a stage that takes the work from `first` to `last`."""
+    if progress is None:
+        return None
+    return lambda part: progress(what, first + (last - first) * part)
 
 
 def _tell(progress: Progress | None, what: str, part: float) -> None:
@@ -322,6 +292,8 @@ def decode(
     partial: bool = False,
     model: str | Path | None = None,
     progress: Progress | None = None,
+    crop: Crop | None = None,
+    eta: float = 0.0,
     chunks: int | None = None,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """The bytes of a file -> the picture; see `Codec.decode`.
@@ -331,7 +303,7 @@ def decode(
     if not isinstance(data, bytes | bytearray | memoryview):
         raise TypeError(f"decode takes the bytes of a file, got {type(data).__name__}; read the file first")
     data = bytes(data)
-    return load(model or model_of(data)).decode(data, steps, realism, partial, progress, chunks)
+    return load(model or model_of(data)).decode(data, steps, realism, partial, progress, crop, eta, chunks)
 
 
 def model_of(data: bytes) -> str:

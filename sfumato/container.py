@@ -87,12 +87,15 @@ class Section:
 class Checksum:
     """Chained CRC-32 over the plain header and then all symbols, section after section, in coding order.
 
-    One object serves the whole file: update it with a section's symbols, take or compare the section's check,
-    go on to the next section.
+    One object serves the whole file, or one tile: update it with a section's symbols, take or compare the
+    section's check, go on to the next section.
+
+    tile  number of the tile; None for a picture that is a single one
     """
 
-    def __init__(self, header: Header) -> None:
-        self._value = zlib.crc32(header.pack())
+    def __init__(self, header: Header, tile: int | None = None) -> None:
+        number = b"" if tile is None else tile.to_bytes(2, "little")
+        self._value = zlib.crc32(header.pack() + number)
 
     @property
     def value(self) -> int:
@@ -179,6 +182,44 @@ def unpack(data: bytes, *, partial: bool = False) -> File:
     if reader.at < len(data):
         raise FormatError(f"{len(data) - reader.at} bytes follow the end of the file at byte {reader.at}")
     return File(header, tuple(sections), metadata)
+
+
+def join(number: int, tiles: Sequence[Section]) -> Section:
+    """Section `number` of a picture in tiles: a table of the tiles' lengths and checks, then their payloads.
+
+    The check of the whole is that of the table.  The section of a single tile is that tile itself.
+    """
+    if len(tiles) == 1:
+        return tiles[0]
+    size = CHECK_BYTES[number]
+    table = b"".join(_varint(len(t.payload)) + t.check.to_bytes(size, "little") for t in tiles)
+    check = zlib.crc32(table) & ((1 << 8 * size) - 1)
+    return Section(table + b"".join(tile.payload for tile in tiles), check)
+
+
+def split(number: int, section: Section, count: int) -> tuple[Section, ...]:
+    """The `count` tiles of section `number`; inverse of `join`.  FormatError for a bad table."""
+    if count == 1:
+        return (section,)
+    name, size = SECTIONS[number], CHECK_BYTES[number]
+    reader = _Reader(section.payload)
+    try:
+        table = [
+            (reader.length(f"{name}, tile {tile}", SECTION_MAX), reader.uint(size, f"{name}, tile {tile}"))
+            for tile in range(count)
+        ]
+        found = zlib.crc32(section.payload[: reader.at]) & ((1 << 8 * size) - 1)
+        if found != section.check:
+            raise FormatError(f"{name}: table's check is {found:x}, the file says {section.check:x}")
+        tiles = tuple(
+            Section(reader.take(length, f"{name}, tile {tile}"), check)
+            for tile, (length, check) in enumerate(table)
+        )
+    except _Ended:
+        raise FormatError(f"{name}: {count} tiles do not fit into {len(section.payload)} bytes") from None
+    if reader.at < len(section.payload):
+        raise FormatError(f"{name}: {len(section.payload) - reader.at} bytes follow the last tile")
+    return tiles
 
 
 def fixed_bytes(data: bytes) -> int:

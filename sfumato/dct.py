@@ -14,6 +14,9 @@ from torch import Tensor
 MATRIX_SIDE = 2048
 """Longest side that is transformed by a matrix product; longer ones go through the FFT."""
 
+PLANE = 1 << 21
+"""Values above which the planes of [..., H, W] are transformed one by one: the FFT needs room."""
+
 
 def dct(x: Float[Tensor, "*n h w"]) -> Float[Tensor, "*n h w"]:
     """Orthonormal DCT-II over the last two axes (Ahmed et al. 1974), sides of any length.
@@ -57,6 +60,8 @@ def _transform(x: Tensor, by_matrix: Axis, by_fft: Axis) -> Tensor:
         raise TypeError(f"expected floating point values, got {x.dtype}")
     if x.dtype != torch.float64:
         x = x.float()
+    if x[..., 0, 0].numel() > 1 and x.shape[-1] * x.shape[-2] > PLANE:
+        return torch.stack([_transform(plane, by_matrix, by_fft) for plane in x.unbind()])
     with _no_autocast(x):
         for _ in range(2):  # along the rows, then along the columns
             matrix = x.shape[-1] <= MATRIX_SIDE and not _rounds_products(x)

@@ -134,8 +134,10 @@ class Decoding(Job):
 
     steps: int = 0
     realism: float = 1.0
+    eta: float = 0.0
     partial: bool = False
     chunks: int | None = None  # None for all
+    crop: tuple[int, int, int, int] | None = None  # x, y, width, height in pixels; None for the whole
     model: str | None = None  # None for the weights that the file names
 
     suffix = ".png"
@@ -151,10 +153,11 @@ class Decoding(Job):
         image.format_of(target)  # a suffix that cannot be written is told before the work
         data = sys.stdin.buffer.read() if source == STREAM else source.read_bytes()
         container.unpack(data, partial=True)  # so is what is no file at all
-        from sfumato.codec import load, model_of
+        from sfumato.codec import Crop, decode
 
-        codec = load(self.model or model_of(data))
-        pixels = codec.decode(data, self.steps, self.realism, self.partial, progress, self.chunks)
+        crop = None if self.crop is None else Crop(*self.crop)
+        chosen = self.steps, self.realism, self.partial, self.model, progress, crop, self.eta, self.chunks
+        pixels = decode(data, *chosen)
         if target == STREAM:
             written = _png(pixels)
             _write(target, written)

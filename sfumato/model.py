@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -134,13 +134,20 @@ class Model(nn.Module):
         self.schedule = Blurring(sigma_b_max=c.sigma_b_max)
         self.has_denoiser = False  # whether the denoiser is trained; steps > 0 need it
 
+    def diffuse_by(self, sigma_b_max: float, t0: float) -> None:
+        """Another diffusion than the preset's, for studies: files of weights do not tell of it."""
+        self.config = replace(self.config, sigma_b_max=sigma_b_max, t0=t0)
+        self.schedule = Blurring(sigma_b_max=sigma_b_max)
+
+    @property
+    def halo(self) -> int:
+        """Pixels around a part of the picture that g_a and g_s need to see, a multiple of 64."""
+        reach = max(int(self.g_a.reach), int(self.g_s.reach))  # type: ignore[arg-type]
+        return -(-reach // HYPER_STRIDE) * HYPER_STRIDE
+
     def analyse(self, x: Float[Tensor, "b 3 h w"], q: Float[Tensor, " b"]) -> tuple[Tensor, Tensor]:
         """x in [-1, 1], sides multiples of 64 -> (y, z), y in the domain of the gains."""
-        return self.hyper_analyse(self.g_a(x), q)
-
-    def hyper_analyse(self, y: Float[Tensor, "b m h w"], q: Float[Tensor, " b"]) -> tuple[Tensor, Tensor]:
-        """g_a(x) -> (y, z), y in the domain of the gains: the part of `analyse` that follows q."""
-        y = y * self.gain(q)
+        y = self.g_a(x) * self.gain(q)
         return y, self.h_a(y)
 
     def synthesise(self, y_hat: Float[Tensor, "b m h w"], q: Float[Tensor, " b"]) -> Synthesised:
@@ -151,15 +158,17 @@ class Model(nn.Module):
 def save_weights(model: Model, path: Path, extra: dict[str, Tensor], notes: dict[str, str]) -> str:
     """Write the weights in fp16 with the integer tables `extra` (`TABLES`); returns the model id in hex.
 
-    The id is the first 4 bytes of the SHA-256 over names, shapes and bytes of all tensors, so that a file
-    names the very weights that wrote it.
+    The id is the first 4 bytes of the SHA-256 over names, shapes and bytes of all tensors but the denoiser's,
+    so that a file names the very weights that wrote it, and a better denoiser serves files that are there.
+    The denoiser has an id of its own, made alike.
     """
     skip = () if model.has_denoiser else ("denoiser.",)
     state = {k: v.detach() for k, v in model.state_dict().items() if not k.startswith(skip)}
     tensors = {k: v.half().contiguous().cpu() for k, v in state.items()}
     tensors |= {f"tables.{k}": v.contiguous() for k, v in extra.items()}
-    model_id = _fingerprint(tensors)
-    metadata = {"preset": model.preset, "model_id": model_id, "notes": json.dumps(notes, sort_keys=True)}
+    model_id, denoiser_id = _ids(tensors)
+    metadata = {"preset": model.preset, "model_id": model_id, "denoiser_id": denoiser_id}
+    metadata["notes"] = json.dumps(notes, sort_keys=True)
     temporary = path.with_name(path.name + ".part")
     temporary.write_bytes(save(tensors, metadata))
     temporary.replace(path)
@@ -190,6 +199,7 @@ class Weights:
 
     model: Model
     model_id: int  # u32, as in the header of a file
+    denoiser_id: str  # hex; empty where there is none
     tables: dict[str, Tensor]
     notes: dict[str, str]
 
@@ -208,8 +218,9 @@ def load_weights(name: str | Path) -> Weights:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} is not a file of weights: {error}") from error
-    if metadata.get("model_id") != _fingerprint(tensors):
-        raise WeightsError(f"{path} is damaged: its tensors do not match its id {metadata.get('model_id')}")
+    named = metadata.get("model_id"), metadata.get("denoiser_id", "")
+    if named != _ids(tensors):
+        raise WeightsError(f"{path} is damaged: its tensors do not match its ids {named}")
     model = Model(metadata.get("preset", ""))
     state = {k: v.float() for k, v in tensors.items() if not k.startswith("tables.")}
     try:
@@ -224,7 +235,15 @@ def load_weights(name: str | Path) -> Weights:
     if set(tables) != TABLES:
         raise WeightsError(f"{path} holds the tables {sorted(tables)}, not {sorted(TABLES)}")
     model.eval().requires_grad_(False)
-    return Weights(model, int(metadata["model_id"], 16), tables, json.loads(metadata.get("notes", "{}")))
+    notes = json.loads(metadata.get("notes", "{}"))
+    return Weights(model, int(metadata["model_id"], 16), metadata.get("denoiser_id", ""), tables, notes)
+
+
+def _ids(tensors: dict[str, Tensor]) -> tuple[str, str]:
+    """(of the codec, of the denoiser or "")."""
+    denoiser = {k: v for k, v in tensors.items() if k.startswith("denoiser.")}
+    codec = {k: v for k, v in tensors.items() if k not in denoiser}
+    return _fingerprint(codec), _fingerprint(denoiser) if denoiser else ""
 
 
 def _fingerprint(tensors: dict[str, Tensor]) -> str:

@@ -64,18 +64,12 @@ def late_start(
     t0: float,
     noise: Float[Tensor, "b c h w"],
     schedule: Blurring,
-    temperature: float = 1.0,
 ) -> Float[Tensor, "b c h w"]:
-    """z_t0 = IDCT(alpha_t0 DCT(x_base)) + temperature sigma_t0 noise: begin from the certain picture.
+    """z_t0 = IDCT(alpha_t0 DCT(x_base)) + sigma_t0 noise: begin from the certain picture.
 
     For small t0 the synthesis only restores what the blur takes from x_base.  `noise` as from `noise()`.
     """
-    return schedule.forward(x_base, _batch(t0, x_base), temperature * noise.to(x_base.device))
-
-
-def full_start(noise: Float[Tensor, "b c h w"], temperature: float = 1.0) -> Float[Tensor, "b c h w"]:
-    """z_1 = temperature noise: begin from nothing, as the paper does; CDC's temperature is 0.8."""
-    return temperature * noise
+    return schedule.forward(x_base, _batch(t0, x_base), noise.to(x_base.device))
 
 
 def from_epsilon(g: Denoiser, schedule: Blurring) -> Denoiser:

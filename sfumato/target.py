@@ -89,7 +89,7 @@ class Rate(Goal):
         self, codec: Codec, source: image.Source, seed: int | None = None, progress: Progress | None = None
     ) -> Fit:
         latent = codec.transform(source, progress)
-        pixels = latent.width * latent.height
+        pixels = latent.pixels.shape[0] * latent.pixels.shape[1]
         limit = math.floor(self.bpp * pixels / 8)
         name = f"{self.bpp:g} bits per pixel ({limit} bytes)"
         found = _fit_bytes(codec, latent, limit, seed, progress, name)
@@ -231,8 +231,7 @@ def _fit_quality(
     name: str,
     unit: str,
 ) -> Fit:
-    original = image.read(source)
-    latent = codec.transform(original, progress)
+    latent = codec.transform(source, progress)
     tried: dict[int, tuple[bytes, float]] = {}
 
     def value(q: int) -> float:
@@ -240,7 +239,7 @@ def _fit_quality(
             if told := _part(progress, len(tried)):
                 told("encode and decode", 0.0)
             data, picture = codec.encode_and_decode(latent, q / LAST, seed)
-            tried[q] = data, float(measure(original, picture))
+            tried[q] = data, float(measure(latent.pixels, picture))
             if math.isnan(tried[q][1]):
                 raise ValueError(f"the distance of the picture at q = {q / LAST:.3f} is not a number")
         return tried[q][1]

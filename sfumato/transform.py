@@ -2,6 +2,7 @@
 
 Two families with one contract.  The light one never convolves at full resolution: space to depth
 first, then `DepthBlock`s.  The paper's is CDC's (Yang & Mandt 2023), which the paper's figure shows.
+`reach` says how many pixels away from a place its input still matters to its output.
 """
 
 from __future__ import annotations
@@ -24,6 +25,16 @@ class Synthesised(NamedTuple):
     x_base: Float[Tensor, "b 3 h w"]  # the certain picture, in [-1, 1] (not clamped)
     features: tuple[Tensor, ...]  # for the denoiser, coarse to fine, from 1/8 on
 
+    def rows(self, span: slice) -> Synthesised:
+        """Those rows of the picture, from multiples of 8 to multiples of 8, and of the features."""
+        height = self.x_base.shape[2]
+
+        def part(map_: Tensor) -> Tensor:
+            share = height // map_.shape[2]
+            return map_[:, :, span.start // share : span.stop // share]
+
+        return Synthesised(part(self.x_base), tuple(part(feature) for feature in self.features))
+
 
 def _blocks(channels: int, depth: int) -> nn.Sequential:
     return nn.Sequential(*(DepthBlock(channels) for _ in range(depth)))
@@ -41,6 +52,7 @@ class LightAnalysis(nn.Module):
         self.down = nn.Conv2d(c8, c16, 3, stride=2, padding=1)
         self.at_16 = _blocks(c16, n16)
         self.head = nn.Conv2d(c16, latent, 1)
+        self.reach = 8 * (n8 + 1) + 16 * n16
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b m h/16 w/16"]:
         f = self.at_8(self.stem(F.pixel_unshuffle(x, 8)))
@@ -63,6 +75,7 @@ class LightSynthesis(nn.Module):
         self.at_4 = _blocks(c4, n4)
         self.head = nn.Conv2d(c4, 3 * 16, 3, padding=1)
         self.feature_widths = (c8, c4)
+        self.reach = 16 * n16 + 8 * n8 + 4 * (n4 + 1)
 
     def forward(self, y_hat: Float[Tensor, "b m h w"], q: Float[Tensor, " b"]) -> Synthesised:
         f = self.at_16(self.stem(y_hat) + self.quality(q))
@@ -83,6 +96,8 @@ class PaperAnalysis(nn.Module):
             stages.append(nn.Conv2d(c_out, c_out, 3, stride=2, padding=1))
             c_in = c_out
         self.stages = nn.Sequential(*stages)
+        # the kernels at each scale, first 7x7, then 3x3: two of the block and one that shrinks
+        self.reach = 5 + sum(3 * 2**level for level in range(1, len(stages) // 2))
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b m h/16 w/16"]:
         return full_precision(self.stages[-1], self.stages[:-1](x))
@@ -106,6 +121,7 @@ class PaperSynthesis(nn.Module):
             self.ups.append(nn.ConvTranspose2d(c_out, c_out, 4, stride=2, padding=1))
             c_in = c_out
         self.feature_widths = widths
+        self.reach = sum(3 * 2**level for level in range(1, len(widths) + 1))
 
     def forward(self, y_hat: Float[Tensor, "b m h w"], q: Float[Tensor, " b"]) -> Synthesised:
         f = y_hat + self.quality(q)

@@ -113,8 +113,21 @@ def test_bytes_can_go_to_standard_output(photo: Path) -> None:
     assert container.unpack(done.stdout).complete and b"90x60" in done.stderr
 
 
+def test_a_crop_can_be_decoded_alone(photo: Path, call: Callable[..., Call]) -> None:
+    file = photo.with_suffix(".sfu")
+    call("encode", photo)
+    assert call("decode", file, "-o", photo.with_name("part.png"), "--crop", 10, 20, 30, 7).returncode == 0
+    call("decode", file, "-o", photo.with_name("whole.png"))
+    with Image.open(photo.with_name("part.png")) as part, Image.open(photo.with_name("whole.png")) as whole:
+        assert part.size == (30, 7)
+        difference = np.array(part).astype(int) - np.array(whole)[20:27, 10:40]
+    assert np.abs(difference).max() <= 1
+    done = call("decode", file, "-o", photo.with_name("no.png"), "--crop", 80, 0, 30, 7)
+    assert done.returncode == 1 and "crop 80,0,30,7 is no part of 90x60 pixels" in done.stderr
+
+
 def test_version() -> None:
-    assert run("--version").stdout == "sfumato 0.0.1, format 2\n"
+    assert run("--version").stdout == "sfumato 0.0.2, format 2\n"
 
 
 def test_help_names_every_command() -> None:
@@ -156,17 +169,17 @@ def test_json_of_errors(photo: Path, call: Callable[..., Call]) -> None:
 
 
 def test_targets(photo: Path, call: Callable[..., Call]) -> None:
-    (told,) = call("encode", photo, "--target-bytes", 400, "--json").objects
-    assert 0.9 * 400 < told["bytes"] == photo.with_suffix(".sfu").stat().st_size <= 400
-    (told,) = call("encode", photo, "--target-bpp", 0.8, "--json", "--overwrite").objects
-    assert 0.7 < told["bpp"] <= 0.8
+    (told,) = call("encode", photo, "--target-bytes", 150, "--json").objects
+    assert 0.9 * 150 < told["bytes"] == photo.with_suffix(".sfu").stat().st_size <= 150
+    (told,) = call("encode", photo, "--target-bpp", 0.25, "--json", "--overwrite").objects
+    assert 0.22 < told["bpp"] <= 0.25
     original = np.asarray(Image.open(photo))
     reached = [psnr(original, sfumato.decode(sfumato.encode(original, q))) for q in (0.3, 0.6)]
     (told,) = call("encode", photo, "--target-psnr", sum(reached) / 2, "--json", "--overwrite").objects
     assert 0.3 < told["quality"] < 0.6
     done = call("encode", photo, "--target-bytes", 40, "--overwrite")
     assert done.returncode == 1 and "40 bytes cannot be met: this picture takes" in done.stderr
-    done = call("encode", photo, "--target-bytes", 400, "-q", 0.5, "--overwrite")
+    done = call("encode", photo, "--target-bytes", 150, "-q", 0.5, "--overwrite")
     assert done.returncode == 1 and "give one of --quality, --target-bytes" in done.stderr
 
 

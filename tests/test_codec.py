@@ -181,13 +181,13 @@ def test_a_huge_size_in_the_header_is_refused_before_the_work(small_file: bytes)
 def test_both_sides_see_the_same_q(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
     """To the last bit, for every byte: a q that differs by 3e-8 once moved means across the grid."""
     seen: list[torch.Tensor] = []
-    walk = codec._prior.walk
+    walk = codec._latent_coder.prior.walk
 
     def spy(code, q, *rest, **options):  # type: ignore[no-untyped-def]
         seen.append(q)
         return walk(code, q, *rest, **options)
 
-    monkeypatch.setattr(codec._prior, "walk", spy)
+    monkeypatch.setattr(codec._latent_coder.prior, "walk", spy)
     for byte in range(0, 256, 15):
         codec.decode(codec.encode(np.zeros((1, 1, 3), np.uint8), q=byte / 255))
         assert torch.equal(seen[-1], seen[-2]) and seen[-1].dtype == torch.float64
@@ -260,7 +260,12 @@ def test_steps_need_a_trained_denoiser_and_use_the_seed(tmp_path: Path) -> None:
     base, one, four = (codec.decode(data, steps=n) for n in (0, 1, 4))
     assert not np.array_equal(base, one) and not np.array_equal(one, four)
     assert np.abs(codec.decode(data, steps=4).astype(int) - four).max() <= 1
-    assert not np.array_equal(codec.decode(data, steps=4, realism=0.0), four)
+    assert np.array_equal(codec.decode(data, steps=4, realism=0.0), base), "the most faithful picture"
+    half = codec.decode(data, steps=4, realism=0.5)
+    inside = (np.minimum(four, base) > 0) & (np.maximum(four, base) < 255)  # the others were clipped
+    assert np.abs(half - (base.astype(float) + four) / 2)[inside].max() <= 1
+    fresh = codec.decode(data, steps=4, eta=1.0)
+    assert not np.array_equal(fresh, four) and np.array_equal(fresh, codec.decode(data, steps=4, eta=1.0))
     other = codec.encode(original, seed=8)
     assert container.unpack(other).header.seed == 8
     assert not np.array_equal(codec.decode(other, steps=4), four)

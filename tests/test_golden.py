@@ -18,6 +18,7 @@ import torch
 import sfumato
 from benchmarks import machines
 from benchmarks.machines import Setting
+from fuzz import toy
 from metrics.distortion import psnr
 from sfumato import image
 
@@ -47,6 +48,14 @@ def test_golden_file_decodes_to_its_symbols(name: str) -> None:
     value, crc = expected()[name]
     assert f"{machines.latent(sfumato.load(), data):08x}" == crc
     assert psnr(crop(name), sfumato.decode(data)) == pytest.approx(value, abs=0.02)
+
+
+def test_files_of_the_toy_weights_decode_to_their_symbols() -> None:
+    """A second preset: the files in fuzz/corpus."""
+    files = sorted(toy.CORPUS.glob("*.sfu"))
+    found = {path.stem: machines.latent(toy.codec(), path.read_bytes()) for path in files}
+    lines = (toy.CORPUS / "latents.txt").read_text().splitlines()
+    assert found == {name: int(crc, 16) for name, crc in map(str.split, lines)}
 
 
 @pytest.fixture(scope="module")

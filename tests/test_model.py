@@ -119,7 +119,14 @@ def test_a_trained_denoiser_is_saved_too(tmp_path: Path) -> None:
     model = Model("small")
     model.has_denoiser = True
     write(model, tmp_path / "a.safetensors")
-    assert load_weights(tmp_path / "a.safetensors").model.has_denoiser
+    first = load_weights(tmp_path / "a.safetensors")
+    assert first.model.has_denoiser and first.denoiser_id
+    with torch.no_grad():
+        model.denoiser.head.bias += 1
+    write(model, tmp_path / "b.safetensors")
+    second = load_weights(tmp_path / "b.safetensors")
+    assert second.denoiser_id != first.denoiser_id
+    assert second.model_id == first.model_id, "the files that are there can still be decoded"
 
 
 def test_other_weights_have_another_id(weights_file: Path, tmp_path: Path) -> None:

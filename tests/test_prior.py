@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sfumato import codec, quantise, scales
+from sfumato import latents as latents_module
+from sfumato import quantise, scales
 from sfumato.attention import WINDOW, GlobalContext, LaplacianBias, SwinBlock
 from sfumato.coder import Decoder, Encoder, Meter
 from sfumato.container import SECTIONS, Checksum, Header
@@ -174,7 +175,7 @@ def test_encoder_decoder_and_meter_agree(size: tuple[int, int], scale: float) ->
     def walk(coders: list, **values: Tensor) -> tuple[Tensor, int]:
         checksum = Checksum(header)
         sealed: list[int] = []
-        y_hat, _ = prior.walk(codec._stepper(coders, checksum, sealed.append), q, size, **values)
+        y_hat, _ = prior.walk(latents_module.stepper(coders, checksum, sealed.append), q, size, **values)
         assert sealed == list(range(len(SECTIONS)))
         return y_hat, checksum.value
 
@@ -204,7 +205,7 @@ def test_training_rate_is_what_the_meter_counts() -> None:
 
     y, z = prior.walk(draw, q, (6, 6))
     meters = [Meter(tables) for _ in SECTIONS]
-    prior.walk(codec._stepper(meters, Checksum(Header(1, 1, 0, 0)), lambda _: None), q, (6, 6), z, y)
+    prior.walk(latents_module.stepper(meters, Checksum(Header(1, 1, 0, 0)), lambda _: None), q, (6, 6), z, y)
     torch.manual_seed(0)
     estimate = torch.stack([prior(y, z, q).bits[0] for _ in range(10)]).mean(0)
     assert float(estimate.sum()) == pytest.approx(sum(m.bits for m in meters), rel=0.01)

@@ -14,7 +14,6 @@ from sfumato.sampler import (
     ancestral,
     deterministic,
     from_epsilon,
-    full_start,
     late_start,
     noise,
     step_weights,
@@ -152,16 +151,10 @@ def test_step_is_the_posterior_of_the_paper(t, s, sigma_b_max):
 def test_late_start_by_hand():
     schedule, x, n = Blurring(6.0), picture(), noise(SHAPE, 3)
     t = torch.tensor([0.3, 0.3])
-    expected = idct(schedule.alpha(t, 9, 14) * dct(x)) + 0.7 * schedule.sigma(t) * n
-    torch.testing.assert_close(late_start(x, 0.3, n, schedule, 0.7), expected)
-    blurred = late_start(x, 0.3, n, schedule, 0.0)
+    expected = idct(schedule.alpha(t, 9, 14) * dct(x)) + schedule.sigma(t) * n
+    torch.testing.assert_close(late_start(x, 0.3, n, schedule), expected)
+    blurred = late_start(x, 0.3, torch.zeros(SHAPE), schedule)
     assert blurred.square().sum() < x.square().sum()
-
-
-def test_full_start():
-    n = noise(SHAPE, 3)
-    assert torch.equal(full_start(n), n)
-    torch.testing.assert_close(full_start(n, 0.8), 0.8 * n)
 
 
 # the walk
@@ -175,7 +168,7 @@ def test_oracle(steps, sigma_b_max, start):
     schedule, x, n = Blurring(sigma_b_max), picture(), noise(SHAPE, 3)
     t0 = 0.3 if start == "late" else 1.0
     ts = times(t0, steps)
-    z = late_start(x, t0, n, schedule) if start == "late" else full_start(n)
+    z = late_start(x, t0, n, schedule) if start == "late" else n
     seen = []
 
     def f(z_t, t):
@@ -242,7 +235,7 @@ def test_samples_of_a_gaussian_picture(eta, sigma_b_max):
     """What the samplers really draw has the moments that the steps imply."""
     schedule, ts, draws = Blurring(sigma_b_max), times(1.0, 60), 6000
     toy = Gaussian(schedule)
-    z = full_start(noise((draws, 1, 4, 6), 1)).double()
+    z = noise((draws, 1, 4, 6), 1).double()
     if eta == 0:
         x = deterministic(toy.denoise, z, ts, schedule)
     else:

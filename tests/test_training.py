@@ -16,10 +16,12 @@ import pytest
 import torch
 from PIL import Image
 
+from metrics.lpips import LPIPS
 from sfumato.model import Model, load_weights
 from tests.conftest import random_metric
 from training import ship
 from training.data import Pictures
+from training.denoising import Denoising, Unrolled
 from training.initialise import karhunen_loeve
 from training.loop import Progress, Run, choose_parameters, ema, learning_rate, train
 from training.objective import Objective, chroma, lmbda, mse
@@ -211,12 +213,34 @@ def test_the_epsilon_objective_of_the_paper_trains_too() -> None:
     torch.manual_seed(0)
     model = Model("paper")
     choose_parameters(model, "denoiser")
-    objective = Objective(model, replace(RECIPES["paper"](), part="denoiser"), None)
+    objective = Denoising(model, replace(RECIPES["paper"](), part="denoiser"), None)
     out = objective(torch.rand(1, 3, 64, 64) * 2 - 1, torch.tensor([0.5]), True)
     out["loss"].mean().backward()
     assert torch.isfinite(out["loss"]).all()
     assert all(p.grad is not None for p in model.denoiser.parameters())
     assert all(p.grad is None for p in model.g_a.parameters())
+
+
+def test_the_sampler_trains_through_its_steps(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Model("toy")
+    choose_parameters(model, "denoiser")
+    recipe = replace(toy(), part="denoiser", unroll=(2, 4), texture=100.0)
+    objective = Unrolled(model, recipe, LPIPS("squeeze", random_metric(tmp_path, "squeeze")))
+    x, q = torch.rand(2, 3, 64, 64) * 2 - 1, torch.tensor([0.2, 0.8])
+    optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], 1e-3)
+    losses = []
+    for _ in range(30):
+        out = objective(x, q, True)
+        optimiser.zero_grad()
+        out["loss"].mean().backward()
+        optimiser.step()
+        losses.append(out["loss"].mean().item())
+    assert min(losses[-5:]) < losses[0] and {"mse", "lpips", "texture", "loss"} == set(out)
+    assert all(p.grad is not None for p in model.denoiser.parameters())
+    assert all(p.grad is None for p in model.g_s.parameters())
+    with pytest.raises(ValueError, match="'paper' predicts epsilon"):
+        Unrolled(Model("paper"), recipe, None)
 
 
 def test_training_needs_nothing_that_only_coding_needs() -> None:
@@ -259,7 +283,7 @@ def test_shipping_copies_weights_and_writes_the_record(
     assert [row["notes"] for row in rows] == ["first", "second"]
     assert rows[0]["model_id"] == model_id and rows[0]["preset"] == "toy" and int(rows[0]["steps"]) > 0
     assert float(rows[0]["bpp_at_q0.5"]) > 0
-    assert (tmp_path / "results" / f"training-small-{model_id}.jsonl").is_file()
+    assert (tmp_path / "results" / f"training-toy-{model_id}.jsonl").is_file()
 
 
 def test_training_starts_from_the_karhunen_loeve_transform() -> None:

@@ -27,6 +27,7 @@ from sfumato.exact import Calibration
 from sfumato.model import Model, channels_last, load_weights, save_weights
 from sfumato.prior import Code, sigma_of
 from training.data import Pictures
+from training.denoising import Denoising, Unrolled
 from training.initialise import karhunen_loeve
 from training.objective import Objective, mse
 from training.recipes import Recipe
@@ -95,13 +96,16 @@ def train(recipe: Recipe, run: Run) -> Path:
         if model.config.family == "light":
             sample = pictures.batch(KLT_CROPS, recipe.crop, np.random.default_rng(run.seed))
             karhunen_loeve(model, sample.cpu())
+    if recipe.diffusion is not None:
+        model.diffuse_by(*recipe.diffusion)
     if run.metrics is None:
         recipe = replace(recipe, perceptual=0.0)  # the records must not tell of a loss that never ran
     perception = LPIPS(recipe.perceptual_net, run.metrics) if run.metrics and recipe.perceptual else None
     judge = LPIPS("alex", run.metrics).to(device) if run.metrics else None
     trained = choose_parameters(model, recipe.part)
     channels_last(model.to(device)).train()
-    objective: nn.Module = Objective(model, recipe, perception).to(device)
+    kind = Objective if recipe.part == "codec" else Unrolled if recipe.unroll else Denoising
+    objective: nn.Module = kind(model, recipe, perception).to(device)
     progress = Progress()
     average = AveragedModel(model, multi_avg_fn=ema(recipe.ema, progress), use_buffers=True)
     optimiser = torch.optim.AdamW(trained, betas=recipe.betas, weight_decay=0.0, fused=True)

@@ -32,26 +32,26 @@ class Recipe:
     perceptual_from: float = 0.5  # where LPIPS comes in: pictures are formed by then
     perceptual_net: Net = "squeeze"  # not the network that the evaluation uses
     perceptual_crop: int = 128  # LPIPS sees a random part of this size of each crop
+    unroll: tuple[int, ...] = ()  # numbers of steps that the denoiser is trained through; (): one random time
+    texture: float = 0.0  # weight of the statistics of features (`metrics.dists`), in units of MSE
+    diffusion: tuple[float, float] | None = None  # (sigma_B,max, t0) other than the preset's, for studies
     compile: bool = False
 
 
 def small() -> Recipe:
-    """The codec of `small`, from nothing, on 2 CPU cores.
+    """The codec of `small`, from nothing, on one CPU core.
 
-    python -m training small --data DIR --metrics DIR --minutes 104 --out runs/small
-
-    104 minutes (23,950 steps) gave on Kodak, real files: 0.125 bpp 27.1 dB LPIPS 0.246, 0.292 bpp 29.9 dB
-    0.124, 0.529 bpp 31.7 dB 0.074.  The first 25 minutes of that leg ran at 1e-3 with lambda 0.0004 .. 0.1.
+    python -m training small --data DIR --metrics DIR --minutes 117 --threads 1 --out runs/small
     """
     return Recipe("small", perceptual=300.0, chroma=0.5)
 
 
 def small_more() -> Recipe:
-    """A further leg of `small` from weights; all losses from the start, lower learning rate.  Not run yet.
+    """A further leg of `small` from weights: more LPIPS, from the start, and a lower learning rate.
 
-    python -m training small_more --init WEIGHTS --data DIR --metrics DIR --minutes 150 --out runs/more
+    python -m training small_more --init WEIGHTS --data DIR --metrics DIR --minutes 130 --out runs/more
     """
-    return replace(small(), learning_rate=5e-4, perceptual_from=0.0, tail=0.3)
+    return replace(small(), learning_rate=8e-4, perceptual=450.0, perceptual_from=0.0, tail=0.4)
 
 
 def small_denoiser() -> Recipe:
@@ -60,6 +60,15 @@ def small_denoiser() -> Recipe:
     python -m training small_denoiser --init WEIGHTS --data DIR --metrics DIR --minutes 60 --out runs/denoiser
     """
     return Recipe("small", part="denoiser", perceptual=300.0, perceptual_from=0.0)
+
+
+def small_sampler() -> Recipe:
+    """The denoiser of `small` through the 1, 2 and 4 steps that are in use.  Not run yet.
+
+    python -m training small_sampler --init WEIGHTS --data DIR --metrics DIR --minutes 60 --out runs/sampler
+    """
+    leg = replace(small_denoiser(), learning_rate=5e-4, batch=4, tail=0.5)
+    return replace(leg, unroll=(1, 2, 4), distortion=0.3, texture=300.0)
 
 
 def base() -> Recipe:
@@ -91,4 +100,5 @@ def toy() -> Recipe:
     return Recipe("toy", batch=2, crop=64, warmup=2, perceptual=300.0, perceptual_crop=64)
 
 
-RECIPES = {f.__name__: f for f in (small, small_more, small_denoiser, base, base_denoiser, paper, toy)}
+ALL = (small, small_more, small_denoiser, small_sampler, base, base_denoiser, paper, toy)
+RECIPES = {recipe.__name__: recipe for recipe in ALL}

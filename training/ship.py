@@ -42,12 +42,13 @@ def main(
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     weights = load_weights(run / "weights.safetensors")
     preset = weights.model.preset
+    name = f"{weights.model_id:08x}" + (f"-{weights.denoiser_id}" if weights.denoiser_id else "")
     validation = [record["validation"] for record in log if "validation" in record][-1:]
     head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
     first = next(record for record in log if "recipe" in record)
     last = [record for record in log if "minutes" in record][-1]
     row: dict[str, object] = {
-        "model_id": f"{weights.model_id:08x}",
+        "model_id": name,
         "preset": preset,
         "part": first["recipe"]["part"],
         "recipe": recipe,
@@ -64,14 +65,14 @@ def main(
     row["notes"] = notes
     write_bytes(WEIGHTS / f"{preset}.safetensors", (run / "weights.safetensors").read_bytes())
     RECORDS.parent.mkdir(exist_ok=True)
-    shutil.copyfile(run / "log.jsonl", RECORDS.with_name(f"training-{preset}-{weights.model_id:08x}.jsonl"))
+    shutil.copyfile(run / "log.jsonl", RECORDS.with_name(f"training-{preset}-{name}.jsonl"))
     new = not RECORDS.exists()
     with RECORDS.open("a", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         if new:
             writer.writeheader()
         writer.writerow(row)
-    print(f"{preset} {weights.model_id:08x} shipped; commit it together with {RECORDS}")
+    print(f"{preset} {name} shipped; commit it together with {RECORDS}")
 
 
 if __name__ == "__main__":

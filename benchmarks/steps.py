@@ -1,0 +1,176 @@
+"""python -m benchmarks.steps DIR ... -o FOLDER: what the steps of the diffusion give, from equal files.
+
+Every picture is encoded once for each quality and decoded with each number of steps.  FOLDER gets steps.csv
+(a row a set, quality, number of steps and realism) and a figure of the spectra beside the originals'.
+"""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+from matplotlib.figure import Figure
+
+from evaluation.judge import Judge
+from evaluation.measure import pictures_in
+from evaluation.plots import OTHERS
+from evaluation.sets import SMALL_CROP
+from evaluation.spectrum import OCTAVES, radial_power, recovered
+from evaluation.weights import default_folder
+from metrics.frechet import Frechet
+from sfumato.codec import Codec
+from sfumato.image import read
+from sfumato.model import load_weights
+from sfumato.restoration import Restoration
+
+METRICS = ("psnr_db", "lpips_alex", "dists", "cer")
+
+
+@dataclass(frozen=True)
+class Row:
+    """Means over one set at one quality; `energy_*` are shares of the original's energy by octave."""
+
+    dataset: str
+    q: float
+    bpp: float
+    steps: int
+    realism: float
+    eta: float
+    psnr_db: float
+    lpips_alex: float
+    dists: float
+    cer: float
+    fd_efflite0: float
+    energy_16th: float
+    energy_8th: float
+    energy_4th: float
+    energy_half: float
+    decode_s: float
+    pictures: int
+
+
+def measure(
+    codec: Codec, folder: Path, qualities: Sequence[float], ways: Sequence[Restoration], judge: Judge
+) -> Iterator[tuple[Row, np.ndarray, np.ndarray]]:
+    """(row, mean spectrum, mean spectrum of the originals) of each quality and way to decode."""
+    paths = pictures_in(folder)
+    pictures = [read(path) for path in paths]
+    originals = [judge.original(picture) for picture in pictures]
+    frechet = Frechet(np.concatenate([judge.crop_features(picture, SMALL_CROP) for picture in pictures]))
+    spectrum = np.mean([radial_power(picture) for picture in pictures], 0)
+    for q in qualities:
+        files = [codec.encode(picture, q) for picture in pictures]
+        bpp = [8 * len(data) / picture[..., 0].size for data, picture in zip(files, pictures, strict=True)]
+        for way in ways:
+            figures = defaultdict(list)
+            crops, seconds, spectra = [], [], []
+            for data, original in zip(files, originals, strict=True):
+                begun = time.perf_counter()
+                decoded = codec.decode(data, **asdict(way))
+                seconds.append(time.perf_counter() - begun)
+                for name, figure in judge.figures(original, decoded, judge.ready).items():
+                    figures[name].append(figure)
+                figures["energy"].append(recovered(original.picture, decoded))
+                crops.append(judge.crop_features(decoded, SMALL_CROP))
+                spectra.append(radial_power(decoded))
+            means = {name: float(np.nanmean(figures[name])) for name in METRICS if _finite(figures[name])}
+            octaves = np.mean(figures["energy"], 0)
+            row = Row(
+                dataset=folder.name,
+                q=q,
+                bpp=float(np.mean(bpp)),
+                steps=way.steps,
+                realism=way.realism,
+                eta=way.eta,
+                **{name: means.get(name, float("nan")) for name in METRICS},
+                fd_efflite0=frechet.distance(np.concatenate(crops)),
+                **dict(zip(("energy_16th", "energy_8th", "energy_4th", "energy_half"), octaves, strict=True)),
+                decode_s=float(np.median(seconds)),
+                pictures=len(pictures),
+            )
+            yield row, np.mean(spectra, 0), spectrum
+
+
+def write(path: Path, rows: Sequence[object]) -> None:
+    """Dataclass rows as CSV, floats to six digits."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([field.name for field in fields(rows[0])])  # type: ignore[arg-type]
+        for row in rows:
+            values = asdict(row).values()  # type: ignore[call-overload]
+            writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in values])
+
+
+def draw(path: Path, curves: dict[str, np.ndarray], original: np.ndarray) -> None:
+    """The spectra as shares of the originals': SVG."""
+    figure = Figure(figsize=(6.4, 4))
+    axes = figure.add_subplot(xlabel="frequency, as a part of the highest", ylabel="energy / the original's")
+    places = (np.arange(len(original)) + 0.5) / len(original)
+    for number, (name, spectrum) in enumerate(curves.items()):
+        axes.plot(places, spectrum / original, label=name, color=OTHERS[number % len(OTHERS)])
+    axes.axhline(1, color="grey", linewidth=0.8)
+    axes.set_ylim(0, 1.6)
+    axes.legend(frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None})
+
+
+def show(row: Row) -> None:
+    """One line."""
+    energy = " ".join(f"{v:.2f}" for v in (row.energy_16th, row.energy_8th, row.energy_4th, row.energy_half))
+    figures = f"PSNR {row.psnr_db:.2f}, LPIPS {row.lpips_alex:.4f}, DISTS {row.dists:.4f}"
+    figures += f", FD {row.fd_efflite0:.2f}, CER {row.cer:.3f}, energy from {OCTAVES[0]} up {energy}"
+    how = f"{row.bpp:.3f} bpp, steps {row.steps}, realism {row.realism:g}"
+    print(f"{row.dataset} {how}: {figures}; {row.decode_s:.2f} s", flush=True)
+
+
+def main(
+    folders: Annotated[list[Path], tyro.conf.Positional],
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+    model: str = "small",
+    qualities: tuple[float, ...] = (0.28, 0.45, 0.7),
+    steps: tuple[int, ...] = (0, 1, 4, 8),
+    realism: tuple[float, ...] = (1.0,),
+    weights: Path | None = None,
+) -> None:
+    """Decode equal files with different numbers of steps, and judge what comes out.
+
+    Args:
+        folders: of pictures, a set each.
+        output: folder for steps.csv and spectra-SET-Q.svg.
+        model: weights by name, or a path.
+        qualities: q of the files.
+        steps: numbers of steps.
+        realism: each is tried with each number of steps but 0.
+        weights: folder with the weights of the metrics; without it as for the evaluation.
+    """
+    codec = Codec(load_weights(model))
+    ways = [Restoration(n, r) for n in steps for r in (realism if n else (1.0,))]
+    judge = Judge((*METRICS, "fd_efflite0"), weights or default_folder())
+    print(*judge.problems, sep="\n")
+    rows: list[Row] = []
+    spectra: dict[tuple[str, float], dict[str, np.ndarray]] = defaultdict(dict)
+    for folder in folders:
+        for row, spectrum, original in measure(codec, folder, qualities, ways, judge):
+            show(row)
+            rows.append(row)
+            write(output / "steps.csv", rows)
+            curves = spectra[row.dataset, row.q]
+            curves[f"steps {row.steps}" + (f", realism {row.realism:g}" if row.steps else "")] = spectrum
+            draw(output / f"spectra-{row.dataset}-{row.q:g}.svg", curves, original)
+
+
+def _finite(values: list[float]) -> bool:
+    return bool(np.isfinite(values).any()) if values else False
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

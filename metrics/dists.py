@@ -1,0 +1,104 @@
+"""Two pictures in, one distance of structure and texture out: DISTS (Ding et al., TPAMI 2020).
+
+    x ------> [x, relu1_2 .. relu5_3] --+   for every channel: how alike the means are (texture, alpha)
+                                        |-> and how the two are correlated (structure, beta);
+    x_hat --> [x, relu1_2 .. relu5_3] --+   1 - the weighted sum of both over all 1475 channels
+
+The distance is 0 for equal pictures; lower is better.  It forgives texture that is moved or made up as long
+as its statistics hold, which a distance between positions, such as LPIPS, does not.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from metrics import features
+
+CHANNELS = (3, 64, 128, 256, 512, 512)  # the picture itself, then VGG16's five stages
+MEAN = (0.485, 0.456, 0.406)  # of ImageNet, on [0, 1]
+DEVIATION = (0.229, 0.224, 0.225)
+STABLE = 1e-6  # c1 and c2 of eqs. 4 and 5
+HEADS = "dists_alpha_beta.safetensors"
+
+
+def likeness(
+    f: Float[Tensor, "b c h w"], f_hat: Float[Tensor, "b c h w"]
+) -> tuple[Float[Tensor, "b c"], Float[Tensor, "b c"]]:
+    """(texture, structure) of each channel: how alike means are, how the two are correlated; 1 at most."""
+    mu, mu_hat = f.mean((2, 3)), f_hat.mean((2, 3))
+    centred, centred_hat = f - mu[..., None, None], f_hat - mu_hat[..., None, None]
+    variance, variance_hat = centred.square().mean((2, 3)), centred_hat.square().mean((2, 3))
+    covariance = (centred * centred_hat).mean((2, 3))
+    texture = (2 * mu * mu_hat + STABLE) / (mu.square() + mu_hat.square() + STABLE)  # eq. 4
+    structure = (2 * covariance + STABLE) / (variance + variance_hat + STABLE)  # eq. 5
+    return texture, structure
+
+
+def statistics_distance(reference: list[Tensor], decoded: list[Tensor]) -> Float[Tensor, " b"]:
+    """DISTS's comparison with equal weights on any features: for training, where VGG16 costs too much.
+
+    `reference` and `decoded` are lists of [b, c_i, h_i, w_i]; all channels of a layer and all layers count
+    alike.
+    """
+    pairs = [likeness(f, f_hat) for f, f_hat in zip(reference, decoded, strict=True)]
+    return torch.stack([1 - (t.mean(1) + s.mean(1)) / 2 for t, s in pairs]).mean(0)
+
+
+class DISTS(nn.Module):
+    """DISTS with fixed weights, differentiable in the decoded picture.
+
+    `weights`  folder with `vgg16_features.safetensors` and `dists_alpha_beta.safetensors`.
+
+    Pictures are [B, 3, H, W], sRGB in [-1, 1], sides of at least 16 pixels, taken at the size they have: the
+    reference code shrinks larger ones to 256 pixels only when asked to.
+    Under autocast the convolutions run in the lower precision; everything after them is float32.
+    Raises FileNotFoundError when a weight file is missing, ValueError for a wrong shape or size.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+    alpha: Tensor
+    beta: Tensor
+
+    def __init__(self, weights: Path) -> None:
+        super().__init__()
+        self.trunk = features.load_vgg16_smooth(weights)
+        heads = features.load_weights(weights, HEADS)
+        whole = heads["alpha"].sum() + heads["beta"].sum()
+        self.register_buffer("alpha", (heads["alpha"] / whole).reshape(1, -1))
+        self.register_buffer("beta", (heads["beta"] / whole).reshape(1, -1))
+        self.register_buffer("mean", torch.tensor(MEAN)[None, :, None, None])
+        self.register_buffer("deviation", torch.tensor(DEVIATION)[None, :, None, None])
+        self.eval()
+
+    def forward(self, x: Float[Tensor, "b 3 h w"], x_hat: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
+        """DISTS(x, x_hat) for each picture.  Gradients flow to `x_hat` only: `x` is the original."""
+        return self.distance(self.reference(x), x_hat)
+
+    @torch.no_grad()
+    def reference(self, x: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
+        """The originals and their features, one [b, c_i, h_i, w_i] float32 a stage, without gradients.
+
+        A training step that compares several decoded pictures with one original computes them once.
+        """
+        return self._features(x)
+
+    def distance(self, reference: list[Tensor], x_hat: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
+        """Distance of each `x_hat` from the original whose `reference` features are given; float32."""
+        texture, structure = [], []
+        for f, f_hat in zip(reference, self._features(x_hat), strict=True):
+            if f.shape != f_hat.shape:
+                raise ValueError(f"features are {list(f.shape)} in x, {list(f_hat.shape)} in x_hat")
+            alike = likeness(f, f_hat)
+            texture.append(alike[0])
+            structure.append(alike[1])
+        total = (self.alpha * torch.cat(texture, 1)).sum(1) + (self.beta * torch.cat(structure, 1)).sum(1)
+        return 1 - total  # eq. 6
+
+    def _features(self, x: Tensor) -> list[Tensor]:
+        x = (x.float() + 1) / 2
+        return [x, *(f.float() for f in self.trunk((x - self.mean) / self.deviation))]

@@ -1,0 +1,118 @@
+"""Work in bands: the same as in one piece, for networks of every family."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import sfumato.dct as dct_module
+from sfumato import bands, image
+from sfumato.codec import Codec
+from sfumato.model import Model, load_weights, save_weights
+from sfumato.restoration import Restoration, restore
+from tests.conftest import tables_of
+
+
+def test_bands_cover_every_row_once() -> None:
+    for height, rows, halo in ((64, 64, 0), (640, 64, 128), (100, 30, 20), (7, 100, 3)):
+        kept = []
+        for wide, keep in bands.bands(height, rows, halo):
+            assert 0 <= wide.start and wide.stop <= height
+            span = range(height)[wide][keep]
+            assert span[0] - wide.start == min(halo, span[0]), "the halo is there, unless the map ends"
+            assert wide.stop - 1 - span[-1] == min(halo, height - 1 - span[-1])
+            kept += span
+        assert kept == list(range(height))
+    assert bands.rows_of(1024, 64) == 1024 and bands.rows_of(10**6, 64) == 64
+
+
+@pytest.mark.parametrize("preset", ["small", "base", "paper"])
+def test_a_halo_is_wide_enough(preset: str) -> None:
+    """Pixels further away than the halo do not matter; those at the reach do."""
+    torch.manual_seed(0)
+    model = Model(preset).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.05 * torch.randn_like(parameter)
+    side, middle = 2 * model.halo + 64, model.halo // 16 + 2
+    x = torch.randn(1, 3, side, 64).requires_grad_(True)
+    model.g_a(x)[:, :, middle].square().sum().backward()
+    assert x.grad is not None
+    touched = x.grad.abs().sum((0, 1, 3)).nonzero().flatten()
+    assert touched.min() >= 16 * middle - model.halo and touched.max() < 16 * (middle + 1) + model.halo
+    y = torch.randn(1, model.config.latent, side // 16, 4).requires_grad_(True)
+    q = torch.tensor([0.5])
+    model.synthesise(y, q).x_base[:, :, 16 * middle : 16 * middle + 16].square().sum().backward()
+    assert y.grad is not None
+    touched = y.grad.abs().sum((0, 1, 3)).nonzero().flatten()
+    assert touched.min() >= middle - model.halo // 16 and touched.max() <= middle + model.halo // 16
+
+
+def test_a_picture_in_bands_is_the_picture_in_one_piece(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    torch.manual_seed(0)
+    model = Model("small").eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.02 * torch.randn_like(parameter)
+    path = tmp_path_factory.mktemp("weights") / "bands.safetensors"
+    save_weights(model, path, tables_of(model), {})
+    codec = Codec(load_weights(path))
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 70, 3), dtype=np.uint8)
+    q = torch.tensor([0.5])
+    with torch.inference_mode():
+        y, z = codec._latents(codec.transform(pixels), q)
+        picture = codec._certain(torch.round(y), q)
+        monkeypatch.setattr(bands, "PIXELS", 64 * 128)
+        monkeypatch.setattr(bands.rows_of, "__defaults__", (64 * 128,))
+        banded, banded_z = codec._latents(codec.transform(pixels), q)
+        assert y.shape == banded.shape == (1, model.config.latent, 20, 8)
+        assert torch.allclose(y, banded, atol=1e-4) and torch.allclose(z, banded_z, atol=1e-4)
+        again = codec._certain(torch.round(y), q)
+    assert picture.shape == (320, 128, 3)
+    assert np.abs(picture.astype(int) - again).max() <= 1
+    whole = image.pad(image.to_x(pixels), 64)
+    assert torch.allclose(y, model.g_a(whole) * model.gain(q), atol=0.05 * float(y.abs().max()))
+
+
+def test_the_steps_in_bands_are_the_steps_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Picture and features, network and frequencies."""
+    torch.manual_seed(0)
+    model = Model("base").eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.03 * torch.randn_like(parameter)
+    y_hat, q = torch.randn(1, model.config.latent, 40, 8), torch.tensor([0.5])
+    certain = model.synthesise(y_hat, q)
+    told: list[int] = []
+    with torch.inference_mode():
+        whole = restore(model, certain, q, 1, Restoration(2), told.append)
+        monkeypatch.setattr(bands.rows_of, "__defaults__", (64 * 128,))
+        monkeypatch.setattr(dct_module, "PLANE", 64)
+        banded = restore(model, certain, q, 1, Restoration(2), told.append)
+    assert told == [1, 2, 1, 2]
+    assert (whole - certain.x_base).abs().mean() > 0.05, "the steps do something"
+    assert (whole - banded).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("preset", ["small", "base"])
+def test_the_denoiser_sees_no_further_than_its_reach(preset: str) -> None:
+    torch.manual_seed(0)
+    model = Model(preset).eval()
+    with torch.no_grad():
+        for parameter in model.denoiser.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    reach = int(model.denoiser.reach)
+    middle = -(-reach // 64) * 64 + 64
+    z_t = torch.randn(1, 3, 2 * middle, 64).requires_grad_(True)
+    half = torch.tensor([0.5])
+    with torch.no_grad():
+        certain = model.synthesise(torch.randn(1, model.config.latent, 2 * middle // 16, 4), half)
+    x_hat = model.denoiser(z_t, half, half, *certain)
+    x_hat[:, :, middle].square().sum().backward()
+    assert z_t.grad is not None
+    touched = z_t.grad.abs().sum((0, 1, 3)).nonzero().flatten()
+    assert middle - reach <= touched.min() and touched.max() <= middle + reach
+    assert touched.max() - touched.min() > reach, "and not much less far"

@@ -1,0 +1,67 @@
+"""The fuzz targets in small: bytes that are not ours never do more than raise FormatError."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fuzz import mutate, toy
+from sfumato import container
+from sfumato.errors import FormatError
+
+FILES = toy.corpus()
+PICTURES = [toy.codec().decode(data) for data in FILES]
+
+
+@pytest.mark.parametrize("number", range(len(FILES)), ids=sorted(toy.CASES))
+def test_the_corpus_is_what_the_toy_weights_write(number: int) -> None:
+    name = sorted(toy.CASES)[number]
+    height, width, q, seed, metadata = toy.CASES[name]
+    assert PICTURES[number].shape == (height, width, 3)
+    file = container.unpack(FILES[number])
+    assert file.metadata == metadata and file.header.q == round(q * 255)
+    assert file.header.noise_seed == (file.header.noise_seed if seed is None else seed)
+    # the walk is exact, the transforms before it are not: sizes agree, bytes need not
+    again = toy.codec().encode(toy.picture(height, width), q, seed)
+    assert len(again) == pytest.approx(len(container.pack(file.header, file.sections)), rel=0.01)
+
+
+@given(st.binary(max_size=300), st.booleans())
+@settings(max_examples=300, deadline=None)
+def test_unpack_of_any_bytes(data: bytes, valid_start: bool) -> None:
+    for partial in (False, True):
+        try:
+            file = container.unpack(FILES[1][:14] + data if valid_start else data, partial=partial)
+        except FormatError:
+            continue
+        assert partial or container.pack(file.header, file.sections, file.metadata).endswith(data)
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_decode_of_a_changed_file(data: st.DataObject) -> None:
+    number = data.draw(st.integers(0, len(FILES) - 1))
+    changed = bytearray(FILES[number])
+    for _ in range(data.draw(st.integers(1, 3))):
+        changed[data.draw(st.integers(0, len(changed) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        decoded = toy.codec().decode(bytes(changed))
+    except FormatError:
+        return
+    assert any(np.array_equal(decoded, picture) for picture in PICTURES)
+
+
+def test_random_mutations_are_refused_or_harmless(capsys: pytest.CaptureFixture[str]) -> None:
+    mutate.main(n=300, seed=1)
+    lines = capsys.readouterr().out.splitlines()
+    counts = [int(line.split(",")[2]) for line in lines if ",FormatError," in line or ",picture," in line]
+    assert sum(counts) == 300
+
+
+def test_mutations_do_change_files() -> None:
+    rng = np.random.default_rng(0)
+    changed = [mutate.mutate(FILES[0], FILES, rng) for _ in range(200)]
+    assert sum(data != FILES[0] for _, data in changed) > 180
+    assert len({kind for kind, _ in changed}) == 9
