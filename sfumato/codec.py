@@ -127,10 +127,14 @@ class Codec:
 
     @torch.inference_mode()
     def encode_and_decode(
-        self, source: image.Source | Latent, q: float = 0.5, seed: int | None = None
+        self,
+        source: image.Source | Latent,
+        q: float = 0.5,
+        seed: int | None = None,
+        progress: Progress | None = None,
     ) -> tuple[bytes, UInt8[np.ndarray, "h w 3"]]:
         """(data, decode(data)), as `encode` and `decode` at steps = 0 give them: one walk instead of two."""
-        data, header, y_hat = self._encode(source, q, seed, None)
+        data, header, y_hat = self._encode(source, q, seed, progress)
         pixels = self._certain(y_hat, quality(header).float())
         return data, np.ascontiguousarray(pixels[: header.height, : header.width])
 

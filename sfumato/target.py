@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import UInt8
@@ -27,11 +28,11 @@ Picture = UInt8[np.ndarray, "h w 3"]
 
 LAST = 255
 BITS_PER_MAGNITUDE = 1.6
-"""Bits of a file over `Codec.magnitude`, where a search begins; the first walk corrects it."""
-DECIBELS_PER_STEP = 0.03
-LOG_DISTANCE_PER_STEP = 0.009
+"""Bits of a file over `Codec.magnitude`, where a search for a size begins; the first walk corrects it."""
 PATIENCE = 6
 """Tries that follow the expected curve; after them the bracket is halved."""
+SLACK = 1e-9
+"""A size equal to its limit counts as below it; a byte more is more than this."""
 
 
 class TargetError(ValueError):
@@ -48,97 +49,114 @@ class Fit:
     walks: int  # how many files were tried
 
 
+@dataclass(frozen=True)
 class Goal(ABC):
-    """What a file has to meet.  `fit` finds the best q, or raises TargetError."""
+    """What a file has to meet: a number above 0, else ValueError."""
+
+    wanted: float
+
+    unit: ClassVar[str]
+    """A value in words."""
+    rise: ClassVar[float | None]
+    """Of log(value) from q = 0 to 1, roughly; None for sizes: `Codec.magnitude` foretells them."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.wanted < math.inf:
+            raise ValueError(f"a target of {self.unit.format(self.wanted)}: need more than 0")
 
     @abstractmethod
-    def fit(
-        self, codec: Codec, source: image.Source, seed: int | None = None, progress: Progress | None = None
-    ) -> Fit:
-        """Sources, seed, progress and further errors are those of `Codec.encode`."""
-
-
-@dataclass(frozen=True)
-class Bytes(Goal):
-    """The best file of at most `limit` bytes."""
-
-    limit: int
-
-    def __post_init__(self) -> None:
-        if self.limit < 1:
-            raise ValueError(f"a target of {self.limit} bytes: need at least 1")
+    def value(self, latent: Latent, size: float, picture: Picture | None) -> float:
+        """What a file of `size` bytes has; `picture` is what it decodes to, None if the goal is a size."""
 
     def fit(
         self, codec: Codec, source: image.Source, seed: int | None = None, progress: Progress | None = None
     ) -> Fit:
+        """The largest file up to a size, or the smallest that has a quality; TargetError if no q gives one.
+
+        Sources, seed, progress and further errors are those of `Codec.encode`.
+        """
         latent = codec.transform(source, progress)
-        return _fit_bytes(codec, latent, self.limit, seed, progress, f"{self.limit} bytes")
+        tried: dict[int, tuple[bytes, float]] = {}
 
+        def told(what: str, part: float) -> None:
+            if progress is not None:  # most searches take two to four tries
+                progress(f"try {len(tried) + 1}: {what}", min(0.95, 0.25 * (len(tried) + part)))
 
-@dataclass(frozen=True)
-class Rate(Goal):
-    """The best file of at most `bpp` bits per pixel, all bytes of the file counted."""
+        def value(q: int) -> float:
+            if q not in tried:
+                picture = None
+                if self.rise is None:
+                    data = codec.encode(latent, q / LAST, seed, told)
+                else:
+                    data, picture = codec.encode_and_decode(latent, q / LAST, seed, told)
+                tried[q] = data, self.value(latent, len(data), picture)
+                if math.isnan(tried[q][1]):
+                    raise ValueError(f"{self.unit.format(math.nan)} at q = {q / LAST:.3f}: not a number")
+            return tried[q][1]
 
-    bpp: float
-
-    def __post_init__(self) -> None:
-        if not 0 < self.bpp < math.inf:
-            raise ValueError(f"a target of {self.bpp} bits per pixel: need more than 0")
-
-    def fit(
-        self, codec: Codec, source: image.Source, seed: int | None = None, progress: Progress | None = None
-    ) -> Fit:
-        latent = codec.transform(source, progress)
-        pixels = latent.pixels.shape[0] * latent.pixels.shape[1]
-        limit = math.floor(self.bpp * pixels / 8)
-        name = f"{self.bpp:g} bits per pixel ({limit} bytes)"
-        found = _fit_bytes(codec, latent, limit, seed, progress, name)
-        return Fit(found.data, found.q, 8 * len(found.data) / pixels, found.walks)
-
-
-@dataclass(frozen=True)
-class PSNR(Goal):
-    """The smallest file whose picture (steps = 0) has a PSNR of at least `floor` dB, over all RGB samples."""
-
-    floor: float
-
-    def __post_init__(self) -> None:
-        if not math.isfinite(self.floor):
-            raise ValueError(f"a target of {self.floor} dB: need a finite number")
-
-    def fit(
-        self, codec: Codec, source: image.Source, seed: int | None = None, progress: Progress | None = None
-    ) -> Fit:
         def height(value: float) -> float:
-            return value - self.floor
+            """Rises with q; below 0 for sizes that are allowed and for qualities that are not enough."""
+            log_ratio = math.log(max(value / self.wanted, 1e-9))
+            return log_ratio - SLACK if self.rise is None else math.copysign(1, self.rise) * log_ratio
 
-        name, unit = f"a PSNR of {self.floor:g} dB", "dB"
-        return _fit_quality(codec, source, psnr, height, DECIBELS_PER_STEP, seed, progress, name, unit)
+        @cache
+        def expected(q: int) -> float:
+            if self.rise is not None:
+                return abs(self.rise) * (q / LAST - 0.5)
+            size = BITS_PER_MAGNITUDE / 8 * codec.magnitude(latent, q / LAST)
+            return height(self.value(latent, size, None))
+
+        low, high = bracket(lambda q: height(value(q)), expected, wanted_below=self.rise is None)
+        best = low if self.rise is None else high
+        if best not in tried:
+            wanted, first, last = (self.unit.format(v) for v in (self.wanted, value(0), value(LAST)))
+            raise TargetError(f"{wanted} cannot be met: this picture has {first} (q = 0) to {last} (q = 1)")
+        return Fit(tried[best][0], best / LAST, tried[best][1], len(tried))
+
+
+class Bytes(Goal):
+    """The best file of at most so many bytes."""
+
+    unit, rise = "{:.0f} bytes", None
+
+    def value(self, latent: Latent, size: float, picture: Picture | None) -> float:
+        return size
+
+
+class Rate(Goal):
+    """The best file of at most so many bits per pixel, all bytes of the file counted."""
+
+    unit, rise = "{:.4g} bits per pixel", None
+
+    def value(self, latent: Latent, size: float, picture: Picture | None) -> float:
+        return 8 * size / (latent.pixels.shape[0] * latent.pixels.shape[1])
+
+
+class PSNR(Goal):
+    """The smallest file whose picture (steps = 0) has at least so many dB of PSNR, over all RGB samples."""
+
+    unit, rise = "a PSNR of {:.4g} dB", 0.25
+
+    def value(self, latent: Latent, size: float, picture: Picture | None) -> float:
+        assert picture is not None
+        return psnr(latent.pixels, picture)
 
 
 @dataclass(frozen=True)
 class Distance(Goal):
-    """The smallest file whose picture (steps = 0) is at most `ceiling` away from the original.
+    """The smallest file whose picture (steps = 0) is at most so far away from the original.
 
     `function(original, decoded)` takes two pictures uint8 [H, W, 3] and falls towards 0 as they come closer:
     LPIPS or any other.  It is the caller's, as no metric's weights are in this package.
     """
 
-    ceiling: float
     function: Callable[[Picture, Picture], float]
 
-    def __post_init__(self) -> None:
-        if not 0 < self.ceiling < math.inf:
-            raise ValueError(f"a target distance of {self.ceiling}: need more than 0")
+    unit, rise = "a distance of {:.4g}", -2.3
 
-    def fit(
-        self, codec: Codec, source: image.Source, seed: int | None = None, progress: Progress | None = None
-    ) -> Fit:
-        def height(value: float) -> float:
-            return math.log(self.ceiling / max(value, 1e-9 * self.ceiling))
-
-        step, name = LOG_DISTANCE_PER_STEP, f"a distance of {self.ceiling:g}"
-        return _fit_quality(codec, source, self.function, height, step, seed, progress, name, "")
+    def value(self, latent: Latent, size: float, picture: Picture | None) -> float:
+        assert picture is not None
+        return float(self.function(latent.pixels, picture))
 
 
 def encode_to(
@@ -196,63 +214,3 @@ def bracket(
         seen[q] = height(q)
         low, high = (q, high) if seen[q] < 0 else (low, q)
     return low, high
-
-
-def _fit_bytes(
-    codec: Codec, latent: Latent, limit: int, seed: int | None, progress: Progress | None, name: str
-) -> Fit:
-    tried: dict[int, bytes] = {}
-
-    def size(q: int) -> int:
-        if q not in tried:
-            tried[q] = codec.encode(latent, q / LAST, seed, _part(progress, len(tried)))
-        return len(tried[q])
-
-    @cache
-    def expected(q: int) -> float:
-        estimate = BITS_PER_MAGNITUDE * codec.magnitude(latent, q / LAST) / 8
-        return math.log(max(estimate, 1) / (limit + 0.5))
-
-    q, _ = bracket(lambda q: math.log(size(q) / (limit + 0.5)), expected, wanted_below=True)
-    if q < 0:
-        smallest, largest = size(0), size(LAST)
-        raise TargetError(f"{name} cannot be met: this picture takes {smallest} (q = 0) to {largest} (q = 1)")
-    return Fit(tried[q], q / LAST, len(tried[q]), len(tried))
-
-
-def _fit_quality(
-    codec: Codec,
-    source: image.Source,
-    measure: Callable[[Picture, Picture], float],
-    height: Callable[[float], float],
-    step: float,
-    seed: int | None,
-    progress: Progress | None,
-    name: str,
-    unit: str,
-) -> Fit:
-    latent = codec.transform(source, progress)
-    tried: dict[int, tuple[bytes, float]] = {}
-
-    def value(q: int) -> float:
-        if q not in tried:
-            if told := _part(progress, len(tried)):
-                told("encode and decode", 0.0)
-            data, picture = codec.encode_and_decode(latent, q / LAST, seed)
-            tried[q] = data, float(measure(latent.pixels, picture))
-            if math.isnan(tried[q][1]):
-                raise ValueError(f"the distance of the picture at q = {q / LAST:.3f} is not a number")
-        return tried[q][1]
-
-    _, q = bracket(lambda q: height(value(q)), lambda q: step * (q - LAST / 2), wanted_below=False)
-    if q > LAST:
-        ends = f"{value(0):.4g} (q = 0) to {value(LAST):.4g} (q = 1) {unit}".rstrip()
-        raise TargetError(f"{name} cannot be met: this picture has {ends}")
-    return Fit(tried[q][0], q / LAST, tried[q][1], len(tried))
-
-
-def _part(progress: Progress | None, tries: int) -> Progress | None:
-    """The progress of one try as that of the search, which mostly takes two to four."""
-    if progress is None:
-        return None
-    return lambda what, part: progress(f"try {tries + 1}: {what}", min(0.95, 0.25 * (tries + part)))

@@ -178,7 +178,7 @@ def test_targets(photo: Path, call: Callable[..., Call]) -> None:
     (told,) = call("encode", photo, "--target-psnr", sum(reached) / 2, "--json", "--overwrite").objects
     assert 0.3 < told["quality"] < 0.6
     done = call("encode", photo, "--target-bytes", 40, "--overwrite")
-    assert done.returncode == 1 and "40 bytes cannot be met: this picture takes" in done.stderr
+    assert done.returncode == 1 and "40 bytes cannot be met: this picture has" in done.stderr
     done = call("encode", photo, "--target-bytes", 150, "-q", 0.5, "--overwrite")
     assert done.returncode == 1 and "give one of --quality, --target-bytes" in done.stderr
 
