@@ -44,7 +44,7 @@ class Pair:
     @torch.inference_mode()
     def analyse(self, pixels: np.ndarray, q: float) -> tuple[Tensor, Tensor, Header]:
         header = Header(pixels.shape[1], pixels.shape[0], round(q * 255), 0)
-        y, z = self.codec._latents(pixels, quality(header).float())
+        y, z = self.codec._latents(self.codec.transform(pixels), quality(header).float())
         return y, z, header
 
     @torch.inference_mode()

@@ -3,6 +3,7 @@
     import sfumato
     data = sfumato.encode("photo.png", q=0.4)     # bytes of a .sfu file
     picture = sfumato.decode(data)                # uint8 [H, W, 3]
+    data = sfumato.encode_to("photo.png", sfumato.Bytes(20_000))
 """
 
 from __future__ import annotations
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
     from sfumato.errors import FormatError as FormatError
     from sfumato.image import ImageError as ImageError
     from sfumato.model import WeightsError as WeightsError
+    from sfumato.stream import Reader as Reader
+    from sfumato.target import PSNR as PSNR
+    from sfumato.target import Bytes as Bytes
+    from sfumato.target import Distance as Distance
+    from sfumato.target import Rate as Rate
+    from sfumato.target import TargetError as TargetError
+    from sfumato.target import encode_to as encode_to
 
 __version__ = "0.0.2"
 DEFAULT_MODEL = "small"
@@ -35,6 +43,13 @@ _HOME = {
     "FormatError": "errors",
     "ImageError": "image",
     "WeightsError": "model",
+    "Reader": "stream",
+    "PSNR": "target",
+    "Bytes": "target",
+    "Distance": "target",
+    "Rate": "target",
+    "TargetError": "target",
+    "encode_to": "target",
 }
 __all__ = [*_HOME, "__version__"]
 

@@ -1,55 +1,69 @@
-"""The command: `sfumato encode`, `decode`, `compare`, `info`.  Arguments in, files and text out."""
+"""The command: `sfumato encode`, `decode`, `compare`, `info`.  Arguments in, files and text out.
+
+Exit codes: 0 all was done; 1 something could not be done, told in one line a file; 2 an argument that is not
+understood; 130 Ctrl-C.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import tyro
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from sfumato import DEFAULT_MODEL, __version__, container, image
+from sfumato import DEFAULT_MODEL, __version__, batch, container, image
+from sfumato.job import STREAM, Decoding, Encoding, Job, Report, UsageError, explain
 
-SUFFIX = ".sfu"
+SHELLS = ("bash", "zsh", "fish")
+ABOUT = f"""Pictures to small files and back.
 
-
-class UsageError(ValueError):
-    """An argument that cannot be meant; the message says what could be."""
+sfumato --completion SHELL prints the completion for {", ".join(SHELLS)}; sfumato --version the versions.
+Exit codes: 0 done, 1 something could not be done, 2 arguments not understood, 130 Ctrl-C."""
 
 
 def encode(
     source: Annotated[Path, tyro.conf.Positional],
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
-    quality: Annotated[float, tyro.conf.arg(aliases=["-q"])] = 0.5,
+    quality: Annotated[float | None, tyro.conf.arg(aliases=["-q"])] = None,
+    target_bytes: int | None = None,
+    target_bpp: float | None = None,
+    target_psnr: float | None = None,
     model: str = DEFAULT_MODEL,
     seed: int | None = None,
+    jobs: int | None = None,
+    overwrite: bool = False,
+    json: bool = False,
 ) -> None:
-    """Make a picture a small file.
+    """Make a picture a small file, or a folder of pictures a folder of small files.
 
     Args:
-        source: the picture: PNG, JPEG, WebP, AVIF, TIFF, ... 8 bits a channel, opaque.
-        out: the file to write; without it the picture's name with .sfu, unless that is taken.
-        quality: 0 (about 0.05 bits per pixel) .. 1 (about 0.8).
+        source: the picture: PNG, JPEG, WebP, AVIF, TIFF, ... 8 bits a channel, opaque; or a folder; or - for
+            standard input.
+        out: the file or folder to write, or - for standard output; without it the picture's name with .sfu,
+            unless that is taken.
+        quality: 0 (about 0.05 bits per pixel) .. 1 (about 0.8); 0.5 if no target is given either.
+        target_bytes: the best file of at most so many bytes.
+        target_bpp: the best file of at most so many bits per pixel.
+        target_psnr: the smallest file of at least so many decibels.
         model: weights by name, or a path to a file of weights.
         seed: of the noise that decoding with steps uses; without it, one that follows from the file.
+        jobs: processes that work on a folder; without it as many as there are processors.
+        overwrite: write what is there already as well: in a folder, files newer than their input are skipped
+            otherwise.
+        json: print one JSON object a file.
     """
-    target = _target(source, out, SUFFIX)
-    begun = time.perf_counter()
-    with _Bar() as bar:
-        from sfumato.codec import load  # torch is loaded only where it is needed, and takes a while
-
-        pixels = image.read(source)
-        data = load(model).encode(pixels, quality, seed, bar)
-        image.write_bytes(target, data)
-    height, width = pixels.shape[:2]
-    rate = f"{len(data)} bytes, {8 * len(data) / (width * height):.3f} bpp"
-    _say(target, f"{width}x{height}, {rate}, {time.perf_counter() - begun:.2f} s")
+    settings = Encoding(quality, target_bytes, target_bpp, target_psnr, model, seed)
+    _do(settings, source, out, jobs, overwrite, json)
 
 
 def decode(
@@ -59,33 +73,33 @@ def decode(
     realism: float = 1.0,
     eta: float = 0.0,
     partial: bool = False,
+    chunks: int | None = None,
     crop: tuple[int, int, int, int] | None = None,
     model: str | None = None,
+    jobs: int | None = None,
+    overwrite: bool = False,
+    json: bool = False,
 ) -> None:
-    """Make a file a picture again.
+    """Make a file a picture again, or a folder of files a folder of PNG pictures.
 
     Args:
-        source: the .sfu file.
-        out: the picture to write, in the format of its suffix; without it the name with .png, unless taken.
+        source: the .sfu file; or a folder; or - for standard input.
+        out: the picture to write, in the format of its suffix, or the folder, or - for a PNG on standard
+            output; without it the name with .png, unless taken.
         steps: of the diffusion that restores texture; 0 gives the certain picture.
         realism: 0 (the most faithful picture) .. 1 (the most natural one), with steps.
         eta: fresh noise at each step, 0 (none) .. 1.
         partial: accept a file that is cut short and show what its beginning holds.
+        chunks: 0 .. 5, decode only so many of the file's chunks: a preview, sooner.
         crop: X Y WIDTH HEIGHT in pixels: decode only this part.
         model: a path to the file of weights that wrote it, if those are not in the package.
+        jobs: processes that work on a folder; without it as many as there are processors.
+        overwrite: write what is there already as well: in a folder, pictures newer than their file are
+            skipped otherwise.
+        json: print one JSON object a file.
     """
-    target = _target(source, out, ".png")
-    image.format_of(target)  # a suffix that cannot be written is told before the work
-    begun = time.perf_counter()
-    with _Bar() as bar:
-        from sfumato.codec import Crop, load, model_of
-
-        data = source.read_bytes()
-        part = None if crop is None else Crop(*crop)
-        pixels = load(model or model_of(data)).decode(data, steps, realism, partial, bar, part, eta)
-        image.write(target, pixels)
-    height, width = pixels.shape[:2]
-    _say(target, f"{width}x{height}, steps {steps}, {time.perf_counter() - begun:.2f} s")
+    settings = Decoding(steps, realism, eta, partial, chunks, crop, model)
+    _do(settings, source, out, jobs, overwrite, json)
 
 
 def compare(
@@ -107,41 +121,51 @@ def compare(
     from sfumato import compare as comparison
 
     names = comparison.rivals(against)
-    target = _target(source, out, ".html")
+    target = _target(source, out, ".html", overwrite=False)
     with _Bar() as bar:
         from sfumato.codec import load
 
         made = comparison.compare(source, names, load(model), quality, bar)
         image.write_bytes(target, made.page().encode())
     sizes = ", ".join(f"{v.label}: {v.size_bytes} bytes" for v in made.scene.versions)
-    _say(target, sizes)
+    print(f"{target}: {sizes}", file=sys.stdout if target.is_file() else sys.stderr)
 
 
-def info(file: Annotated[Path | None, tyro.conf.Positional] = None, model: str | None = None) -> None:
+def info(
+    file: Annotated[Path | None, tyro.conf.Positional] = None, model: str | None = None, json: bool = False
+) -> None:
     """Tell what is in a file, or what a model costs.
 
     Args:
         file: a .sfu file.
         model: name of a preset (small, base, paper).
+        json: print one JSON object.
     """
     if (file is None) == (model is None):
         raise UsageError("give a file or --model, one of the two")
     if file is not None:
-        _info_file(file)
+        _info_file(file, json)
     if model is not None:
-        _info_model(model)
+        _info_model(model, json)
 
 
-def _info_file(path: Path) -> None:
-    data = path.read_bytes()
+def _info_file(path: Path, as_json: bool) -> None:
+    data = sys.stdin.buffer.read() if path == STREAM else path.read_bytes()
     file = container.unpack(data, partial=True)
     header, pixels = file.header, file.header.width * file.header.height
+    sizes = {name: len(s.payload) for name, s in zip(container.SECTIONS, file.sections, strict=False)}
+    if as_json:
+        told = {"input": str(path), "width": header.width, "height": header.height, "bytes": len(data)}
+        told |= {"bpp": 8 * len(data) / pixels, "quality": header.q / 255, "model": f"{header.model:08x}"}
+        told |= {"version": container.VERSION, "seed": header.noise_seed, "complete": file.complete}
+        told |= {"sections": sizes, "metadata": {tag: len(v) for tag, v in file.metadata.items()}}
+        _json(told)
+        return
     whole = f"{len(file.sections)} of {len(container.SECTIONS)}"
     state = "" if file.complete else f", cut short after {whole} sections"
     print(f"{path}: {header.width}x{header.height}, version {container.VERSION}{state}")
     print(f"quality {header.q / 255:.3f}, model {header.model:08x}, noise seed {header.noise_seed}")
     table = Table("part", "bytes", "bits per pixel", "share")
-    sizes = {name: len(s.payload) for name, s in zip(container.SECTIONS, file.sections, strict=False)}
     sizes["header, lengths, checks"] = container.fixed_bytes(data)
     sizes |= {f"metadata {tag!r}": len(value) for tag, value in file.metadata.items()}
     if rest := len(data) - sum(sizes.values()):
@@ -151,12 +175,15 @@ def _info_file(path: Path) -> None:
     _print(table)
 
 
-def _info_model(name: str) -> None:
+def _info_model(name: str, as_json: bool) -> None:
     from sfumato.model import PRESETS, WEIGHTS, WeightsError, costs, load_weights
 
     if name not in PRESETS:
         raise WeightsError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
     parts = costs(name)
+    if as_json:
+        _json({"model": name, "parts": [asdict(part) for part in parts]})
+        return
     table = Table("part", "parameters", "kMAC/pixel")
     for c in parts:
         table.add_row(c.part, f"{c.parameters:,}", f"{c.kmac_per_pixel:.2f}")
@@ -180,26 +207,97 @@ def _info_model(name: str) -> None:
     _print(table)
 
 
-def _say(target: Path, what: str) -> None:
-    """The one line of success; beside the bytes, not among them, when those go to a pipe or a device."""
-    print(f"{target}: {what}", file=sys.stdout if target.is_file() else sys.stderr)
-
-
 def _print(table: Table) -> None:
     for column in table.columns[1:]:
         column.justify = "right"
     Console().print(table)
 
 
-def _target(source: Path, out: Path | None, suffix: str) -> Path:
+def _do(job: Job, source: Path, out: Path | None, jobs: int | None, overwrite: bool, as_json: bool) -> None:
+    if source.is_dir():
+        _do_folder(job, source, out, jobs, overwrite, as_json)
+        return
+    target = _target(source, out, job.suffix, overwrite)
+    with _Bar() as bar:
+        report = job.run(source, target, bar)
+    stream = sys.stdout if target.is_file() else sys.stderr  # beside the bytes, where those go to a pipe
+    if as_json:
+        _json(asdict(report), stream)
+    else:
+        print(f"{target}: {_figures(report)}", file=stream)
+
+
+def _do_folder(
+    job: Job, source: Path, out: Path | None, jobs: int | None, overwrite: bool, as_json: bool
+) -> None:
+    if out is None:
+        raise UsageError(f"{source} is a folder; name one for what is written with -o")
+    begun = time.perf_counter()
+    tasks = batch.plan(job, source, out)
+    left = tasks if overwrite else batch.pending(tasks)
+    if left:
+        job.check()
+    skipped = [task for task in tasks if task not in set(left)]
+    for task in skipped if as_json else ():
+        _json({"input": str(task.source), "output": str(task.target), "skipped": True})
+    reports: list[Report] = []
+    failures: list[batch.Failure] = []
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    console = Console(stderr=True)
+    progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    processes = batch.processors() if jobs is None else jobs
+    with progress, contextlib.closing(batch.run(job, left, processes)) as outcomes:
+        bar = progress.add_task(str(source), total=len(left))
+        for outcome in outcomes:
+            progress.advance(bar)
+            if as_json:
+                _json(asdict(outcome))
+            if isinstance(outcome, Report):
+                reports.append(outcome)
+                continue
+            failures.append(outcome)
+            if not as_json:
+                print(f"sfumato: {outcome.input}: {outcome.error}", file=sys.stderr)
+    if not as_json:
+        _print(_summary(job, reports, len(skipped), len(failures), time.perf_counter() - begun))
+    if failures:
+        sys.exit(1)
+
+
+def _summary(job: Job, reports: list[Report], skipped: int, failures: int, seconds: float) -> Table:
+    files, pictures = sum(r.bytes for r in reports), sum(r.picture_bytes for r in reports)
+    before, after = (pictures, files) if isinstance(job, Encoding) else (files, pictures)
+    bpp = f"{sum(r.bpp for r in reports) / len(reports):.3f}" if reports else "-"
+    table = Table("files", "skipped", "failed", "bytes before", "bytes after", "mean bpp", "seconds")
+    table.columns[0].justify = "right"
+    cells = [len(reports), skipped, failures, before, after]
+    table.add_row(*map(str, cells), bpp, f"{seconds:.1f}")
+    return table
+
+
+def _figures(report: Report) -> str:
+    rate = f"{report.bytes} bytes, {report.bpp:.3f} bpp, quality {report.quality:.3f}"
+    return f"{report.width}x{report.height}, {rate}, {report.seconds:.2f} s"
+
+
+def _json(value: object, stream: TextIO | None = None) -> None:
+    print(json.dumps(value), file=stream or sys.stdout, flush=True)
+
+
+def _target(source: Path, out: Path | None, suffix: str, overwrite: bool) -> Path:
     """Where to write: what was asked for, or the source's name with another suffix if that is free."""
+    if STREAM in (source, out):
+        if out is None:
+            raise UsageError("from standard input: name a file with -o, or - for standard output")
+        if out == STREAM:
+            return out
     target = out if out is not None else source.with_suffix(suffix)
     if target.is_dir():
         raise UsageError(f"{target} is a folder; name a file with -o")
     if not target.parent.is_dir():
         raise UsageError(f"{target.parent}: no such folder")
-    if out is None and target.exists():
-        raise UsageError(f"{target} exists; name it with -o to overwrite it")
+    if out is None and target.exists() and not overwrite:
+        raise UsageError(f"{target} exists; name it with -o, or use --overwrite")
     if target.exists() and source.exists() and target.samefile(source):
         raise UsageError(f"{target} is the input; name another file with -o")
     return target
@@ -220,8 +318,17 @@ class _Bar:
         self._bar.stop()
 
 
+def _arguments(given: list[str]) -> list[str]:
+    """Those of the parser: it writes the completion of a shell under a longer name."""
+    if given[:1] != ["--completion"]:
+        return given
+    if len(given) != 2 or given[1] not in SHELLS:
+        raise UsageError(f"--completion takes the name of a shell: {', '.join(SHELLS)}")
+    return ["--tyro-print-completion", given[1]]
+
+
 def main() -> None:
-    """Entry point.  Exit code 1 for an error, told in one line; 2 for wrong usage; 130 for Ctrl-C."""
+    """Entry point; the exit codes are those above."""
     if sys.argv[1:] == ["--version"]:
         print(f"sfumato {__version__}, format {container.VERSION}")
         return
@@ -232,19 +339,18 @@ def main() -> None:
             "compare": compare,
             "info": info,
         }
-        tyro.extras.subcommand_cli_from_dict(commands, prog="sfumato")
-    except RuntimeError as error:  # how torch says it; anything else is a bug and shows its traceback
-        if "allocate memory" not in str(error):
-            raise
-        sys.exit("sfumato: not enough memory for a picture of this size")
-    except (ValueError, OSError, MemoryError) as error:
-        if isinstance(error, OSError) and error.filename is not None:
-            message = f"{error.filename}: {error.strerror}"
-        else:
-            message = str(error) or type(error).__name__
-        sys.exit(f"sfumato: {message}")
+        arguments = _arguments(sys.argv[1:])
+        tyro.extras.subcommand_cli_from_dict(commands, prog="sfumato", description=ABOUT, args=arguments)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        message = explain(error)
+        if message is None:
+            raise
+        if "--json" in sys.argv:
+            _json({"error": message})
+            sys.exit(1)
+        sys.exit(f"sfumato: {message}")
 
 
 if __name__ == "__main__":

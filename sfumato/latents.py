@@ -44,16 +44,18 @@ class LatentCoder:
         z: Float[Tensor, "1 n h/4 w/4"],
         header: Header,
         progress: Progress | None = None,
-    ) -> list[Section]:
-        """All six sections."""
+    ) -> tuple[list[Section], Float[Tensor, "1 m h w"]]:
+        """All six sections, and y_hat as `read` gives it."""
         pieces: list[list[Section]] = [[] for _ in SECTIONS]
+        y_hat = torch.empty_like(y)
         tiles = grid(header.height, header.width)
         for tile in tiles:
             coders = [Encoder(self.tables) for _ in SECTIONS]
-            checks = self._walk(y, z, header, tile, len(tiles), coders, progress)
+            checks, found = self._walk(y, z, header, tile, len(tiles), coders, progress)
+            y_hat[(..., *tile.slices(RATIO))] = found.float()
             for section, (coder, check) in enumerate(zip(coders, checks, strict=True)):
                 pieces[section].append(Section(coder.finish(), check))
-        return [container.join(number, tiles) for number, tiles in enumerate(pieces)]
+        return [container.join(number, tiles) for number, tiles in enumerate(pieces)], y_hat
 
     def measure(
         self, y: Float[Tensor, "1 m h w"], z: Float[Tensor, "1 n h/4 w/4"], header: Header
@@ -91,7 +93,7 @@ class LatentCoder:
                 checksum.verify(section, mine[section])
 
             step = stepper(coders, checksum, sealed)
-            found, _ = self.prior.walk(step, quality(header), (tile.height, tile.width))
+            found, _ = self.prior.walk(step, quality(header), (tile.height, tile.width), chunks=len(mine) - 1)
             y_hat[(..., *tile.slices(RATIO))] = found.float()  # multiples of 2^-8: exact
             if progress is not None:
                 progress((done + 1) / len(chosen))
@@ -106,8 +108,8 @@ class LatentCoder:
         count: int,
         coders: Sequence[Coder],
         progress: Progress | None,
-    ) -> list[int]:
-        """Walk over one of `count` tiles; the check of each section."""
+    ) -> tuple[list[int], Tensor]:
+        """Walk over one of `count` tiles; the check of each section, and y_hat."""
         checksum = Checksum(header, tile.number if count > 1 else None)
         checks = [0] * len(SECTIONS)
 
@@ -118,8 +120,7 @@ class LatentCoder:
 
         y, z = y[(..., *tile.slices(RATIO))].double(), z[(..., *tile.slices())].double()
         step = stepper(coders, checksum, sealed)
-        self.prior.walk(step, quality(header), (tile.height, tile.width), z, y)
-        return checks
+        return checks, self.prior.walk(step, quality(header), (tile.height, tile.width), z, y)[0]
 
 
 def quality(header: Header) -> Float[Tensor, 1]:
@@ -135,8 +136,6 @@ def stepper(coders: Sequence[Coder], checksum: Checksum, sealed: Callable[[int],
 
     def code(section: int, ends: bool, mu: Tensor, level: Tensor, value: Tensor | None) -> Tensor:
         mu = quantise.snap(mu)
-        if section >= len(coders):  # a preview: the section is missing, its mean stands for it
-            return mu
         index = quantise.hard(level).clamp(0, scales.LEVELS - 1)
         symbols = None
         if value is not None:

@@ -182,11 +182,13 @@ class Prior(nn.Module):
         z_shape: tuple[int, int],
         z: Tensor | None = None,
         y: Tensor | None = None,
+        chunks: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Visit z, then every chunk's anchors and non-anchors; (y_hat, z_hat) in the domain of the gains.
 
         `z_shape` is the height and width of z; y is four times as large each way.  Without z and y, `code`
-        has to know the values: that is decoding.
+        has to know the values: that is decoding.  Of a preview only the first `chunks` are visited; the
+        means of the others follow from hyper and channel context alone, which costs less than half.
         """
         parameter = self.z_mu.rows
         size = (q.shape[0], parameter.shape[1], *z_shape)
@@ -198,6 +200,9 @@ class Prior(nn.Module):
         for section, (chunk, value) in enumerate(zip(self.chunks, values, strict=True), start=1):
             assert isinstance(chunk, Chunk)
             shared = chunk.shared(psi_h, known)
+            if chunks is not None and section > chunks:
+                known.append(chunk.parameters_of(shared, None)[0])
+                continue
             spatial = None
             passes = []
             for parity in (ANCHOR, NON_ANCHOR):
@@ -233,4 +238,3 @@ def sigma_of(level: Tensor) -> Tensor:
     """Standard deviation at a real scale level, bounded to the tables' range."""
     bounded = quantise.bounded(level, 0.0, scales.LEVELS - 1.0)
     return scales.SIGMA_MIN * torch.exp(bounded * scales.LOG_STEP)
-

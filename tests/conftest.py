@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import pytest
 import torch
 from safetensors.torch import save_file
 
 from metrics import features
 from sfumato import scales
+from sfumato.__main__ import main
 from sfumato.exact import Calibration
 from sfumato.model import Model
 
@@ -33,3 +39,35 @@ def tables_of(model: Model) -> dict[str, torch.Tensor]:
     with Calibration(model.prior) as calibration:
         model.prior(y, z, q)
     return tables | {"fractions": calibration.fractions()}
+
+
+class Call(NamedTuple):
+    """What one call of the command came to."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+    @property
+    def objects(self) -> list[dict[str, Any]]:
+        """Standard output, one JSON object a line."""
+        return [json.loads(line) for line in self.stdout.splitlines()]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Call]:
+    """The command in this process, where torch is loaded already."""
+
+    def inner(*arguments: object) -> Call:
+        monkeypatch.setattr(sys, "argv", ["sfumato", *map(str, arguments)])
+        code: object = 0
+        try:
+            main()
+        except SystemExit as exit:
+            code = exit.code
+        if isinstance(code, str):  # as the interpreter does
+            print(code, file=sys.stderr)
+            code = 1
+        return Call(int(str(code or 0)), *capsys.readouterr())
+
+    return inner

@@ -63,11 +63,11 @@ def test_a_picture_in_bands_is_the_picture_in_one_piece(
     pixels = np.random.default_rng(0).integers(0, 256, (300, 70, 3), dtype=np.uint8)
     q = torch.tensor([0.5])
     with torch.inference_mode():
-        y, z = codec._latents(pixels, q)
+        y, z = codec._latents(codec.transform(pixels), q)
         picture = codec._certain(torch.round(y), q)
         monkeypatch.setattr(bands, "PIXELS", 64 * 128)
         monkeypatch.setattr(bands.rows_of, "__defaults__", (64 * 128,))
-        banded, banded_z = codec._latents(pixels, q)
+        banded, banded_z = codec._latents(codec.transform(pixels), q)
         assert y.shape == banded.shape == (1, model.config.latent, 20, 8)
         assert torch.allclose(y, banded, atol=1e-4) and torch.allclose(z, banded_z, atol=1e-4)
         again = codec._certain(torch.round(y), q)

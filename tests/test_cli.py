@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import sfumato
 from sfumato import container
+from sfumato.target import psnr
+from tests.conftest import Call
 
 
 def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -43,19 +50,19 @@ def test_encode_info_decode(photo: Path) -> None:
     assert sorted(p.name for p in photo.parent.iterdir()) == ["back.png", "photo.png", "photo.sfu"]
 
 
-def test_nothing_is_overwritten_unasked(photo: Path) -> None:
-    assert run("encode", photo).returncode == 0
+def test_nothing_is_overwritten_unasked(photo: Path, call: Callable[..., Call]) -> None:
+    assert call("encode", photo).returncode == 0
     before = photo.read_bytes()
-    done = run("decode", photo.with_suffix(".sfu"))  # would become photo.png, the original
+    done = call("decode", photo.with_suffix(".sfu"))  # would become photo.png, the original
     assert done.returncode == 1 and "photo.png exists" in done.stderr
     assert photo.read_bytes() == before
-    done = run("encode", photo, "-o", photo)
+    done = call("encode", photo, "-o", photo)
     assert done.returncode == 1 and "is the input" in done.stderr
     assert photo.read_bytes() == before
 
 
-def test_info_model_prints_costs(photo: Path) -> None:
-    done = run("info", "--model", "small")
+def test_info_model_prints_costs(call: Callable[..., Call]) -> None:
+    done = call("info", "--model", "small")
     assert done.returncode == 0, done.stderr
     for word in ("g_a", "h_a", "prior", "g_s", "denoiser", "kMAC/pixel", "Laplacian"):
         assert word in done.stdout
@@ -79,24 +86,24 @@ def errors(tmp_path: Path) -> list[tuple[tuple[object, ...], str]]:
     ]
 
 
-def test_every_error_is_one_line_and_leaves_nothing(photo: Path) -> None:
+def test_every_error_is_one_line_and_leaves_nothing(photo: Path, call: Callable[..., Call]) -> None:
     cases = errors(photo.parent)
     before = sorted(p.name for p in photo.parent.iterdir())
     for arguments, message in cases:
-        done = run(*arguments)
+        done = call(*arguments)
         assert done.returncode == 1, arguments
         assert message in done.stderr and "Traceback" not in done.stderr, done.stderr
         assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert sorted(p.name for p in photo.parent.iterdir()) == before
 
 
-def test_info_shows_metadata_as_it_is(photo: Path) -> None:
+def test_info_shows_metadata_as_it_is(photo: Path, call: Callable[..., Call]) -> None:
     """A tag may look like markup to the terminal library."""
-    assert run("encode", photo).returncode == 0
+    assert call("encode", photo).returncode == 0
     file = photo.with_suffix(".sfu")
     plain = container.unpack(file.read_bytes())
     file.write_bytes(container.pack(plain.header, plain.sections, {"[/x]": b"abc"}))
-    done = run("info", file)
+    done = call("info", file)
     assert done.returncode == 0 and "[/x]" in done.stdout, done.stderr
 
 
@@ -106,16 +113,16 @@ def test_bytes_can_go_to_standard_output(photo: Path) -> None:
     assert container.unpack(done.stdout).complete and b"90x60" in done.stderr
 
 
-def test_a_crop_can_be_decoded_alone(photo: Path) -> None:
+def test_a_crop_can_be_decoded_alone(photo: Path, call: Callable[..., Call]) -> None:
     file = photo.with_suffix(".sfu")
-    run("encode", photo)
-    assert run("decode", file, "-o", photo.with_name("part.png"), "--crop", 10, 20, 30, 7).returncode == 0
-    run("decode", file, "-o", photo.with_name("whole.png"))
+    call("encode", photo)
+    assert call("decode", file, "-o", photo.with_name("part.png"), "--crop", 10, 20, 30, 7).returncode == 0
+    call("decode", file, "-o", photo.with_name("whole.png"))
     with Image.open(photo.with_name("part.png")) as part, Image.open(photo.with_name("whole.png")) as whole:
         assert part.size == (30, 7)
         difference = np.array(part).astype(int) - np.array(whole)[20:27, 10:40]
     assert np.abs(difference).max() <= 1
-    done = run("decode", file, "-o", photo.with_name("no.png"), "--crop", 80, 0, 30, 7)
+    done = call("decode", file, "-o", photo.with_name("no.png"), "--crop", 80, 0, 30, 7)
     assert done.returncode == 1 and "crop 80,0,30,7 is no part of 90x60 pixels" in done.stderr
 
 
@@ -126,3 +133,97 @@ def test_version() -> None:
 def test_help_names_every_command() -> None:
     done = run("--help")
     assert done.returncode == 0 and all(word in done.stdout for word in ("encode", "decode", "info"))
+
+
+def test_json_of_every_command(photo: Path, call: Callable[..., Call]) -> None:
+    file, back = photo.with_suffix(".sfu"), photo.with_name("back.bmp")
+    done = call("encode", photo, "-q", 0.2, "--json")
+    (told,) = done.objects
+    size = file.stat().st_size
+    assert done.returncode == 0 and done.stderr == ""
+    assert (told["input"], told["output"]) == (str(photo), str(file))
+    assert (told["width"], told["height"], told["bytes"]) == (90, 60, size)
+    assert told["picture_bytes"] == photo.stat().st_size
+    assert told["bpp"] == pytest.approx(8 * size / 5400) and told["quality"] == 51 / 255
+    assert told["seconds"] > 0 and len(told["model"]) == 8
+
+    (again,) = call("decode", file, "-o", back, "--json").objects
+    assert again["output"] == str(back) and again["picture_bytes"] == back.stat().st_size
+    same = ("width", "height", "bytes", "bpp", "quality", "model")
+    assert all(again[key] == told[key] for key in same)
+
+    (inside,) = call("info", file, "--json").objects
+    assert all(inside[key] == told[key] for key in same)
+    assert inside["complete"] and list(inside["sections"]) == list(container.SECTIONS)
+    (costs,) = call("info", "--model", "small", "--json").objects
+    assert {part["part"] for part in costs["parts"]} == {"g_a", "h_a", "prior", "g_s", "denoiser"}
+
+
+def test_json_of_errors(photo: Path, call: Callable[..., Call]) -> None:
+    for arguments, message in errors(photo.parent):
+        done = call(*arguments, "--json")
+        assert done.returncode == 1 and done.stderr == "", arguments
+        (told,) = done.objects
+        assert list(told) == ["error"] and message in told["error"]
+    assert call("encode", photo, "--unheard-of", "--json").returncode == 2
+
+
+def test_targets(photo: Path, call: Callable[..., Call]) -> None:
+    (told,) = call("encode", photo, "--target-bytes", 150, "--json").objects
+    assert 0.9 * 150 < told["bytes"] == photo.with_suffix(".sfu").stat().st_size <= 150
+    (told,) = call("encode", photo, "--target-bpp", 0.25, "--json", "--overwrite").objects
+    assert 0.22 < told["bpp"] <= 0.25
+    original = np.asarray(Image.open(photo))
+    reached = [psnr(original, sfumato.decode(sfumato.encode(original, q))) for q in (0.3, 0.6)]
+    (told,) = call("encode", photo, "--target-psnr", sum(reached) / 2, "--json", "--overwrite").objects
+    assert 0.3 < told["quality"] < 0.6
+    done = call("encode", photo, "--target-bytes", 40, "--overwrite")
+    assert done.returncode == 1 and "40 bytes cannot be met: this picture has" in done.stderr
+    done = call("encode", photo, "--target-bytes", 150, "-q", 0.5, "--overwrite")
+    assert done.returncode == 1 and "give one of --quality, --target-bytes" in done.stderr
+
+
+def test_pipes(photo: Path) -> None:
+    """Bytes in and out of standard streams; what is told goes to standard error."""
+    command = [sys.executable, "-m", "sfumato"]
+    encoded = subprocess.run(
+        [*command, "encode", "-", "-o", "-", "--json"],
+        input=photo.read_bytes(),
+        capture_output=True,
+        check=True,
+    )
+    assert container.unpack(encoded.stdout).complete
+    assert json.loads(encoded.stderr)["bytes"] == len(encoded.stdout)
+    decoded = subprocess.run(
+        [*command, "decode", "-", "-o", "-", "--chunks", "3"],
+        input=encoded.stdout,
+        capture_output=True,
+        check=True,
+    )
+    with Image.open(io.BytesIO(decoded.stdout)) as back:
+        assert back.size == (90, 60) and back.format == "PNG"
+        assert np.array_equal(np.asarray(back), sfumato.decode(encoded.stdout, chunks=3))
+
+
+def test_standard_input_needs_a_name_to_write(call: Callable[..., Call]) -> None:
+    done = call("encode", "-")
+    assert done.returncode == 1 and "name a file with -o, or - for standard output" in done.stderr
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="the program bash is not there")
+def test_completion(call: Callable[..., Call], tmp_path: Path) -> None:
+    done = call("--completion", "bash")
+    assert done.returncode == 0
+    (tmp_path / "completion").write_text(done.stdout)
+    script = """
+        source "$1"; COMP_WORDS=(sfumato encode --target); COMP_CWORD=2
+        $(complete -p sfumato | sed 's/.*-F \\([^ ]*\\).*/\\1/') sfumato --target encode
+        echo "${COMPREPLY[@]}"
+    """
+    command = ["bash", "-c", script, "bash", str(tmp_path / "completion")]
+    completed = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert set(completed.stdout.split()) == {"--target-bytes", "--target-bpp", "--target-psnr"}
+    for shell in ("zsh", "fish"):
+        assert "--target-bytes" in call("--completion", shell).stdout
+    done = call("--completion", "ksh")
+    assert done.returncode == 1 and "takes the name of a shell: bash, zsh, fish" in done.stderr

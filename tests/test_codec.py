@@ -183,9 +183,9 @@ def test_both_sides_see_the_same_q(codec: Codec, monkeypatch: pytest.MonkeyPatch
     seen: list[torch.Tensor] = []
     walk = codec._latent_coder.prior.walk
 
-    def spy(code, q, *rest):  # type: ignore[no-untyped-def]
+    def spy(code, q, *rest, **options):  # type: ignore[no-untyped-def]
         seen.append(q)
-        return walk(code, q, *rest)
+        return walk(code, q, *rest, **options)
 
     monkeypatch.setattr(codec._latent_coder.prior, "walk", spy)
     for byte in range(0, 256, 15):

@@ -10,11 +10,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+import sfumato
 from docs import command, figures, pictures
 from fuzz import toy
+from sfumato import container
 from sfumato.model import PRESETS
 
 ROOT = Path(__file__).parent.parent
@@ -35,7 +38,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(("page", "count"), [("python.md", 11), ("format.md", 2), ("building-on-it.md", 2)])
+EXAMPLES = (("python.md", 11), ("format.md", 2), ("building-on-it.md", 2), ("everyday.md", 3))
+
+
+@pytest.mark.parametrize(("page", "count"), EXAMPLES)
 def test_python_examples(page: str, count: int, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PRESETS, "wider", PRESETS["toy"])  # so that the page's own leaves with the test
     scope: dict[str, object] = {"__name__": "docs"}
@@ -43,6 +49,24 @@ def test_python_examples(page: str, count: int, place: Path, monkeypatch: pytest
     assert len(found) == count
     for block in found:
         exec(compile(block, page, "exec", dont_inherit=True), scope)
+    if page == "everyday.md":
+        assert scope["sections"] == 6 and scope["im"].size == (64, 43)  # type: ignore[attr-defined]
+
+
+@pytest.mark.skipif(shutil.which("file") is None, reason="the program file(1) is not there")
+def test_magic_line(tmp_path: Path) -> None:
+    (lines,) = blocks("everyday.md", "magic")
+    (tmp_path / "magic").write_text(lines)
+    (tmp_path / "picture").write_bytes(sfumato.encode(np.zeros((8, 8, 3), np.uint8)))
+    (tmp_path / "other").write_bytes(b"SFU\x02 has no version")
+    for options, name, said in (
+        ([], "picture", f"sfumato picture, version {container.VERSION}"),
+        (["--mime-type"], "picture", "image/x-sfumato"),
+        (["--mime-type"], "other", "application/octet-stream"),
+    ):
+        command = ["file", "-b", "-m", tmp_path / "magic", *options, tmp_path / name]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == said
 
 
 def test_shell_examples(tmp_path: Path) -> None:

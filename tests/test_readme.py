@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,10 +36,13 @@ def test_first_command(tmp_path: Path) -> None:
     assert (tmp_path / "chelsea.sfu").stat().st_size < 0.8 / 8 * original.shape[0] * original.shape[1]
 
 
-def test_python_example(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    scope: dict[str, np.ndarray] = {}
-    exec(re.search(r"```python\n(.*?)```", README, re.S)[1], scope)  # type: ignore[index]
+def test_python_examples(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, Any] = {}
+    examples = re.findall(r"```python\n(.*?)```", README, re.S)
+    assert len(examples) == 1
+    exec(examples[0], scope)
     assert scope["picture"].shape == (300, 451, 3)
 
 

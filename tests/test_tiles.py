@@ -59,7 +59,7 @@ def test_a_picture_in_tiles_comes_back(codec: Codec) -> None:
     file = container.unpack(data)
     assert len(grid(HEIGHT, WIDTH)) == 12
     with torch.inference_mode():
-        y, _ = codec._latents(picture, quality(file.header).float())
+        y, _ = codec._latents(codec.transform(picture), quality(file.header).float())
         y_hat = codec._latent_coder.read(file.header, file.sections)
     assert y.shape == y_hat.shape and (y - y_hat).abs().max() <= 0.5
     assert codec.decode(data).shape == picture.shape

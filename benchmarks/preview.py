@@ -1,0 +1,121 @@
+"""python -m benchmarks.preview DIR -o results/X/preview.csv: what the first chunks of a file are worth.
+
+For each picture, quality and number of chunks: the share of the file that is needed, the quality of the
+picture, that of its thumbnail of an eighth of the size against the thumbnail of the whole file, and the time
+to decode.
+"""
+
+from __future__ import annotations
+
+import csv
+import statistics
+import time
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import tyro
+from PIL import Image
+
+from metrics.distortion import psnr
+from metrics.lpips import LPIPS
+from sfumato import container, image
+from sfumato.codec import Codec, load
+from sfumato.errors import FormatError
+
+REDUCTION = 8
+CHUNKS = len(container.SECTIONS) - 1
+
+
+def thumbnail(pixels: np.ndarray) -> np.ndarray:
+    """The mean of every 8 x 8 pixels."""
+    return np.asarray(Image.fromarray(pixels).reduce(REDUCTION))
+
+
+def prefix(data: bytes, chunks: int) -> int:
+    """How many bytes of the file hold its header, z and so many chunks."""
+    low, high = 0, len(data)
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            enough = len(container.unpack(data[:middle], partial=True).sections) > chunks
+        except FormatError:
+            enough = False
+        low, high = (low, middle) if enough else (middle, high)
+    return high
+
+
+def rows(codec: Codec, path: Path, quality: float, lpips: LPIPS | None, runs: int) -> list[list[object]]:
+    """One row for each number of chunks."""
+    pixels = image.read(path)
+    data = codec.encode(pixels, quality)
+    seconds: dict[int, list[float]] = {chunks: [] for chunks in range(1, CHUNKS + 1)}
+    pictures: dict[int, np.ndarray] = {}
+    for _ in range(runs):  # in turn, so that a busy minute hits all alike
+        for chunks in seconds:
+            begun = time.perf_counter()
+            pictures[chunks] = codec.decode(data, chunks=chunks)
+            seconds[chunks].append(time.perf_counter() - begun)
+    whole = statistics.median(seconds[CHUNKS])
+    found: list[list[object]] = []
+    for chunks, picture in pictures.items():
+        needed = prefix(data, chunks)
+        distance = None if lpips is None else float(lpips(image.to_x(pixels), image.to_x(picture)))
+        small = f"{psnr(thumbnail(pictures[CHUNKS]), thumbnail(picture)):.2f}"
+        median = statistics.median(seconds[chunks])
+        figures = [f"{needed / len(data):.3f}", f"{psnr(pixels, picture):.3f}"]
+        figures += ["" if distance is None else f"{distance:.4f}", small]
+        figures += [f"{median:.3f}", f"{median / whole:.2f}"]
+        found.append([path.stem, quality, chunks, needed, *figures])
+    return found
+
+
+def main(
+    pictures: Annotated[Path, tyro.conf.Positional],
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+    metrics: Path | None = None,
+    model: str = "small",
+    first: int | None = None,
+    qualities: tuple[float, ...] = (0.25, 0.5, 0.75),
+    runs: int = 3,
+    threads: int = 1,
+) -> None:
+    """Decode the first chunks of files.
+
+    Args:
+        pictures: folder of PNG files.
+        output: the CSV file.
+        metrics: folder with the LPIPS weights; without it that column stays empty.
+        model: weights by name, or a path.
+        first: only so many pictures.
+        qualities: of the files.
+        runs: of each decode; the median counts.
+        threads: of torch.
+    """
+    torch.set_num_threads(threads)
+    codec = load(model)
+    lpips = None if metrics is None else LPIPS("alex", metrics)
+    table: list[list[object]] = []
+    heading = ["picture", "q", "chunks", "bytes", "share", "psnr_db", "lpips_alex", "thumbnail_db"]
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with output.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*heading, "decode_s", "times_whole"])
+        for path in sorted(pictures.glob("*.png"))[:first]:
+            for quality in qualities:
+                table += (new := rows(codec, path, quality, lpips, runs))
+                writer.writerows(new)
+    for quality in qualities:
+        for chunks in range(1, CHUNKS + 1):
+            chosen = [row for row in table if row[1] == quality and row[2] == chunks]
+            columns = ([float(str(row[i]) or "nan") for row in chosen] for i in (4, 5, 6, 7, 9))
+            share, decibels, distance, small, times = (sum(column) / len(chosen) for column in columns)
+            print(
+                f"q {quality}, chunks {chunks}: {100 * share:5.1f} % of the bytes, {times:.2f} of the time, "
+                f"PSNR {decibels:.2f}, LPIPS {distance:.3f}, thumbnail {small:.1f} dB from the whole file's"
+            )
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

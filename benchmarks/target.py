@@ -1,0 +1,108 @@
+"""python -m benchmarks.target DIR -o results/X/target.csv: how close files come to a target, at what cost.
+
+Every picture at five rates, at PSNRs and, with the LPIPS weights, at distances; the time over that of a plain
+encode at the q that was found, both measured in turn.
+"""
+
+from __future__ import annotations
+
+import csv
+import statistics
+import time
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+
+from metrics.lpips import LPIPS
+from sfumato import image
+from sfumato.codec import Codec, load
+from sfumato.target import PSNR, Distance, Goal, Picture, Rate, TargetError
+
+RATES = (0.1, 0.2, 0.3, 0.4, 0.6)
+DECIBELS = (27.0, 29.0, 31.0)
+DISTANCES = (0.30, 0.20, 0.12)
+
+
+def rows(codec: Codec, path: Path, lpips: LPIPS | None) -> list[list[object]]:
+    """One row a goal: what was asked, what was got, the shortfall in percent, tries and times."""
+    pixels = image.read(path)
+
+    def perceptual(original: Picture, decoded: Picture) -> float:
+        assert lpips is not None
+        with torch.inference_mode():
+            return float(lpips(image.to_x(original), image.to_x(decoded)))
+
+    goals: list[tuple[str, float, Goal]] = [("bpp", bpp, Rate(bpp)) for bpp in RATES]
+    goals += [("psnr_db", floor, PSNR(floor)) for floor in DECIBELS]
+    if lpips is not None:
+        goals += [("lpips_alex", most, Distance(most, perceptual)) for most in DISTANCES]
+    found: list[list[object]] = []
+    for kind, asked, goal in goals:
+        begun = time.perf_counter()
+        try:
+            fit = goal.fit(codec, pixels)
+        except TargetError as error:
+            print(f"{path.name}: {error}")
+            continue
+        search = time.perf_counter() - begun
+        begun = time.perf_counter()
+        codec.encode(pixels, fit.q)
+        plain = time.perf_counter() - begun
+        off = 100 * abs(1 - fit.value / asked)
+        times = [f"{search:.3f}", f"{plain:.3f}", f"{search / plain:.2f}"]
+        figures = [f"{fit.value:.5f}", f"{off:.3f}", f"{fit.q:.4f}", fit.walks]
+        found.append([path.stem, kind, asked, *figures, *times])
+        wrong = fit.value > asked if kind != "psnr_db" else fit.value < asked
+        if wrong:
+            raise SystemExit(f"{path.name}: {fit.value} misses the target {asked} {kind}")
+    return found
+
+
+def main(
+    pictures: Annotated[Path, tyro.conf.Positional],
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+    metrics: Path | None = None,
+    model: str = "small",
+    first: int | None = None,
+    threads: int = 1,
+) -> None:
+    """Search q for each target on each picture.
+
+    Args:
+        pictures: folder of PNG files.
+        output: the CSV file.
+        metrics: folder with the LPIPS weights; without it no distance is aimed at.
+        model: weights by name, or a path.
+        first: only so many pictures.
+        threads: of torch.
+    """
+    torch.set_num_threads(threads)
+    codec = load(model)
+    lpips = None if metrics is None else LPIPS("alex", metrics)
+    paths = sorted(pictures.glob("*.png"))[:first]
+    codec.encode(image.read(paths[0]))  # the first call is slow
+    output.parent.mkdir(parents=True, exist_ok=True)
+    table: list[list[object]] = []
+    with output.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        heading = ["picture", "kind", "target", "reached", "off_percent", "q", "walks"]
+        writer.writerow([*heading, "search_s", "encode_s", "times_encode"])
+        for path in paths:
+            table += (new := rows(codec, path, lpips))
+            writer.writerows(new)
+    for kind in dict.fromkeys(row[1] for row in table):
+        ends = [row for row in table if row[1] == kind and float(str(row[5])) in (0, 1)]
+        chosen = [row for row in table if row[1] == kind and row not in ends]
+        off, walks, times = ([float(str(row[i])) for row in chosen] for i in (4, 6, 9))
+        print(
+            f"{kind}: {len(chosen)} files, none misses; off by {statistics.mean(off):.2f} % on average, "
+            f"{max(off):.2f} % at most; {statistics.mean(walks):.2f} walks on average, "
+            f"{max(walks):.0f} at most; {statistics.median(times):.2f} plain encodes "
+            f"(median), {max(times):.2f} at most; {len(ends)} more are at q = 0 or 1"
+        )
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,210 @@
+"""One file in, one file out, and a report of what was done: the work of the command and of its workers.
+
+A job holds the settings and no networks, so that it goes to other processes; torch is loaded when one runs.
+The name "-" stands for standard input or output.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from sfumato import DEFAULT_MODEL, container, image
+
+if TYPE_CHECKING:
+    from sfumato.target import Goal
+
+SUFFIX = ".sfu"
+STREAM = Path("-")
+
+Progress = Callable[[str, float], None]
+
+
+class UsageError(ValueError):
+    """An argument that cannot be meant; the message says what could be."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was done with one picture."""
+
+    input: str
+    output: str
+    width: int  # pixels
+    height: int
+    bytes: int  # of the .sfu file
+    picture_bytes: int  # of the other one
+    bpp: float  # bits of the .sfu file per pixel
+    quality: float  # 0 .. 1
+    model: str  # number of the weights, hexadecimal
+    seconds: float
+
+
+class Job(ABC):
+    """The settings of an encode or decode, good for any number of files."""
+
+    suffix: str
+    """Of the files that it writes, unless their names say otherwise."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raises what is wrong with the settings, whatever the file: once for a folder."""
+
+    @abstractmethod
+    def run(self, source: Path, target: Path, progress: Progress | None = None) -> Report:
+        """Reads `source`, writes `target` complete or not at all.
+
+        Raises ValueError for bad settings or a bad file, and OSError as `open` does.
+        """
+
+
+@dataclass(frozen=True)
+class Encoding(Job):
+    """Picture -> .sfu file.  At most one of quality and the targets is given; none means quality 0.5."""
+
+    quality: float | None = None  # 0 .. 1
+    target_bytes: int | None = None
+    target_bpp: float | None = None
+    target_psnr: float | None = None  # dB
+    model: str = DEFAULT_MODEL
+    seed: int | None = None
+
+    suffix = SUFFIX
+
+    def __post_init__(self) -> None:
+        wishes = self.quality, self.target_bytes, self.target_bpp, self.target_psnr
+        if sum(wish is not None for wish in wishes) > 1:
+            raise UsageError("give one of --quality, --target-bytes, --target-bpp and --target-psnr")
+
+    def check(self) -> None:
+        if self.quality is not None and not 0 <= self.quality <= 1:
+            raise ValueError(f"q is {self.quality}, not in 0..1")
+        self._goal()
+        if self.model != DEFAULT_MODEL:  # that one is there, and takes a while
+            from sfumato.codec import load
+
+            load(self.model)
+
+    def run(self, source: Path, target: Path, progress: Progress | None = None) -> Report:
+        begun = time.perf_counter()
+        given: image.Source = source
+        if source == STREAM:
+            given = io.BytesIO(sys.stdin.buffer.read())
+            size = given.getbuffer().nbytes
+        else:
+            size = source.stat().st_size
+        from sfumato.codec import load  # torch is loaded only where it is needed, and takes a while
+
+        codec = load(self.model)
+        if goal := self._goal():
+            data = goal.fit(codec, given, self.seed, progress).data
+        else:
+            quality = 0.5 if self.quality is None else self.quality
+            data = codec.encode(given, quality, self.seed, progress)
+        _write(target, data)
+        return _report(source, target, data, size, begun)
+
+    def _goal(self) -> Goal | None:
+        if self.target_bytes is self.target_bpp is self.target_psnr is None:
+            return None
+        from sfumato.target import PSNR, Bytes, Rate
+
+        if self.target_bytes is not None:
+            return Bytes(self.target_bytes)
+        if self.target_bpp is not None:
+            return Rate(self.target_bpp)
+        assert self.target_psnr is not None
+        return PSNR(self.target_psnr)
+
+
+@dataclass(frozen=True)
+class Decoding(Job):
+    """.sfu file -> picture, in the format of the target's suffix; PNG for none."""
+
+    steps: int = 0
+    realism: float = 1.0
+    eta: float = 0.0
+    partial: bool = False
+    chunks: int | None = None  # None for all
+    crop: tuple[int, int, int, int] | None = None  # x, y, width, height in pixels; None for the whole
+    model: str | None = None  # None for the weights that the file names
+
+    suffix = ".png"
+
+    def check(self) -> None:
+        if self.model is not None:
+            from sfumato.codec import load
+
+            load(self.model)
+
+    def run(self, source: Path, target: Path, progress: Progress | None = None) -> Report:
+        begun = time.perf_counter()
+        image.format_of(target)  # a suffix that cannot be written is told before the work
+        data = sys.stdin.buffer.read() if source == STREAM else source.read_bytes()
+        container.unpack(data, partial=True)  # so is what is no file at all
+        from sfumato.codec import Crop, decode
+
+        crop = None if self.crop is None else Crop(*self.crop)
+        chosen = self.steps, self.realism, self.partial, self.model, progress, crop, self.eta, self.chunks
+        pixels = decode(data, *chosen)
+        if target == STREAM:
+            written = _png(pixels)
+            _write(target, written)
+            size = len(written)
+        else:
+            image.write(target, pixels)
+            size = target.stat().st_size
+        return _report(source, target, data, size, begun)
+
+
+def explain(error: BaseException) -> str | None:
+    """The one line that tells a person what went wrong; None for what must be a bug in the program."""
+    if isinstance(error, RuntimeError):  # how torch says it
+        enough = "allocate memory" not in str(error)
+        return None if enough else "not enough memory for a picture of this size"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{os.fspath(error.filename)}: {error.strerror}"
+    if isinstance(error, ValueError | OSError | MemoryError):
+        return str(error) or type(error).__name__
+    return None
+
+
+def _write(target: Path, data: bytes) -> None:
+    if target == STREAM:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    else:
+        image.write_bytes(target, data)
+
+
+def _png(pixels: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _report(source: Path, target: Path, data: bytes, picture_bytes: int, begun: float) -> Report:
+    header = container.unpack(data, partial=True).header
+    return Report(
+        input=str(source),
+        output=str(target),
+        width=header.width,
+        height=header.height,
+        bytes=len(data),
+        picture_bytes=picture_bytes,
+        bpp=8 * len(data) / (header.width * header.height),
+        quality=header.q / 255,
+        model=f"{header.model:08x}",
+        seconds=time.perf_counter() - begun,
+    )

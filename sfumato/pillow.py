@@ -1,0 +1,136 @@
+"""Pillow's picture in, .sfu file out; and back.  Importing this module teaches Pillow the format.
+
+    import sfumato.pillow
+    Image.open("a.sfu").thumbnail((128, 128))    # lazy: size and mode come from the header alone
+    im.save("b.sfu", quality=40)                 # 0 (smallest) .. 100, as Pillow counts; 50 if not given
+
+`save` also takes model and seed, as `sfumato.encode` does, and writes the pixels as they are: orientation is
+the caller's (`ImageOps.exif_transpose`), as with Pillow's own formats.  An opened file has `info["quality"]`
+and `info["model"]`.  torch is loaded when pixels are asked for or written.
+
+Errors are those of Pillow's formats: UnidentifiedImageError for what does not begin as a file of this
+version, OSError for a file that is cut short, damaged or of unknown weights.  With
+ImageFile.LOAD_TRUNCATED_IMAGES a file that is cut short shows what its whole sections hold, and is black
+before the first of them.
+"""
+
+from __future__ import annotations
+
+from typing import IO, Any, final
+
+from PIL import Image, ImageFile
+
+from sfumato import DEFAULT_MODEL, container
+from sfumato.errors import FormatError
+
+FORMAT = "SFU"
+EXTENSION = ".sfu"
+MIME = "image/x-sfumato"
+HEADER_BYTES = 64
+"""More than any header has."""
+DRAFTS = ((4, 2), (2, 3))
+"""(reduction, chunks): a draft so many times smaller is made from the first chunks only."""
+
+
+@final
+class SfumatoImageFile(ImageFile.ImageFile):
+    """An opened file; Pillow calls what is overridden here."""
+
+    format = FORMAT
+    format_description = "sfumato picture"
+
+    def _open(self) -> None:
+        assert self.fp is not None
+        try:
+            header = container.unpack(self.fp.read(HEADER_BYTES), partial=True).header
+        except FormatError as error:
+            raise SyntaxError(str(error)) from error  # Pillow's word for: not this format
+        self._size = header.width, header.height
+        self._mode = "RGB"
+        self.info["quality"] = round(100 * header.q / 255, 1)
+        self.info["model"] = f"{header.model:08x}"
+        self._plan(None)
+
+    def _plan(self, chunks: int | None) -> None:
+        self.tile = [ImageFile._Tile("sfumato", (0, 0, *self._size), 0, (chunks,))]
+
+    def draft(
+        self, mode: str | None, size: tuple[int, int] | None
+    ) -> tuple[str, tuple[int, int, float, float]] | None:
+        """For a picture that is scaled down anyway: leave out the chunks that would not be seen.
+
+        The size stays; loading takes about a quarter less time.  `thumbnail` calls it.  None if the
+        reduction is too small.
+        """
+        if size is None or not self.tile:
+            return None
+        reduction = min(self.width / max(1, size[0]), self.height / max(1, size[1]))
+        for least, chunks in DRAFTS:
+            if reduction >= least:
+                self._plan(chunks)
+                return self.mode, (0, 0, self.width, self.height)
+        return None
+
+    def verify(self) -> None:
+        """OSError unless the file is whole: header, lengths and metadata.  Symbols are checked by loading."""
+        assert self.fp is not None
+        self.fp.seek(0)
+        try:
+            container.unpack(self.fp.read())
+        except FormatError as error:
+            raise OSError(str(error)) from error
+        super().verify()
+
+
+@final
+class SfumatoDecoder(ImageFile.PyDecoder):
+    """Fills an image from a file, or from the bytes that `ImageFile.Parser` has collected so far."""
+
+    _pulls_fd = True
+
+    def decode(self, buffer: Any) -> tuple[int, int]:
+        """Pillow's contract: (bytes used, error); -1 bytes: all is done, 0: come back with more."""
+        data = bytes(buffer) if self.fd is None else self.fd.read()
+        parsing = self.fd is None
+        truncated = ImageFile.LOAD_TRUNCATED_IMAGES
+        try:
+            file = container.unpack(data, partial=True)
+            if parsing and not file.complete:
+                return 0, 0
+            if truncated and not file.sections:
+                return -1, 0
+            from sfumato.codec import decode
+
+            pixels = decode(data, partial=truncated, chunks=self.args[0])
+        except FormatError as error:
+            raise OSError(str(error)) from error
+        self.set_as_raw(pixels.tobytes())
+        return -1, 0
+
+
+def _accept(prefix: bytes) -> bool:
+    return prefix.startswith(container.MAGIC)
+
+
+def _save(im: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
+    from sfumato.codec import encode
+    from sfumato.image import ImageError
+
+    options = im.encoderinfo
+    quality = options.get("quality", 50)
+    if not isinstance(quality, int | float) or not 0 <= quality <= 100:
+        raise ValueError(f"quality is {quality!r}, not in 0..100")
+    plain = im.copy()  # one frame, without the metadata that would turn it
+    plain.info = {key: value for key, value in im.info.items() if key in ("transparency", "icc_profile")}
+    try:
+        data = encode(plain, quality / 100, options.get("model", DEFAULT_MODEL), options.get("seed"))
+    except ImageError as error:
+        raise OSError(f"cannot write mode {im.mode} as {FORMAT}: {error}") from error
+    fp.write(data)
+
+
+Image.register_open(FORMAT, SfumatoImageFile, _accept)
+Image.register_save(FORMAT, _save)
+Image.register_extension(FORMAT, EXTENSION)
+Image.register_mime(FORMAT, MIME)
+Image.register_decoder("sfumato", SfumatoDecoder)

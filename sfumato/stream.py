@@ -1,0 +1,88 @@
+"""The bytes of a file as they come in; better and better pictures out.
+
+    reader = Reader()
+    for part in connection:
+        if reader.feed(part) > shown and (picture := reader.picture()) is not None:
+            show(picture)
+    reader.close()
+
+A file has six sections: z and five chunks, the most telling first.  z says how likely symbols are, and next
+to nothing of the picture, so the first picture comes with chunk 1.  Each picture is decoded from the start,
+and costs two thirds (chunk 1) to all (chunk 5) of decoding the file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from sfumato import container
+from sfumato.codec import load, model_of
+from sfumato.container import File, Header
+from sfumato.errors import FormatError
+
+HEADER_BYTES = 64
+"""More than any header has: after so many bytes a header that cannot be read is a bad one."""
+FIRST_SHOWN = 2
+"""Sections that make a picture: z and chunk 1."""
+
+
+class Reader:
+    """One file being received.  Not for several threads at once.
+
+    model  a path to weights that are not in the package; None for those that the file names
+    """
+
+    def __init__(self, model: str | Path | None = None) -> None:
+        self._model = model
+        self._data = bytearray()
+        self._file: File | None = None
+        self._shown = 0
+        self._picture: UInt8[np.ndarray, "h w 3"] | None = None
+
+    def feed(self, data: bytes) -> int:
+        """Takes any number of bytes, also none; how many sections are in as a whole, 0 .. 6.
+
+        Each call looks through all that is in, so blocks of some kilobytes are better than single bytes.
+        FormatError as soon as the bytes cannot be the beginning of a file.
+        """
+        self._data += data
+        try:
+            self._file = container.unpack(bytes(self._data), partial=True)
+        except FormatError:
+            if len(self._data) >= HEADER_BYTES:
+                raise
+            return 0  # the header may still be coming
+        return len(self._file.sections)
+
+    @property
+    def header(self) -> Header | None:
+        """Size, quality and model; None before all of it is in."""
+        return None if self._file is None else self._file.header
+
+    @property
+    def complete(self) -> bool:
+        """Whether the file is in, to the last byte."""
+        return self._file is not None and self._file.complete
+
+    def picture(self) -> UInt8[np.ndarray, "h w 3"] | None:
+        """The picture (steps = 0) that the sections so far make; None before chunk 1 is in.
+
+        FormatError for a bad check or weights that are not there.  The same array until another section is
+        in.
+        """
+        if self._file is None or len(self._file.sections) < FIRST_SHOWN:
+            return None
+        if len(self._file.sections) > self._shown:
+            data = bytes(self._data)
+            codec = load(self._model or model_of(data))
+            self._picture = codec.decode(data, partial=True)
+            self._shown = len(self._file.sections)
+        return self._picture
+
+    def close(self) -> None:
+        """The end of the bytes: FormatError unless the file is complete; it says what is missing."""
+        if not self.complete:
+            container.unpack(bytes(self._data))

@@ -1,0 +1,193 @@
+"""Folders in, folders out: every file told of, nothing half-written, and no process left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sfumato import batch, container
+from sfumato.batch import Failure, Task
+from sfumato.job import Decoding, Encoding, Job, Progress, Report, UsageError
+from tests.conftest import Call
+from tests.test_cli import run
+
+
+def paint(path: Path, side: int = 40, seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
+    Image.fromarray(coarse).resize((side, side)).save(path)
+    return path
+
+
+def test_the_plan_keeps_folders_and_leaves_out_what_is_no_picture(tmp_path: Path) -> None:
+    names = ["b.png", "a.JPG", "sub/deep/c.webp", "notes.txt", ".hidden.png", ".cache/d.png", "e.sfu"]
+    for name in names:
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    tasks = batch.plan(Encoding(), tmp_path / "in", tmp_path / "out")
+    assert [str(t.target.relative_to(tmp_path / "out")) for t in tasks] == [
+        "a.sfu",
+        "b.sfu",
+        "sub/deep/c.sfu",
+    ]
+    tasks = batch.plan(Decoding(), tmp_path / "in", tmp_path / "out")
+    assert [t.target.name for t in tasks] == ["e.png"]
+
+
+def test_what_cannot_be_meant_is_told_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    for name in ("in/a.png", "in/a.jpg", "in/z.sfu"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(UsageError, match=r"a\.jpg and .*a\.png would both become .*a\.sfu"):
+        batch.plan(Encoding(), tmp_path / "in", tmp_path / "out")
+    with pytest.raises(UsageError, match="no files to read; looked for .avif"):
+        batch.plan(Encoding(), tmp_path / "empty", tmp_path / "out")
+    with pytest.raises(UsageError, match="file is not a folder"):
+        batch.plan(Decoding(), tmp_path / "in", tmp_path / "file")
+    with pytest.raises(UsageError, match="is the folder of the input"):
+        batch.plan(Decoding(), tmp_path / "in", tmp_path / "in")
+    with pytest.raises(UsageError, match="need at least 1"):
+        next(batch.run(Encoding(), [Task(tmp_path / "file", tmp_path / "a.sfu")], 0))
+    with pytest.raises(UsageError, match="give one of"):
+        Encoding(quality=0.2, target_bytes=100)
+
+
+def test_settings_that_fit_no_file_are_told_once(tmp_path: Path, call: Callable[..., Call]) -> None:
+    for name in "ab":
+        paint(tmp_path / "in" / f"{name}.png")
+    for setting, value, message in (
+        ("--model", "huge", "no weights 'huge'"),
+        ("--quality", 2, "q is 2.0, not in 0..1"),
+        ("--target-bpp", 0, "a target of 0.0 bits per pixel: need more than 0"),
+        ("--jobs", 0, "--jobs 0: need at least 1"),
+    ):
+        done = call("encode", tmp_path / "in", "-o", tmp_path / "out", setting, value)
+        assert done.returncode == 1 and message in done.stderr
+        assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "out").exists()
+
+
+def test_pending_is_what_is_missing_or_outdated(tmp_path: Path) -> None:
+    tasks = [Task(tmp_path / f"{i}.png", tmp_path / f"{i}.sfu") for i in range(3)]
+    for i, task in enumerate(tasks):
+        task.source.touch()
+        os.utime(task.source, (1000, 1000))
+        if i:
+            task.target.touch()
+            os.utime(task.target, (1000 + 10 * (i - 1.5),) * 2)
+    assert batch.pending(tasks) == tasks[:2]
+
+
+def test_a_folder_there_and_back(tmp_path: Path, call: Callable[..., Call]) -> None:
+    paint(tmp_path / "in" / "a.png")
+    paint(tmp_path / "in" / "sub" / "b.bmp", seed=1)
+    (tmp_path / "in" / "bad.png").write_text("no picture")
+    done = run("encode", tmp_path / "in", "-o", tmp_path / "out", "--jobs", 2, "--target-bpp", 1.5)
+    assert done.returncode == 1
+    assert done.stderr == f"sfumato: {tmp_path}/in/bad.png: not a picture in a known format\n"
+    assert "failed" in done.stdout and "mean bpp" in done.stdout
+    files = [tmp_path / "out" / "a.sfu", tmp_path / "out" / "sub" / "b.sfu"]
+    assert sorted(p for p in (tmp_path / "out").rglob("*") if p.is_file()) == files
+    assert all(path.stat().st_size <= 1.5 * 1600 / 8 for path in files)
+
+    os.utime(tmp_path / "in" / "a.png", (2**31, 2**31))  # from now on newer than its file
+    (tmp_path / "in" / "bad.png").unlink()
+    done = call("encode", tmp_path / "in", "-o", tmp_path / "out", "--json")
+    told = sorted(done.objects, key=lambda line: str(line["input"]))
+    assert done.returncode == 0 and done.stderr == ""
+    assert told[0]["quality"] == pytest.approx(0.5, abs=1 / 255)
+    assert told[0]["bytes"] == files[0].stat().st_size
+    assert told[1] == {
+        "input": f"{tmp_path}/in/sub/b.bmp",
+        "output": f"{tmp_path}/out/sub/b.sfu",
+        "skipped": True,
+    }
+
+    done = call("decode", tmp_path / "out", "-o", tmp_path / "back", "--jobs", 1)
+    assert done.returncode == 0, done.stderr
+    with Image.open(tmp_path / "back" / "sub" / "b.png") as back:
+        assert back.size == (40, 40)
+    done = call("decode", tmp_path / "out")
+    assert done.returncode == 1 and "is a folder; name one for what is written with -o" in done.stderr
+
+
+def alive(group: int) -> list[str]:
+    """The commands of the processes of a group that have not ended (the system may still list those)."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # ended meanwhile
+            name, _, rest = (folder / "stat").read_text().rpartition(")")
+            state, _, its_group = rest.split()[:3]
+            if int(its_group) == group and state != "Z":
+                found.append(name)
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_ctrl_c_ends_workers_and_leaves_whole_files_only(tmp_path: Path) -> None:
+    for i in range(40):
+        paint(tmp_path / "in" / f"{i:02}.png", side=700, seed=i)
+    command: list[str | Path] = [sys.executable, "-m", "sfumato", "encode", "--jobs", "2"]
+    command += [tmp_path / "in", "-o", tmp_path / "out"]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+    limit = time.monotonic() + 60
+    while not list((tmp_path / "out").glob("*.sfu")) and time.monotonic() < limit:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)  # as the terminal does: to all of the group
+    out, errors = process.communicate(timeout=30)
+    assert process.returncode == 130, errors
+    assert out == errors == ""
+    while (left := alive(process.pid)) and time.monotonic() < limit:
+        time.sleep(0.05)
+    assert not left
+    written = list((tmp_path / "out").iterdir())
+    assert 1 <= len(written) < 40 and {path.suffix for path in written} == {".sfu"}
+    assert all(container.unpack(path.read_bytes()).complete for path in written)
+
+
+@dataclass(frozen=True)
+class Fatal(Job):
+    """Copies a file, and dies where the file says so."""
+
+    suffix = ".copy"
+
+    def check(self) -> None:
+        pass
+
+    def run(self, source: Path, target: Path, progress: Progress | None = None) -> Report:
+        text = source.read_text()
+        if text == "die":
+            os._exit(9)
+        if text == "bug":
+            raise TypeError("of nobody's making")
+        target.write_text(text)
+        return Report(str(source), str(target), 1, 1, 1, 1, 8.0, 0.0, "00000000", 0.0)
+
+
+def test_a_worker_that_dies_takes_only_its_file_along(tmp_path: Path) -> None:
+    texts = ["a", "die", "b", "bug", "c"]
+    tasks = []
+    for i, text in enumerate(texts):
+        (tmp_path / f"{i}.txt").write_text(text)
+        tasks.append(Task(tmp_path / f"{i}.txt", tmp_path / f"{i}.copy"))
+    outcomes = {Path(o.input).name: o for o in batch.run(Fatal(), tasks, 2)}
+    assert sorted(outcomes) == [f"{i}.txt" for i in range(5)]
+    killed, bug = outcomes["1.txt"], outcomes["3.txt"]
+    assert isinstance(killed, Failure) and "its process was killed" in killed.error
+    assert isinstance(bug, Failure) and bug.error == "internal error: TypeError: of nobody's making"
+    assert sum(isinstance(o, Report) for o in outcomes.values()) == 3
+    assert (tmp_path / "4.copy").read_text() == "c"
