@@ -175,7 +175,7 @@ class Fatal(Job):
         if text == "bug":
             raise TypeError("of nobody's making")
         target.write_text(text)
-        return Report(str(source), str(target), 1, 1, 1, 1, 8.0, 0.0, "00000000", 0.0)
+        return Report(str(source), str(target), 1, 1, 1, 8.0, 0.0, "00000000", 1, 0.0)
 
 
 def test_a_worker_that_dies_takes_only_its_file_along(tmp_path: Path) -> None:
