@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from sfumato.codec import Codec as Codec
     from sfumato.codec import Crop as Crop
     from sfumato.codec import decode as decode
+    from sfumato.codec import decode_picture as decode_picture
     from sfumato.codec import encode as encode
     from sfumato.codec import load as load
     from sfumato.container import Header as Header
     from sfumato.errors import FormatError as FormatError
-    from sfumato.image import ImageError as ImageError
+    from sfumato.errors import ImageError as ImageError
+    from sfumato.image import Picture as Picture
     from sfumato.model import WeightsError as WeightsError
 
 __version__ = "0.0.2"
@@ -29,11 +31,13 @@ _HOME = {
     "Codec": "codec",
     "Crop": "codec",
     "decode": "codec",
+    "decode_picture": "codec",
     "encode": "codec",
     "load": "codec",
     "Header": "container",
     "FormatError": "errors",
-    "ImageError": "image",
+    "ImageError": "errors",
+    "Picture": "image",
     "WeightsError": "model",
 }
 __all__ = [*_HOME, "__version__"]

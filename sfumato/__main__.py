@@ -29,25 +29,28 @@ def encode(
     quality: Annotated[float, tyro.conf.arg(aliases=["-q"])] = 0.5,
     model: str = DEFAULT_MODEL,
     seed: int | None = None,
+    strip: bool = False,
 ) -> None:
     """Make a picture a small file.
 
     Args:
-        source: the picture: PNG, JPEG, WebP, AVIF, TIFF, ... 8 bits a channel, opaque.
+        source: the picture: PNG, JPEG, WebP, AVIF, TIFF, ...
         out: the file to write; without it the picture's name with .sfu, unless that is taken.
         quality: 0 (about 0.05 bits per pixel) .. 1 (about 0.8).
         model: weights by name, or a path to a file of weights.
         seed: of the noise that decoding with steps uses; without it, one that follows from the file.
+        strip: leave out EXIF, XMP and the colour profile (the colours become sRGB).
     """
     target = _target(source, out, SUFFIX)
     begun = time.perf_counter()
     with _Bar() as bar:
         from sfumato.codec import load  # torch is loaded only where it is needed, and takes a while
 
-        pixels = image.read(source)
-        data = load(model).encode(pixels, quality, seed, bar)
+        picture = image.strip(image.load(source)) if strip else image.load(source)
+        data = load(model).encode(picture, quality, seed, bar)
         image.write_bytes(target, data)
-    height, width = pixels.shape[:2]
+    _remark(source, picture.remarks)
+    height, width = picture.pixels.shape[:2]
     rate = f"{len(data)} bytes, {8 * len(data) / (width * height):.3f} bpp"
     _say(target, f"{width}x{height}, {rate}, {time.perf_counter() - begun:.2f} s")
 
@@ -80,9 +83,11 @@ def decode(
 
         data = source.read_bytes()
         part = None if crop is None else Crop(*crop)
-        pixels = load(model or model_of(data)).decode(data, steps, realism, partial, bar, part)
-        image.write(target, pixels)
-    height, width = pixels.shape[:2]
+        picture = load(model or model_of(data)).decode_picture(data, steps, realism, partial, bar, part)
+        left_out = image.write(target, picture)
+    _remark(source, picture.remarks)
+    _remark(target, left_out)
+    height, width = picture.pixels.shape[:2]
     _say(target, f"{width}x{height}, steps {steps}, {time.perf_counter() - begun:.2f} s")
 
 
@@ -108,13 +113,15 @@ def _info_file(path: Path) -> None:
     whole = f"{len(file.sections)} of {len(container.SECTIONS)}"
     state = "" if file.complete else f", cut short after {whole} sections"
     print(f"{path}: {header.width}x{header.height}, version {container.VERSION}{state}")
+    print(f"{'grey' if header.grey else 'colour'}, {'opaque' if file.alpha is None else 'with alpha'}")
     print(f"quality {header.q / 255:.3f}, model {header.model:08x}, noise seed {header.noise_seed}")
     table = Table("part", "bytes", "bits per pixel", "share")
     sizes = {name: len(s.payload) for name, s in zip(container.SECTIONS, file.sections, strict=False)}
     sizes["header, lengths, checks"] = container.fixed_bytes(data)
+    sizes |= {"alpha": len(file.alpha)} if file.alpha else {}
     sizes |= {f"metadata {tag!r}": len(value) for tag, value in file.metadata.items()}
     if rest := len(data) - sum(sizes.values()):
-        sizes["lengths and checks of metadata" if file.complete else "unfinished section"] = rest
+        sizes["lengths and checks of alpha, metadata" if file.complete else "unfinished section"] = rest
     for name, size in [*sizes.items(), ("file", len(data))]:
         table.add_row(escape(name), str(size), f"{8 * size / pixels:.4f}", f"{size / len(data):.1%}")
     _print(table)
@@ -152,6 +159,11 @@ def _info_model(name: str) -> None:
 def _say(target: Path, what: str) -> None:
     """The one line of success; beside the bytes, not among them, when those go to a pipe or a device."""
     print(f"{target}: {what}", file=sys.stdout if target.is_file() else sys.stderr)
+
+
+def _remark(path: Path, sentences: tuple[str, ...]) -> None:
+    for sentence in sentences:
+        print(f"{path}: {sentence}", file=sys.stderr)
 
 
 def _print(table: Table) -> None:

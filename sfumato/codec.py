@@ -10,7 +10,7 @@ What decides a probability runs in exact arithmetic (`exact`; FORMAT.md, arithme
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,13 +19,17 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from sfumato import DEFAULT_MODEL, bands, container, image, sampler
+from sfumato import DEFAULT_MODEL, alpha, bands, container, image, sampler
 from sfumato.container import Header
 from sfumato.errors import FormatError
+from sfumato.image import Picture
 from sfumato.latents import RATIO, LatentCoder, quality
 from sfumato.model import Weights, WeightsError, channels_last, load_weights, shipped
 from sfumato.tiles import cells
 from sfumato.transform import HYPER_STRIDE, STRIDE
+
+TAGS = {"icc": "ICC ", "exif": "EXIF", "xmp": "XMP "}
+"""Where a file keeps what comes with a picture (FORMAT.md, section 3)."""
 
 Progress = Callable[[str, float], None]
 """Called with what is being done and how much of the whole is done, 0 .. 1."""
@@ -84,30 +88,37 @@ class Codec:
         q: float = 0.5,
         seed: int | None = None,
         progress: Progress | None = None,
+        strip: bool = False,
     ) -> bytes:
         """A picture -> the bytes of a file.
 
-        source    a path, an open file, a Pillow image, or uint8 [H, W], [H, W, 3] or [H, W, 4]
+        source    what `image.load` takes: a path, an open file, a Pillow image, an array, a Picture
         q         quality, 0 (smallest file) .. 1 (largest); kept to 1/255
         seed      of the decoder's noise, u32; None derives it from the file
         progress  called as the work goes on
+        strip     leave out EXIF, XMP and the colour profile, after converting the colours to sRGB
 
         ValueError for a q or seed out of range or a picture over the format's limits; ImageError (a
         ValueError) for a picture that cannot be read.
         """
-        pixels, header = self._prepare(source, q, seed)
+        picture = image.load(source)
+        if strip:
+            picture = image.strip(picture)
+        pixels, header = self._prepare(picture, q, seed)
+        entries = {tag: value for kind, tag in TAGS.items() if (value := getattr(picture, kind))}
+        container.metadata_payload(entries)  # refuses what is too large before the work
         _tell(progress, "analysis", 0.0)
         y, z = self._latents(pixels, quality(header).float())
         written = _part(progress, "latents written", 0.3, 1.0)
-        return container.pack(header, self._latent_coder.write(y, z, header, written))
+        plane = None if picture.alpha is None else alpha.pack(picture.alpha)
+        return container.pack(header, self._latent_coder.write(y, z, header, written), entries, plane)
 
     @torch.inference_mode()
     def measure(self, source: image.Source, q: float = 0.5) -> list[float]:
         """Ideal bits of z and of each chunk at quality q: the rate without writing bytes."""
-        pixels, header = self._prepare(source, q, None)
+        pixels, header = self._prepare(image.load(source), q, None)
         return self._latent_coder.measure(*self._latents(pixels, quality(header).float()), header)
 
-    @torch.inference_mode()
     def decode(
         self,
         data: bytes,
@@ -116,12 +127,29 @@ class Codec:
         partial: bool = False,
         progress: Progress | None = None,
         crop: Crop | None = None,
-    ) -> UInt8[np.ndarray, "h w 3"]:
-        """The bytes of a file -> the picture, 8-bit sRGB.
+    ) -> UInt8[np.ndarray, "h w *channels"]:
+        """The bytes of a file -> uint8 [H, W, 3], grey [H, W]; [H, W, 4] or [H, W, 2] with alpha.
+
+        As `decode_picture`, which also gives what came with the picture.
+        """
+        return self.decode_picture(data, steps, realism, partial, progress, crop).array
+
+    @torch.inference_mode()
+    def decode_picture(
+        self,
+        data: bytes,
+        steps: int = 0,
+        realism: float = 1.0,
+        partial: bool = False,
+        progress: Progress | None = None,
+        crop: Crop | None = None,
+    ) -> Picture:
+        """The bytes of a file -> the picture, with its alpha, ICC, EXIF and XMP.
 
         steps     of the diffusion; 0 stops at the certain picture x_base
         realism   0 .. 1, temperature of the noise that the diffusion starts from
-        partial   accept a file that is cut short: what is missing is replaced by what is expected
+        partial   accept a file that is cut short: what is missing is replaced by what is expected, and a
+                  missing alpha by an opaque one; the picture's remarks say so
         crop      the part to decode, steps=0 only: of a large picture, only the tiles that it needs are read
 
         FormatError for a bad file; ValueError for a bad argument; WeightsError for steps > 0 with weights
@@ -154,17 +182,32 @@ class Codec:
             top, left, bottom, right = (RATIO * side for side in region)
             pixels = self._certain(y_hat[:, :, top:bottom, left:right], q)
             pixels = pixels[part.y - top * STRIDE :, part.x - left * STRIDE :]
+        pixels = pixels[: part.height, : part.width]
+        pixels = image.mean(pixels) if header.grey else np.ascontiguousarray(pixels)
+        plane, remarks = None, []
+        if not file.complete:
+            remarks.append(f"cut short: {len(file.sections)} of {len(container.SECTIONS)} sections are shown")
+        if file.alpha == b"":
+            plane = np.full(pixels.shape[:2], 255, np.uint8)
+            remarks.append("cut short before the end of alpha: shown opaque")
+        elif file.alpha is not None:
+            plane = alpha.unpack(file.alpha, header.height, header.width)
+            plane = plane[part.y : part.y + part.height, part.x : part.x + part.width].copy()
+        extras = {kind: file.metadata.get(tag) for kind, tag in TAGS.items()}
         _tell(progress, "done", 1.0)
-        return np.ascontiguousarray(pixels[: part.height, : part.width])
+        return Picture(pixels, plane, **extras, remarks=tuple(remarks))
 
     def _prepare(
-        self, source: image.Source, q: float, seed: int | None
+        self, picture: Picture, q: float, seed: int | None
     ) -> tuple[UInt8[np.ndarray, "h w 3"], Header]:
         if not 0 <= q <= 1:
             raise ValueError(f"q is {q}, not in 0..1")
-        pixels = image.read(source)
+        if picture.alpha is not None:
+            picture = replace(picture, pixels=alpha.fill(picture.pixels, picture.alpha))
+        pixels = picture.rgb
         height, width = pixels.shape[:2]
-        header = Header(width, height, round(q * 255), self.model_id, seed)  # refuses what is too large
+        grey = not picture.icc and bool((pixels == pixels[..., :1]).all())
+        header = Header(width, height, round(q * 255), self.model_id, seed, grey)  # refuses what is too large
         return pixels, header
 
     def _latents(self, pixels: UInt8[np.ndarray, "h w 3"], q: Tensor) -> tuple[Tensor, Tensor]:
@@ -247,9 +290,10 @@ def encode(
     model: str | Path = DEFAULT_MODEL,
     seed: int | None = None,
     progress: Progress | None = None,
+    strip: bool = False,
 ) -> bytes:
     """A picture -> the bytes of a file; see `Codec.encode`.  `model` names weights or is a path to them."""
-    return load(model).encode(source, q, seed, progress)
+    return load(model).encode(source, q, seed, progress, strip)
 
 
 def decode(
@@ -260,15 +304,29 @@ def decode(
     model: str | Path | None = None,
     progress: Progress | None = None,
     crop: Crop | None = None,
-) -> UInt8[np.ndarray, "h w 3"]:
-    """The bytes of a file -> the picture; see `Codec.decode`.
+) -> UInt8[np.ndarray, "h w *channels"]:
+    """The bytes of a file -> uint8 [H, W, 3], grey [H, W]; [H, W, 4] or [H, W, 2] with alpha.
 
-    `model` is a path to weights that are not in the package; without it the file names its weights.
+    See `Codec.decode_picture`.  `model` is a path to weights that are not in the package; without it the
+    file names its weights.
     """
+    return decode_picture(data, steps, realism, partial, model, progress, crop).array
+
+
+def decode_picture(
+    data: bytes,
+    steps: int = 0,
+    realism: float = 1.0,
+    partial: bool = False,
+    model: str | Path | None = None,
+    progress: Progress | None = None,
+    crop: Crop | None = None,
+) -> Picture:
+    """As `decode`, with alpha, ICC, EXIF and XMP apart."""
     if not isinstance(data, bytes | bytearray | memoryview):
         raise TypeError(f"decode takes the bytes of a file, got {type(data).__name__}; read the file first")
     data = bytes(data)
-    return load(model or model_of(data)).decode(data, steps, realism, partial, progress, crop)
+    return load(model or model_of(data)).decode_picture(data, steps, realism, partial, progress, crop)
 
 
 def model_of(data: bytes) -> str:
