@@ -26,7 +26,7 @@ def pack(plane: Plane) -> bytes:
     """The stream of a plane, 0 invisible .. 255 opaque."""
     buffer = io.BytesIO()
     if max(plane.shape) <= WEBP_SIDE and plane.size <= WEBP_PIXELS:
-        Image.fromarray(plane).save(buffer, "WEBP", lossless=True, quality=100, method=6)
+        Image.fromarray(plane).save(buffer, "WEBP", lossless=True, quality=100, method=4)
     else:
         Image.fromarray(plane).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

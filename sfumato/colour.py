@@ -72,7 +72,7 @@ def srgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, list[str],
         try:
             lab = ImageCms.createProfile("LAB") if mode == "LAB" else None
             source = lab or ImageCms.ImageCmsProfile(io.BytesIO(icc or b""))
-            image = _through(image, source, "RGB")
+            image = _through(image, source)
         except (ImageCms.PyCMSError, OSError):
             return image.convert("RGB"), [f"{mode} was converted to RGB without a colour profile"], None
         return image, [f"{mode} was converted to sRGB{'' if lab else ' through its ICC profile'}"], None
@@ -86,7 +86,8 @@ def srgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, list[str],
     if space == b"GRAY" and image.mode[0] == "L":
         try:
             ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
-            curve = np.asarray(_through(ramp, ImageCms.ImageCmsProfile(io.BytesIO(icc)), "RGB"))[0, :, 1]
+            profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+            curve = np.asarray(_through(ramp, profile, ImageCms.Flags.NOOPTIMIZE))[0, :, 1]
         except (ImageCms.PyCMSError, OSError):
             return image, [said], None
         if np.abs(curve.astype(int) - np.arange(256)).max() <= 1:
@@ -103,12 +104,15 @@ def through(
     """(RGB pixels converted to sRGB, what was done in words); unchanged where the profile is of no use."""
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-        return np.array(_through(Image.fromarray(pixels), profile, "RGB")), "colours were converted to sRGB"
+        return np.array(_through(Image.fromarray(pixels), profile)), "colours were converted to sRGB"
     except (ImageCms.PyCMSError, OSError):
         return pixels, "a damaged colour profile was left out"
 
 
-def _through(image: Image.Image, profile: Any, mode: str) -> Image.Image:
-    made = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode=mode)
+def _through(
+    image: Image.Image, profile: Any, flags: ImageCms.Flags = ImageCms.Flags.HIGHRESPRECALC
+) -> Image.Image:
+    srgb = ImageCms.createProfile("sRGB")
+    made = ImageCms.profileToProfile(image, profile, srgb, outputMode="RGB", flags=flags)
     assert made is not None  # only when asked to work in place
     return made

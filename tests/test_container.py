@@ -277,7 +277,8 @@ def test_checksum_takes_only_int32_of_any_layout() -> None:
 
 def test_example_in_the_standard() -> None:
     text = (Path(container.__file__).parents[1] / "FORMAT.md").read_text(encoding="utf-8")
-    rows = dict(re.findall(r"^    (header|z|chunk \d|alpha|metadata) +((?:[0-9a-f]{2} ?)+)$", text, re.MULTILINE))
+    names = r"header|z|chunk \d|alpha|metadata"
+    rows = dict(re.findall(rf"^    ({names}) +((?:[0-9a-f]{{2}} ?)+)$", text, re.MULTILINE))
     assert list(rows) == ["header", *container.SECTIONS, "alpha", "metadata"]
     data = bytes.fromhex("".join(rows[name] for name in ("header", *container.SECTIONS)))
     checksum = Checksum(HEADER)
