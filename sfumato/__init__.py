@@ -2,7 +2,7 @@
 
     import sfumato
     data = sfumato.encode("photo.png", q=0.4)     # bytes of a .sfu file
-    picture = sfumato.decode(data)                # uint8 [H, W, 3]
+    picture = sfumato.decode(data)                # uint8 [H, W, 3]; [H, W] if grey
 """
 
 from __future__ import annotations

@@ -69,11 +69,10 @@ def fill(pixels: UInt8[np.ndarray, "h w *rgb"], plane: Plane) -> UInt8[np.ndarra
 
 
 def _smooth(channel: Plane, seen: np.ndarray) -> Plane:
-    values, weights = (_sums(_sums(_sums(a.astype(np.float32)))) for a in (channel * seen, seen))
-    size = channel.shape[1], channel.shape[0]
-    height, width = (side + -side % CELL for side in channel.shape)
-    whole = Image.fromarray(_push(values, weights)).resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(whole.crop((0, 0, *size))).round().astype(np.uint8)
+    values, weights = (_sums(a, CELL, np.uint16).astype(np.float32) for a in (channel * seen, seen))
+    small = Image.fromarray(_push(values, weights).round().astype(np.uint8))
+    whole = small.resize((small.width * CELL, small.height * CELL), Image.Resampling.BILINEAR)
+    return np.asarray(whole)[: channel.shape[0], : channel.shape[1]]
 
 
 def _push(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -81,12 +80,12 @@ def _push(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     means = values / np.maximum(weights, 1)
     if known.all() or values.size == 1:
         return means
-    coarse = Image.fromarray(_push(_sums(values), _sums(weights)))
+    coarse = Image.fromarray(_push(_sums(values, 2, np.float32), _sums(weights, 2, np.float32)))
     wide = coarse.resize((2 * coarse.width, 2 * coarse.height), Image.Resampling.BILINEAR)
     return np.where(known, means, np.asarray(wide)[: values.shape[0], : values.shape[1]])
 
 
-def _sums(a: np.ndarray) -> np.ndarray:
-    """Sums over 2x2 cells; the last row and column count once if they are odd."""
-    a = np.pad(a, [(0, side % 2) for side in a.shape])
-    return a[::2, ::2] + a[1::2, ::2] + a[::2, 1::2] + a[1::2, 1::2]
+def _sums(a: np.ndarray, cell: int, kind: type) -> np.ndarray:
+    """Sums over cells of `cell` x `cell`; those at the right and bottom may be smaller."""
+    rows, columns = (np.arange(0, side, cell) for side in a.shape)
+    return np.add.reduceat(np.add.reduceat(a, rows, 0, kind), columns, 1, kind)

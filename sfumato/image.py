@@ -222,19 +222,22 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     A symbolic link is followed; what is neither file nor folder (/dev/stdout, a pipe) is written directly.
     Raises OSError as `open` does; FileNotFoundError names the folder when that is missing.
     """
-    path = Path(path)
-    if path.exists() and not path.is_file() and not path.is_dir():
-        path.write_bytes(data)  # before the name is resolved: /dev/stdout may lead to a pipe without a name
-        return
-    path = Path(os.path.realpath(path))
-    if not path.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, "no such folder", str(path.parent))
-    part = path.with_name(f".{secrets.token_hex(8)}.part")
+    target = path = Path(path)
+    direct = path.exists() and not path.is_file() and not path.is_dir()
+    if not direct:  # the name of /dev/stdout is not resolved: it may lead to a pipe without a name
+        target = Path(os.path.realpath(path))
+        if not target.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, "no such folder", str(target.parent))
+    part = target if direct else target.with_name(f".{secrets.token_hex(8)}.part")
     try:
         part.write_bytes(data)
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
+        if not direct:
+            part.replace(target)
+    except BaseException as error:
+        if not direct:
+            part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # a full disk
+            error.filename = os.fspath(path)
         raise
 
 

@@ -127,6 +127,30 @@ def test_cmyk_becomes_rgb(name: str) -> None:
     assert broken.icc is None and broken.remarks == picture.remarks
 
 
+def cmyk_profile() -> bytes:
+    """A press whose cyan prints as the grey of L* = 50, black as black, the rest as nothing (lut8 of ICC.1)."""
+    levels = bytes(range(256))
+    colours = [(0 if k else 128 if c else 255, 128, 128) for c in (0, 1) for _ in range(4) for k in (0, 1)]
+    matrix = struct.pack(">9i", *(65536 * (i % 4 == 0) for i in range(9)))
+    lut = b"mft1\0\0\0\0\4\3\2\0" + matrix + levels * 4 + bytes(np.array(colours, np.uint8)) + levels * 3
+    head = bytearray(128)
+    head[8:12], head[12:24] = b"\x02\x10\0\0", b"prtrCMYKLab "
+    head[36:40], head[68:80] = b"acsp", struct.pack(">3I", 0xF6D6, 0x10000, 0xD32D)
+    data = bytes(head) + struct.pack(">I", 1) + b"A2B0" + struct.pack(">II", 144, len(lut)) + lut
+    return struct.pack(">I", len(data)) + data[4:]
+
+
+@pytest.mark.parametrize("name", ["JPEG", "TIFF"])
+def test_cmyk_goes_through_its_profile(name: str) -> None:
+    levels = {(0, 0, 0, 0): 255, (255, 0, 0, 0): 119, (0, 0, 0, 255): 0, (0, 255, 255, 0): 255}
+    for ink, level in levels.items():
+        page = Image.new("CMYK", (16, 16), ink)
+        picture = load(saved(page, name, icc_profile=cmyk_profile()))
+        assert np.abs(picture.pixels.astype(int) - level).max() <= 2, ink
+        assert picture.remarks == ("CMYK was converted to sRGB through its ICC profile",)
+        assert picture.icc is None
+
+
 def test_lab_becomes_srgb() -> None:
     rgb = Image.fromarray(RNG.integers(60, 200, (8, 9, 3), np.uint8))
     lab = ImageCms.profileToProfile(rgb, SRGB, LAB, outputMode="LAB")
