@@ -86,6 +86,8 @@ def _push(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def _sums(a: np.ndarray, cell: int, kind: type) -> np.ndarray:
-    """Sums over cells of `cell` x `cell`; those at the right and bottom may be smaller."""
-    rows, columns = (np.arange(0, side, cell) for side in a.shape)
-    return np.add.reduceat(np.add.reduceat(a, rows, 0, kind), columns, 1, kind)
+    """Sums over cells of `cell` x `cell`; zeros fill up those at the right and bottom."""
+    a = np.pad(a, [(0, -side % cell) for side in a.shape])
+    height, width = (side // cell for side in a.shape)
+    rows = a.reshape(height, cell, -1).sum(1, dtype=kind)
+    return rows.reshape(height, width, cell).sum(2, dtype=kind)

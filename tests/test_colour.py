@@ -128,7 +128,7 @@ def test_cmyk_becomes_rgb(name: str) -> None:
 
 
 def cmyk_profile() -> bytes:
-    """A press whose cyan prints as the grey of L* = 50, black as black, the rest as nothing (lut8 of ICC.1)."""
+    """A press whose cyan prints as the grey of L* = 50, black as black, others as nothing (lut8, ICC.1)."""
     levels = bytes(range(256))
     colours = [(0 if k else 128 if c else 255, 128, 128) for c in (0, 1) for _ in range(4) for k in (0, 1)]
     matrix = struct.pack(">9i", *(65536 * (i % 4 == 0) for i in range(9)))
