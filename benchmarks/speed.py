@@ -65,7 +65,7 @@ def main(
         "load weights": lambda: Codec(load_weights(model)),
         "encode": lambda: codec.encode(pixels, quality),
         "decode, steps 0": lambda: codec.decode(data),
-        f"decode, steps 4 ({'trained' if trained else 'untrained'} denoiser)": lambda: codec.decode(data, 4),
+        f"decode, steps 4{'' if trained else ' (untrained denoiser)'}": lambda: codec.decode(data, steps=4),
     }
     seconds: dict[str, list[float]] = {name: [] for name in kinds}
     for _ in range(runs):  # in turn, so that a busy minute hits all kinds alike

@@ -30,7 +30,7 @@ from evaluation.y4m import read_y4m, write_y4m
 from sfumato.image import read, write
 
 EXAMPLES = Path(__file__).with_name("commands.toml")
-PICTURES: dict[str, tuple[str, Callable[[Path, Picture], None], Callable[[Path], Picture]]] = {
+PICTURES: dict[str, tuple[str, Callable[[Path, Picture], object], Callable[[Path], Picture]]] = {
     "png": (".png", write, read),
     "ppm": (".ppm", write, read),
     "y4m-420p10": (".y4m", partial(write_y4m, subsampled=True), read_y4m),

@@ -77,7 +77,7 @@ def main(
                 cells.append((np.array(decoded.convert("RGB")), f"AVIF, {len(other)} bytes"))
             for n in steps:
                 caption = f"sfumato, {len(data)} bytes (q {q:.2f}, steps {n})"
-                cells.append((codec.decode(data, n), caption))
+                cells.append((codec.decode_picture(data, steps=n).rgb, caption))
             rows.append(np.concatenate([_cell(picture[crop], text) for picture, text in cells], 1))
     sheet = Image.fromarray(np.concatenate(rows))
     buffer = io.BytesIO()

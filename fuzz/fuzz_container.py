@@ -19,7 +19,7 @@ def target(data: bytes) -> None:
         except FormatError:
             continue
         if not partial:
-            again = container.pack(file.header, file.sections, file.metadata)
+            again = container.pack(file.header, file.sections, file.metadata, file.alpha)
             assert again == data, "two files of bytes for one file"
 
 

@@ -25,7 +25,7 @@ def target(data: bytes) -> None:
             picture = codec().decode(data, partial=partial)
         except FormatError:
             continue
-        assert picture.shape == (header.height, header.width, 3)
+        assert picture.shape[:2] == (header.height, header.width)
 
 
 if __name__ == "__main__":

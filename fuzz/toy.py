@@ -21,12 +21,13 @@ from sfumato.model import Model, load_weights, save_weights
 HERE = Path(__file__).parent
 WEIGHTS = HERE / "toy.safetensors"
 CORPUS = HERE / "corpus"
-CASES = {  # name: height, width, q, seed, metadata
-    "pixel": (1, 1, 0.0, None, {}),
-    "square": (64, 64, 0.5, None, {}),
-    "wide": (40, 130, 1.0, 7, {}),
-    "note": (65, 3, 0.3, None, {"NOTE": b"hello"}),
-    "flat": (200, 10, 0.0, 2**32 - 1, {"NOTE": b"", "MORE": bytes(200)}),
+CASES = {  # name: height, width, channels, q, seed, metadata
+    "pixel": (1, 1, 3, 0.0, None, {}),
+    "square": (64, 64, 3, 0.5, None, {}),
+    "wide": (40, 130, 3, 1.0, 7, {}),
+    "note": (65, 3, 3, 0.3, None, {"NOTE": b"hello"}),
+    "flat": (200, 10, 3, 0.0, 2**32 - 1, {"NOTE": b"", "MORE": bytes(200)}),
+    "veil": (33, 70, 2, 0.4, None, {"XMP ": b"<x/>"}),
 }
 
 
@@ -36,12 +37,16 @@ def codec() -> Codec:
     return Codec(load_weights(WEIGHTS))
 
 
-def picture(height: int, width: int) -> np.ndarray:
-    """Waves and noise, uint8 [height, width, 3]."""
+def picture(height: int, width: int, channels: int = 3) -> np.ndarray:
+    """Waves and noise, uint8 [height, width, 3]; for 2 channels, one of them with a round alpha."""
     row, column = np.mgrid[0:height, 0:width] / 16
     waves = np.stack([np.sin(row + k) * np.cos(column - k) for k in range(3)], -1) * 100 + 128
     noise = np.random.Generator(np.random.PCG64(0)).normal(0, 9, waves.shape)
-    return (waves + noise).clip(0, 255).astype(np.uint8)
+    pixels = (waves + noise).clip(0, 255).astype(np.uint8)
+    if channels == 3:
+        return pixels
+    distance = np.hypot(row - height / 32, column - width / 32)
+    return np.dstack([pixels[..., 0], (255 * (2 - distance).clip(0, 1)).astype(np.uint8)])
 
 
 def corpus() -> list[bytes]:
@@ -64,9 +69,9 @@ def main() -> None:
     save_weights(model, WEIGHTS, tables | {"fractions": calibration.fractions()}, {"recipe": "none: random"})
     codec.cache_clear()
     CORPUS.mkdir(exist_ok=True)
-    for name, (height, width, quality, seed, metadata) in CASES.items():
-        file = container.unpack(codec().encode(picture(height, width), quality, seed))
-        (CORPUS / f"{name}.sfu").write_bytes(container.pack(file.header, file.sections, metadata))
+    for name, (height, width, channels, quality, seed, metadata) in CASES.items():
+        file = container.unpack(codec().encode(picture(height, width, channels), quality, seed))
+        (CORPUS / f"{name}.sfu").write_bytes(container.pack(file.header, file.sections, metadata, file.alpha))
     found = {path.stem: machines.latent(codec(), path.read_bytes()) for path in sorted(CORPUS.glob("*.sfu"))}
     (CORPUS / "latents.txt").write_text("".join(f"{name} {crc:08x}\n" for name, crc in found.items()))
 

@@ -2,7 +2,7 @@
 
     import sfumato
     data = sfumato.encode("photo.png", q=0.4)     # bytes of a .sfu file
-    picture = sfumato.decode(data)                # uint8 [H, W, 3]
+    picture = sfumato.decode(data)                # uint8 [H, W, 3]; [H, W] if grey
     data = sfumato.encode_to("photo.png", sfumato.Bytes(20_000))
 """
 
@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from sfumato.codec import Codec as Codec
     from sfumato.codec import Crop as Crop
     from sfumato.codec import decode as decode
+    from sfumato.codec import decode_picture as decode_picture
     from sfumato.codec import encode as encode
     from sfumato.codec import load as load
     from sfumato.container import Header as Header
     from sfumato.errors import FormatError as FormatError
-    from sfumato.image import ImageError as ImageError
+    from sfumato.errors import ImageError as ImageError
+    from sfumato.image import Picture as Picture
     from sfumato.model import WeightsError as WeightsError
     from sfumato.stream import Reader as Reader
     from sfumato.target import PSNR as PSNR
@@ -37,11 +39,13 @@ _HOME = {
     "Codec": "codec",
     "Crop": "codec",
     "decode": "codec",
+    "decode_picture": "codec",
     "encode": "codec",
     "load": "codec",
     "Header": "container",
     "FormatError": "errors",
-    "ImageError": "image",
+    "ImageError": "errors",
+    "Picture": "image",
     "WeightsError": "model",
     "Reader": "stream",
     "PSNR": "target",

@@ -47,6 +47,7 @@ def encode(
     target_psnr: float | None = None,
     model: str = DEFAULT_MODEL,
     seed: int | None = None,
+    strip: bool = False,
     jobs: int | None = None,
     overwrite: bool = False,
     json: bool = False,
@@ -54,8 +55,7 @@ def encode(
     """Make a picture a small file, or a folder of pictures a folder of small files.
 
     Args:
-        source: the picture: PNG, JPEG, WebP, AVIF, TIFF, ... 8 bits a channel, opaque; or a folder; or - for
-            standard input.
+        source: the picture: PNG, JPEG, WebP, AVIF, TIFF, ...; or a folder; or - for standard input.
         out: the file or folder to write, or - for standard output; without it the picture's name with .sfu,
             unless that is taken.
         quality: 0 (about 0.05 bits per pixel) .. 1 (about 0.8); 0.5 if no target is given either.
@@ -64,12 +64,13 @@ def encode(
         target_psnr: the smallest file of at least so many decibels.
         model: weights by name, or a path to a file of weights.
         seed: of the noise that decoding with steps uses; without it, one that follows from the file.
+        strip: leave out EXIF, XMP and the colour profile (the colours become sRGB).
         jobs: processes that work on a folder; without it as many as there are processors.
         overwrite: write what is there already as well: in a folder, files newer than their input are skipped
             otherwise.
         json: print one JSON object a file.
     """
-    settings = Encoding(quality, target_bytes, target_bpp, target_psnr, model, seed)
+    settings = Encoding(quality, target_bytes, target_bpp, target_psnr, model, seed, strip)
     _do(settings, source, out, jobs, overwrite, json)
 
 
@@ -129,10 +130,10 @@ def compare(
 
     names = comparison.rivals(against)
     target = _target(source, out, ".html", overwrite=False)
-    with _Bar() as bar:
+    with _bar() as bar:
         from sfumato.codec import load
 
-        made = comparison.compare(source, names, load(model), quality, bar)
+        made = comparison.compare(source, names, load(model), quality, _told(bar))
         image.write_bytes(target, made.page().encode())
     sizes = ", ".join(f"{v.label}: {v.size_bytes} bytes" for v in made.scene.versions)
     print(f"{target}: {sizes}", file=sys.stdout if target.is_file() else sys.stderr)
@@ -169,12 +170,14 @@ def _info_file(path: Path, as_json: bool) -> None:
     whole = f"{len(file.sections)} of {len(container.SECTIONS)}"
     state = "" if file.complete else f", cut short after {whole} sections"
     print(f"{path}: {header.width}x{header.height}, version {container.VERSION}{state}")
+    print(f"{'grey' if header.grey else 'colour'}, {'opaque' if file.alpha is None else 'with alpha'}")
     print(f"quality {header.q / 255:.3f}, model {header.model:08x}, noise seed {header.noise_seed}")
     table = Table("part", "bytes", "bits per pixel", "share")
     sizes["header, lengths, checks"] = container.fixed_bytes(data)
+    sizes |= {"alpha": len(file.alpha)} if file.alpha else {}
     sizes |= {f"metadata {tag!r}": len(value) for tag, value in file.metadata.items()}
     if rest := len(data) - sum(sizes.values()):
-        sizes["lengths and checks of metadata" if file.complete else "unfinished section"] = rest
+        sizes["lengths and checks of alpha, metadata" if file.complete else "unfinished section"] = rest
     for name, size in [*sizes.items(), ("file", len(data))]:
         table.add_row(escape(name), str(size), f"{8 * size / pixels:.4f}", f"{size / len(data):.1%}")
     _print(table)
@@ -224,12 +227,8 @@ def _do(job: Job, source: Path, out: Path | None, jobs: int | None, overwrite: b
         return
     target = _target(source, out, job.suffix, overwrite)
     with _bar() as bar:
-        task = bar.add_task("loading", total=1.0)
-
-        def told(what: str, part: float) -> None:
-            bar.update(task, description=what, completed=part)
-
-        report = job.run(source, target, told)
+        report = job.run(source, target, _told(bar))
+    _remark(report)
     stream = sys.stdout if target.is_file() else sys.stderr  # beside the bytes, where those go to a pipe
     if as_json:
         _json(asdict(report), stream)
@@ -263,6 +262,7 @@ def _do_folder(
                 _json(asdict(outcome))
             if isinstance(outcome, Report):
                 reports.append(outcome)
+                _remark(outcome)
                 continue
             failures.append(outcome)
             if not as_json:
@@ -271,6 +271,11 @@ def _do_folder(
         _print(_summary(job, reports, len(skipped), len(failures), time.perf_counter() - begun))
     if failures:
         sys.exit(1)
+
+
+def _remark(report: Report) -> None:
+    for sentence in report.remarks:
+        print(f"{report.input}: {sentence}", file=sys.stderr)
 
 
 def _summary(job: Job, reports: list[Report], skipped: int, failures: int, seconds: float) -> Table:
@@ -312,6 +317,12 @@ def _bar(*more: ProgressColumn) -> Progress:
     console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), *more
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _told(bar: Progress) -> Callable[[str, float], None]:
+    """What is told of a stage goes to the bar."""
+    task = bar.add_task("loading", total=1.0)
+    return lambda what, part: bar.update(task, description=what, completed=part)
 
 
 def _arguments(given: list[str]) -> list[str]:

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -21,14 +22,18 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from sfumato import DEFAULT_MODEL, bands, container, image
+from sfumato import DEFAULT_MODEL, alpha, bands, container, image
 from sfumato.container import Header
 from sfumato.errors import FormatError
+from sfumato.image import Picture
 from sfumato.latents import RATIO, LatentCoder, quality
 from sfumato.model import Weights, WeightsError, channels_last, load_weights, shipped
 from sfumato.restoration import Restoration, joined, restore
 from sfumato.tiles import cells
 from sfumato.transform import HYPER_STRIDE, STRIDE, Synthesised
+
+TAGS = {"icc": "ICC ", "exif": "EXIF", "xmp": "XMP "}
+"""Where a file keeps what comes with a picture (FORMAT.md, section 3)."""
 
 Progress = Callable[[str, float], None]
 """Called with what is being done and how much of the whole is done, 0 .. 1."""
@@ -61,11 +66,37 @@ class Crop:
         return top, left, bottom, right
 
 
+class Choices(TypedDict, total=False):
+    """What the reader of a file may choose.
+
+    steps     0 .., of the diffusion; 0, if not given, stops at the certain picture x_base
+    realism   0 .. 1, from the most faithful picture to the most natural one, 1 if not given (`Restoration`)
+    eta       0 .. 1, fresh noise at each step; 0 is deterministic
+    partial   accept a file that is cut short: what is missing is replaced by what is expected, and a missing
+              alpha by an opaque one; the picture's remarks say so
+    chunks    0 .. 5, decode only so many chunks, faster, for a preview; None for all.  What follows them is
+              not looked at, and may be missing
+    crop      the part to decode, steps = 0 only: of a large picture, only the tiles that it needs are read
+    progress  called as the work goes on
+    """
+
+    steps: int
+    realism: float
+    eta: float
+    partial: bool
+    chunks: int | None
+    crop: Crop | None
+    progress: Progress | None
+
+
 @dataclass(frozen=True)
 class Latent:
     """A picture after g_a, before any gain: `Codec.encode` takes it at every q, and spares the analysis."""
 
-    pixels: UInt8[np.ndarray, "height width 3"]
+    pixels: UInt8[np.ndarray, "height width 3"]  # with a smooth filling where nothing is visible
+    grey: bool  # whether a file of one channel is made
+    alpha: bytes | None  # coded
+    metadata: dict[str, bytes]
     model: int  # number of the weights that made y
     y: Float[Tensor, "1 m h w"]
 
@@ -90,11 +121,21 @@ class Codec:
         return self._model.has_denoiser
 
     @torch.inference_mode()
-    def transform(self, source: image.Source, progress: Progress | None = None) -> Latent:
+    def transform(
+        self, source: image.Source, progress: Progress | None = None, strip: bool = False
+    ) -> Latent:
         """A picture -> its latent, the part of `encode` that is the same for every q; errors as there."""
-        pixels = image.read(source)
-        height, width = pixels.shape[:2]
-        Header(width, height, 0, self.model_id)  # refuses what is too large
+        picture = image.load(source)
+        if strip:
+            picture = image.strip(picture)
+        metadata = {tag: value for kind, tag in TAGS.items() if (value := getattr(picture, kind))}
+        container.metadata_payload(metadata)  # refuses what is too large before the work, as the header does
+        height, width = picture.pixels.shape[:2]
+        Header(width, height, 0, self.model_id)
+        if picture.alpha is not None:
+            picture = replace(picture, pixels=alpha.fill(picture.pixels, picture.alpha))
+        pixels = picture.rgb
+        grey = not picture.icc and bool((pixels == pixels[..., :1]).all())
         _tell(progress, "analysis", 0.0)
 
         def g_a(rows: slice) -> Tensor:
@@ -104,7 +145,8 @@ class Codec:
         height, width = (side + -side % HYPER_STRIDE for side in (height, width))
         rows = bands.rows_of(width, HYPER_STRIDE)
         parts = list(bands.in_bands(g_a, height, rows, self._model.halo, down=STRIDE))
-        return Latent(pixels, self.model_id, torch.cat(parts, 2))
+        plane = None if picture.alpha is None else alpha.pack(picture.alpha)
+        return Latent(pixels, grey, plane, metadata, self.model_id, torch.cat(parts, 2))
 
     def encode(
         self,
@@ -112,18 +154,21 @@ class Codec:
         q: float = 0.5,
         seed: int | None = None,
         progress: Progress | None = None,
+        strip: bool = False,
     ) -> bytes:
         """A picture -> the bytes of a file.
 
-        source    a path, an open file, a Pillow image, uint8 [H, W], [H, W, 3] or [H, W, 4], or a Latent
+        source    what `image.load` takes (a path, an open file, a Pillow image, an array, a Picture), or a
+                  Latent
         q         quality, 0 (smallest file) .. 1 (largest); kept to 1/255
         seed      of the decoder's noise, u32; None derives it from the file
         progress  called as the work goes on
+        strip     leave out EXIF, XMP and the colour profile, after converting the colours to sRGB
 
         ValueError for a q or seed out of range or a picture over the format's limits; ImageError (a
         ValueError) for a picture that cannot be read.
         """
-        return self._encode(source, q, seed, progress)[0]
+        return self._encode(source, q, seed, progress, strip)[0]
 
     @torch.inference_mode()
     def encode_and_decode(
@@ -133,7 +178,7 @@ class Codec:
         seed: int | None = None,
         progress: Progress | None = None,
     ) -> tuple[bytes, UInt8[np.ndarray, "h w 3"]]:
-        """(data, decode(data)), as `encode` and `decode` at steps = 0 give them: one walk instead of two."""
+        """(file, its picture at steps = 0, always RGB and without alpha): one walk instead of two."""
         data, header, y_hat = self._encode(source, q, seed, progress)
         pixels = self._certain(y_hat, quality(header).float())
         return data, np.ascontiguousarray(pixels[: header.height, : header.width])
@@ -141,7 +186,7 @@ class Codec:
     @torch.inference_mode()
     def measure(self, source: image.Source | Latent, q: float = 0.5) -> list[float]:
         """Ideal bits of z and of each chunk at quality q: the rate without writing bytes."""
-        latent, header = self._prepare(source, q, None, None)
+        latent, header = self._prepare(source, q)
         return self._latent_coder.measure(*self._latents(latent, quality(header).float()), header)
 
     @torch.inference_mode()
@@ -154,32 +199,23 @@ class Codec:
         energy = avg_pool2d(y.square_(), 3, stride=1, padding=1, count_include_pad=False)
         return float(energy.mul_(4).log1p_().sum(dtype=torch.float64)) / math.log(4)
 
-    @torch.inference_mode()
-    def decode(
-        self,
-        data: bytes,
-        steps: int = 0,
-        realism: float = 1.0,
-        partial: bool = False,
-        progress: Progress | None = None,
-        crop: Crop | None = None,
-        eta: float = 0.0,
-        chunks: int | None = None,
-    ) -> UInt8[np.ndarray, "h w 3"]:
-        """The bytes of a file -> the picture, 8-bit sRGB.
+    def decode(self, data: bytes, **choices: Unpack[Choices]) -> UInt8[np.ndarray, "h w *channels"]:
+        """The bytes of a file -> uint8 [H, W, 3], grey [H, W]; [H, W, 4] or [H, W, 2] with alpha.
 
-        steps     of the diffusion; 0 stops at the certain picture x_base
-        realism   0 .. 1, from the most faithful picture to the most natural one (`Restoration`)
-        partial   accept a file that is cut short: what is missing is replaced by what is expected
-        crop      the part to decode, steps=0 only: of a large picture, only the tiles that it needs are read
-        eta       0 .. 1, fresh noise at each step; 0 is deterministic
-        chunks    0 .. 5, decode only so many chunks, faster, for a preview; None for all.  What follows them
-                  is not looked at, and may be missing
+        As `decode_picture`, which also gives what came with the picture.
+        """
+        return self.decode_picture(data, **choices).array
+
+    @torch.inference_mode()
+    def decode_picture(self, data: bytes, **choices: Unpack[Choices]) -> Picture:
+        """The bytes of a file -> the picture, with its alpha, ICC, EXIF and XMP; see `Choices`.
 
         FormatError for a bad file; ValueError for a bad argument; WeightsError for steps > 0 with weights
         that hold no trained denoiser.
         """
-        chosen = Restoration(steps, realism, eta)
+        steps, partial, chunks = choices.get("steps", 0), choices.get("partial", False), choices.get("chunks")
+        crop, progress = choices.get("crop"), choices.get("progress")
+        chosen = Restoration(steps, choices.get("realism", 1.0), choices.get("eta", 0.0))
         if steps and not self.has_denoiser:
             message = f"steps={steps}: the {self.preset} weights hold no trained denoiser, only steps=0"
             raise WeightsError(message)
@@ -214,19 +250,36 @@ class Codec:
             top, left, bottom, right = (RATIO * side for side in region)
             pixels = self._certain(y_hat[:, :, top:bottom, left:right], q)
             pixels = pixels[part.y - top * STRIDE :, part.x - left * STRIDE :]
+        pixels = pixels[: part.height, : part.width]
+        pixels = image.mean(pixels) if header.grey else np.ascontiguousarray(pixels)
+        plane, remarks = None, []
+        if not file.complete and chunks is None:
+            remarks.append(f"cut short: {len(file.sections)} of {len(container.SECTIONS)} sections are shown")
+        if file.alpha == b"":
+            plane = np.full(pixels.shape[:2], 255, np.uint8)
+            remarks.append("cut short before the end of alpha: shown opaque")
+        elif file.alpha is not None:
+            plane = alpha.unpack(file.alpha, header.height, header.width)
+            plane = plane[part.y : part.y + part.height, part.x : part.x + part.width].copy()
+        extras = {kind: file.metadata.get(tag) for kind, tag in TAGS.items()}
         _tell(progress, "done", 1.0)
-        return np.ascontiguousarray(pixels[: part.height, : part.width])
+        return Picture(pixels, plane, **extras, remarks=tuple(remarks))
 
     def _prepare(
-        self, source: image.Source | Latent, q: float, seed: int | None, progress: Progress | None
+        self,
+        source: image.Source | Latent,
+        q: float,
+        seed: int | None = None,
+        progress: Progress | None = None,
+        strip: bool = False,
     ) -> tuple[Latent, Header]:
         if not 0 <= q <= 1:
             raise ValueError(f"q is {q}, not in 0..1")
-        latent = source if isinstance(source, Latent) else self.transform(source, progress)
+        latent = source if isinstance(source, Latent) else self.transform(source, progress, strip)
         if latent.model != self.model_id:
             raise ValueError(f"latent of model {latent.model:08x}, these weights are {self.model_id:08x}")
         height, width = latent.pixels.shape[:2]
-        return latent, Header(width, height, round(q * 255), self.model_id, seed)
+        return latent, Header(width, height, round(q * 255), self.model_id, seed, latent.grey)
 
     def _latents(self, latent: Latent, q: Tensor) -> tuple[Tensor, Tensor]:
         """(y, z) in the domain of the gains."""
@@ -235,14 +288,19 @@ class Codec:
 
     @torch.inference_mode()
     def _encode(
-        self, source: image.Source | Latent, q: float, seed: int | None, progress: Progress | None
+        self,
+        source: image.Source | Latent,
+        q: float,
+        seed: int | None,
+        progress: Progress | None,
+        strip: bool = False,
     ) -> tuple[bytes, Header, Tensor]:
         """The file, its header, and y_hat as its decoder will find it."""
-        latent, header = self._prepare(source, q, seed, progress)
+        latent, header = self._prepare(source, q, seed, progress, strip)
         written = _part(progress, "latents written", 0.3, 1.0)
         y, z = self._latents(latent, quality(header).float())
         sections, y_hat = self._latent_coder.write(y, z, header, written)
-        return container.pack(header, sections), header, y_hat
+        return container.pack(header, sections, latent.metadata, latent.alpha), header, y_hat
 
     def _certain(self, y_hat: Tensor, q: Tensor) -> UInt8[np.ndarray, "h w 3"]:
         """x_base as a picture."""
@@ -284,30 +342,29 @@ def encode(
     model: str | Path = DEFAULT_MODEL,
     seed: int | None = None,
     progress: Progress | None = None,
+    strip: bool = False,
 ) -> bytes:
     """A picture -> the bytes of a file; see `Codec.encode`.  `model` names weights or is a path to them."""
-    return load(model).encode(source, q, seed, progress)
+    return load(model).encode(source, q, seed, progress, strip)
 
 
 def decode(
-    data: bytes,
-    steps: int = 0,
-    realism: float = 1.0,
-    partial: bool = False,
-    model: str | Path | None = None,
-    progress: Progress | None = None,
-    crop: Crop | None = None,
-    eta: float = 0.0,
-    chunks: int | None = None,
-) -> UInt8[np.ndarray, "h w 3"]:
-    """The bytes of a file -> the picture; see `Codec.decode`.
+    data: bytes, model: str | Path | None = None, **choices: Unpack[Choices]
+) -> UInt8[np.ndarray, "h w *channels"]:
+    """The bytes of a file -> uint8 [H, W, 3], grey [H, W]; [H, W, 4] or [H, W, 2] with alpha.
 
-    `model` is a path to weights that are not in the package; without it the file names its weights.
+    See `Codec.decode_picture` and `Choices`.  `model` is a path to weights that are not in the package;
+    without it the file names its weights.
     """
+    return decode_picture(data, model, **choices).array
+
+
+def decode_picture(data: bytes, model: str | Path | None = None, **choices: Unpack[Choices]) -> Picture:
+    """As `decode`, with alpha, ICC, EXIF and XMP apart."""
     if not isinstance(data, bytes | bytearray | memoryview):
         raise TypeError(f"decode takes the bytes of a file, got {type(data).__name__}; read the file first")
     data = bytes(data)
-    return load(model or model_of(data)).decode(data, steps, realism, partial, progress, crop, eta, chunks)
+    return load(model or model_of(data)).decode_picture(data, **choices)
 
 
 def model_of(data: bytes) -> str:

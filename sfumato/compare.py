@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import html
 import io
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +22,7 @@ from jaxtyping import UInt8
 from PIL import Image, features
 
 from sfumato import image
+from sfumato.target import psnr
 from sfumato.viewer import MIMES, Scene, Version, page
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def lossless(picture: Picture) -> tuple[bytes, str]:
 
 
 def _ours(codec: Codec, pixels: Picture, data: bytes, q: float, steps: int) -> Version:
-    back = codec.decode(data, steps)
+    back = codec.decode_picture(data, steps=steps).rgb
     label = f"sfumato {q:g}" + (f" with {steps} steps" if steps else "")
     name = "sfumato" + (f" with {steps} steps" if steps else "")
     return _version(label, *lossless(back), len(data), pixels, back, name)
@@ -169,9 +169,7 @@ def _ours(codec: Codec, pixels: Picture, data: bytes, q: float, steps: int) -> V
 def _version(
     label: str, data: bytes, mime: str, size: int, pixels: Picture, back: Picture, codec: str
 ) -> Version:
-    mse = float(np.square(pixels.astype(np.float64) - back).mean())
-    psnr = 10 * math.log10(255**2 / mse) if mse else math.inf
-    return Version(label, data, mime, size, _bpp(size, pixels), {"PSNR, dB": psnr}, codec)
+    return Version(label, data, mime, size, _bpp(size, pixels), {"PSNR, dB": psnr(pixels, back)}, codec)
 
 
 def _file(pixels: Picture, rival: Rival, setting: int) -> bytes:

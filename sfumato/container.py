@@ -1,9 +1,9 @@
-"""In: header, range-coded sections, metadata.  Out: the file's bytes; and back, with every field checked.
+"""In: header, range-coded sections, alpha, metadata.  Out: the file's bytes; and back, every field checked.
 
-    | header | z | chunk 1 | chunk 2 | chunk 3 | chunk 4 | chunk 5 | metadata |
+    | header | z | chunk 1 | chunk 2 | chunk 3 | chunk 4 | chunk 5 | alpha | metadata |
 
 Field by field, little-endian; limits are checked before anything is copied.  The standard is FORMAT.md,
-sections 1, 2, 3 and 7.
+sections 1, 2, 3 and 8.
 """
 
 from __future__ import annotations
@@ -17,19 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfumato.errors import FormatError
+from sfumato.tiles import PIXELS_MAX, SIDE_MAX
 
 MAGIC = b"SFU"
 VERSION = 2
 SECTIONS = ("z", "chunk 1", "chunk 2", "chunk 3", "chunk 4", "chunk 5")
 CHECK_BYTES = (2, 2, 2, 2, 2, 4)
 
-SIDE_MAX = 65535
-PIXELS_MAX = 1 << 27
 SECTION_MAX = 1 << 28
 METADATA_MAX = 1 << 24
 VARINT_BYTES = 5
 
-_SEED, _METADATA, _RESERVED = 1, 2, 12
+_SEED, _METADATA, _ALPHA, _GREY = 1, 2, 4, 8
 _U32 = struct.Struct("<I")
 
 
@@ -41,6 +40,7 @@ class Header:
     q              quality as a byte, 0..255 for 0..1
     model          number of the weights, u32
     seed           seed of the decoder's noise, u32; None derives it from the other fields
+    grey           whether the picture has one channel
 
     ValueError for values out of these ranges.
     """
@@ -50,6 +50,7 @@ class Header:
     q: int
     model: int
     seed: int | None = None
+    grey: bool = False
 
     def __post_init__(self) -> None:
         for name, low, value, high in (
@@ -65,8 +66,9 @@ class Header:
             raise ValueError(f"{self.width} x {self.height} pixels are more than {PIXELS_MAX}")
 
     def pack(self) -> bytes:
-        """The plain header: the bytes before z's section, without the metadata flag."""
+        """The plain header: the bytes before z's section, without the flags of metadata and alpha."""
         flags, seed = (0, b"") if self.seed is None else (_SEED, _U32.pack(self.seed))
+        flags |= _GREY if self.grey else 0
         sides = _varint(self.width) + _varint(self.height)
         return MAGIC + bytes([VERSION << 4 | flags]) + sides + bytes([self.q]) + _U32.pack(self.model) + seed
 
@@ -121,26 +123,37 @@ class Checksum:
 
 @dataclass(frozen=True)
 class File:
-    """What `unpack` found.  `complete` is False for a prefix, which may hold fewer than six sections."""
+    """What `unpack` found.
+
+    complete  False for a prefix, which may hold fewer than six sections
+    alpha     stream of the plane, not yet decoded; None if the picture is opaque, empty if it was cut off
+    """
 
     header: Header
     sections: tuple[Section, ...]
     metadata: Mapping[str, bytes] = field(default_factory=dict)
     complete: bool = True
+    alpha: bytes | None = None
 
 
-def pack(header: Header, sections: Sequence[Section], metadata: Mapping[str, bytes] | None = None) -> bytes:
+def pack(
+    header: Header,
+    sections: Sequence[Section],
+    metadata: Mapping[str, bytes] | None = None,
+    alpha: bytes | None = None,
+) -> bytes:
     """The file.
 
     sections  all six, z first
     metadata  tag of 4 printable ASCII characters -> bytes; None or empty for no metadata section
+    alpha     stream of the plane, for the alpha section; None for an opaque picture
 
     ValueError for another number of sections, or a value that its field cannot hold.
     """
     if len(sections) != len(SECTIONS):
         raise ValueError(f"{len(sections)} sections, not {len(SECTIONS)}")
     head = bytearray(header.pack())
-    head[len(MAGIC)] |= _METADATA if metadata else 0
+    head[len(MAGIC)] |= (_METADATA if metadata else 0) | (0 if alpha is None else _ALPHA)
     parts = [bytes(head)]
     for name, size, section in zip(SECTIONS, CHECK_BYTES, sections, strict=True):
         if len(section.payload) > SECTION_MAX:
@@ -148,18 +161,29 @@ def pack(header: Header, sections: Sequence[Section], metadata: Mapping[str, byt
         if not 0 <= section.check < 1 << 8 * size:
             raise ValueError(f"{name}: check {section.check:#x} does not fit into {size} bytes")
         parts += _varint(len(section.payload)), section.check.to_bytes(size, "little"), section.payload
+    if alpha is not None:
+        if not 0 < len(alpha) <= SECTION_MAX:
+            raise ValueError(f"alpha of {len(alpha)} bytes, not in 1..{SECTION_MAX}")
+        parts += _varint(len(alpha)), _U32.pack(zlib.crc32(alpha)), alpha
     if metadata:
-        for fault in filter(None, map(_tag_fault, metadata)):
-            raise ValueError(f"metadata: {fault}")
-        payload = b"".join(tag.encode() + _varint(len(value)) + value for tag, value in metadata.items())
-        if len(payload) > METADATA_MAX:
-            raise ValueError(f"metadata of {len(payload)} bytes, the limit is {METADATA_MAX}")
+        payload = metadata_payload(metadata)
         parts += _varint(len(payload)), _U32.pack(zlib.crc32(payload)), payload
     return b"".join(parts)
 
 
+def metadata_payload(metadata: Mapping[str, bytes]) -> bytes:
+    """The entries as the file holds them; ValueError for a bad tag, or for more than the limit."""
+    for fault in filter(None, map(_tag_fault, metadata)):
+        raise ValueError(f"metadata: {fault}")
+    payload = b"".join(tag.encode() + _varint(len(value)) + value for tag, value in metadata.items())
+    if len(payload) > METADATA_MAX:
+        sizes = ", ".join(f"{tag.strip()} {len(value)}" for tag, value in metadata.items())
+        raise ValueError(f"metadata of {len(payload)} bytes ({sizes}), the limit is {METADATA_MAX}")
+    return payload
+
+
 def unpack(data: bytes, *, partial: bool = False) -> File:
-    """Header, sections and metadata of a file, or FormatError.  Payloads are not decoded here.
+    """Header, sections, alpha and metadata of a file, or FormatError.  Payloads are not decoded here.
 
     partial  False: a file that ends early is an error that says how many of its sections are whole.
              True: any prefix from the whole header on gives the whole sections in it, with complete=False.
@@ -168,20 +192,23 @@ def unpack(data: bytes, *, partial: bool = False) -> File:
     header, flags = _read_header(reader)
     sections: list[Section] = []
     metadata: dict[str, bytes] = {}
+    alpha = b"" if flags & _ALPHA else None
     try:
         for name, size in zip(SECTIONS, CHECK_BYTES, strict=True):
             length = reader.length(name, SECTION_MAX)
             check = reader.uint(size, f"{name}'s check")
             sections.append(Section(reader.take(length, f"{name}'s payload"), check))
+        if alpha is not None:
+            alpha = _read_checked(reader, "alpha", SECTION_MAX)
         if flags & _METADATA:
             metadata = _read_metadata(reader)
     except _Ended as error:
         if partial:
-            return File(header, tuple(sections), complete=False)
+            return File(header, tuple(sections), complete=False, alpha=alpha)
         raise FormatError(f"{error}; {len(sections)} of {len(SECTIONS)} sections are whole") from None
     if reader.at < len(data):
         raise FormatError(f"{len(data) - reader.at} bytes follow the end of the file at byte {reader.at}")
-    return File(header, tuple(sections), metadata)
+    return File(header, tuple(sections), metadata, alpha=alpha)
 
 
 def join(number: int, tiles: Sequence[Section]) -> Section:
@@ -223,7 +250,7 @@ def split(number: int, section: Section, count: int) -> tuple[Section, ...]:
 
 
 def fixed_bytes(data: bytes) -> int:
-    """How many bytes of a file or a prefix are header, lengths and checks: neither payload nor metadata.
+    """How many bytes of a file or a prefix are header, lengths and checks; alpha and metadata left out.
 
     FormatError as for `unpack(data, partial=True)`; counts the whole sections only.
     """
@@ -279,34 +306,38 @@ def _read_header(reader: _Reader) -> tuple[Header, int]:
         raise FormatError("version 1, written by sfumato 0.0.1, is not read any more; this reader knows 2")
     if version != VERSION:
         raise FormatError(f"version {version} is unknown; this reader knows {VERSION}")
-    if flags & _RESERVED:
-        raise FormatError(f"flags {flags:04b} use a reserved bit")
     width, height = reader.varint("the width"), reader.varint("the height")
     q, model = reader.uint(1, "q"), reader.uint(4, "the model id")
     seed = reader.uint(4, "the seed") if flags & _SEED else None
     try:
-        return Header(width, height, q, model, seed), flags
+        return Header(width, height, q, model, seed, bool(flags & _GREY)), flags
     except ValueError as error:
         raise FormatError(f"header: {error}") from None
 
 
-def _read_metadata(reader: _Reader) -> dict[str, bytes]:
-    length = reader.length("metadata", METADATA_MAX)
-    crc = reader.uint(4, "the metadata's CRC")
-    payload = reader.take(length, "the metadata")
+def _read_checked(reader: _Reader, what: str, limit: int) -> bytes:
+    length = reader.length(what, limit)
+    crc = reader.uint(4, f"the CRC of {what}")
+    payload = reader.take(length, what)
     if zlib.crc32(payload) != crc:
-        raise FormatError(f"metadata: CRC is {zlib.crc32(payload):08x}, the file says {crc:08x}")
+        raise FormatError(f"{what}: CRC is {zlib.crc32(payload):08x}, the file says {crc:08x}")
     if not payload:
-        raise FormatError("metadata: length 0; a file without entries has no metadata section")
+        raise FormatError(f"{what}: length 0; a file without {what} has no such section")
+    return payload
+
+
+def _read_metadata(reader: _Reader) -> dict[str, bytes]:
+    payload = _read_checked(reader, "metadata", METADATA_MAX)
     entries: dict[str, bytes] = {}
     inner = _Reader(payload)
-    while inner.at < length:
+    while inner.at < len(payload):
         try:
             raw = inner.take(4, "a tag")
             size = inner.length(f"entry {raw!r}", METADATA_MAX)
             value = inner.take(size, f"entry {raw!r}")
         except _Ended:
-            raise FormatError(f"metadata: the entry at byte {inner.at} passes the end at {length}") from None
+            passed = f"the entry at byte {inner.at} passes the end at {len(payload)}"
+            raise FormatError(f"metadata: {passed}") from None
         tag = raw.decode("latin-1")
         if _tag_fault(tag) or tag in entries:
             raise FormatError(f"metadata: {_tag_fault(tag) or f'tag {tag!r} comes twice'}")

@@ -1,4 +1,4 @@
-"""In: nothing.  Out: the one exception that a bad file may cause."""
+"""In: nothing.  Out: the exceptions that a bad file, ours or a picture, may cause."""
 
 
 class FormatError(ValueError):
@@ -7,3 +7,7 @@ class FormatError(ValueError):
     No other exception may come from reading a file, whatever its bytes.  The message names the value
     at fault.
     """
+
+
+class ImageError(ValueError):
+    """A picture that cannot be read or written; the message names the file and what is wrong with it."""

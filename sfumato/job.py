@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
 from sfumato import DEFAULT_MODEL, container, image
 
 if TYPE_CHECKING:
@@ -47,6 +45,7 @@ class Report:
     model: str  # number of the weights, hexadecimal
     picture_bytes: int  # of the other file
     seconds: float
+    remarks: tuple[str, ...]  # sentences on what was changed or left out
 
 
 class Job(ABC):
@@ -77,6 +76,7 @@ class Encoding(Job):
     target_psnr: float | None = None  # dB
     model: str = DEFAULT_MODEL
     seed: int | None = None
+    strip: bool = False  # whether metadata and colour profile are left out
 
     suffix = SUFFIX
 
@@ -101,13 +101,16 @@ class Encoding(Job):
         from sfumato.codec import load  # torch is loaded only where it is needed, and takes a while
 
         codec = load(self.model)
+        picture = image.load(given)
+        if self.strip:
+            picture = image.strip(picture)
         if goal := self._goal():
-            data = goal.fit(codec, given, self.seed, progress).data
+            data = goal.fit(codec, picture, self.seed, progress).data
         else:
             quality = 0.5 if self.quality is None else self.quality
-            data = codec.encode(given, quality, self.seed, progress)
+            data = codec.encode(picture, quality, self.seed, progress)
         _write(target, data)
-        return _report(source, target, data, given.getbuffer().nbytes, begun)
+        return _report(source, target, data, given.getbuffer().nbytes, begun, picture.remarks)
 
     def _goal(self) -> Goal | None:
         if self.target_bytes is self.target_bpp is self.target_psnr is None:
@@ -144,18 +147,23 @@ class Decoding(Job):
         image.format_of(target)  # a suffix that cannot be written is told before the work
         data = read(source)
         container.unpack(data, partial=True)  # so is what is no file at all
-        from sfumato.codec import Crop, decode
+        from sfumato.codec import Crop, decode_picture
 
         crop = None if self.crop is None else Crop(*self.crop)
-        chosen = self.steps, self.realism, self.partial, self.model, progress, crop, self.eta, self.chunks
-        pixels = decode(data, *chosen)
-        if target != STREAM:
-            image.write(target, pixels)
-            return _report(source, target, data, target.stat().st_size, begun)
-        png = io.BytesIO()
-        Image.fromarray(pixels).save(png, "PNG")
-        _write(target, png.getvalue())
-        return _report(source, target, data, png.getbuffer().nbytes, begun)
+        picture = decode_picture(
+            data,
+            self.model,
+            steps=self.steps,
+            realism=self.realism,
+            eta=self.eta,
+            partial=self.partial,
+            chunks=self.chunks,
+            crop=crop,
+            progress=progress,
+        )
+        written, left_out = image.to_bytes(target, picture)
+        _write(target, written)
+        return _report(source, target, data, len(written), begun, (*picture.remarks, *left_out))
 
 
 def explain(error: BaseException) -> str | None:
@@ -196,6 +204,15 @@ def _write(target: Path, data: bytes) -> None:
         image.write_bytes(target, data)
 
 
-def _report(source: Path, target: Path, data: bytes, picture_bytes: int, begun: float) -> Report:
+def _report(
+    source: Path, target: Path, data: bytes, picture_bytes: int, begun: float, remarks: tuple[str, ...]
+) -> Report:
     seconds = time.perf_counter() - begun
-    return Report(str(source), str(target), **described(data), picture_bytes=picture_bytes, seconds=seconds)
+    return Report(
+        str(source),
+        str(target),
+        **described(data),
+        picture_bytes=picture_bytes,
+        seconds=seconds,
+        remarks=remarks,
+    )

@@ -1,12 +1,13 @@
 """Pillow's picture in, .sfu file out; and back.  Importing this module teaches Pillow the format.
 
     import sfumato.pillow
-    Image.open("a.sfu").thumbnail((128, 128))    # lazy: size and mode come from the header alone
+    Image.open("a.sfu").thumbnail((128, 128))    # lazy: size and mode come without decoding
     im.save("b.sfu", quality=40)                 # 0 (smallest) .. 100, as Pillow counts; 50 if not given
 
-`save` also takes model and seed, as `sfumato.encode` does, and writes the pixels as they are: orientation is
-the caller's (`ImageOps.exif_transpose`), as with Pillow's own formats.  An opened file has `info["quality"]`
-and `info["model"]`.  torch is loaded when pixels are asked for or written.
+`save` also takes model and seed, as `sfumato.encode` does, and exif, icc_profile and xmp as Pillow's own
+formats do: pixels are written as they are, orientation is the caller's (`ImageOps.exif_transpose`).  An
+opened file has `info["quality"]` and `info["model"]`, and what came with the picture under Pillow's names.
+torch is loaded when pixels are asked for or written.
 
 Errors are those of Pillow's formats: UnidentifiedImageError for what does not begin as a file of this
 version, OSError for a file that is cut short, damaged or of unknown weights.  With
@@ -16,18 +17,19 @@ before the first of them.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import IO, Any, final
 
 from PIL import Image, ImageFile
 
-from sfumato import DEFAULT_MODEL, container
+from sfumato import DEFAULT_MODEL, container, image
 from sfumato.errors import FormatError
 
 FORMAT = "SFU"
 EXTENSION = ".sfu"
 MIME = "image/x-sfumato"
-HEADER_BYTES = 64
-"""More than any header has."""
+EXTRAS = {"icc_profile": "ICC ", "exif": "EXIF", "xmp": "XMP "}
+"""Pillow's names of what comes with a picture, and the file's."""
 DRAFTS = ((4, 2), (2, 3))
 """(reduction, chunks): a draft so many times smaller is made from the first chunks only."""
 
@@ -42,11 +44,13 @@ class SfumatoImageFile(ImageFile.ImageFile):
     def _open(self) -> None:
         assert self.fp is not None
         try:
-            header = container.unpack(self.fp.read(HEADER_BYTES), partial=True).header
+            file = container.unpack(self.fp.read(), partial=True)
         except FormatError as error:
             raise SyntaxError(str(error)) from error  # Pillow's word for: not this format
+        header = file.header
         self._size = header.width, header.height
-        self._mode = "RGB"
+        self._mode = ("L" if header.grey else "RGB") + ("" if file.alpha is None else "A")
+        self.info |= {name: file.metadata[tag] for name, tag in EXTRAS.items() if tag in file.metadata}
         self.info["quality"] = round(100 * header.q / 255, 1)
         self.info["model"] = f"{header.model:08x}"
         self._plan(None)
@@ -72,7 +76,7 @@ class SfumatoImageFile(ImageFile.ImageFile):
         return None
 
     def verify(self) -> None:
-        """OSError unless the file is whole: header, lengths and metadata.  Symbols are checked by loading."""
+        """OSError unless the file is whole: header, lengths, metadata.  Symbols are checked by loading."""
         assert self.fp is not None
         self.fp.seek(0)
         try:
@@ -114,7 +118,6 @@ def _accept(prefix: bytes) -> bool:
 
 def _save(im: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
     from sfumato.codec import encode
-    from sfumato.image import ImageError
 
     options = im.encoderinfo
     quality = options.get("quality", 50)
@@ -122,9 +125,16 @@ def _save(im: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
         raise ValueError(f"quality is {quality!r}, not in 0..100")
     plain = im.copy()  # one frame, without the metadata that would turn it
     plain.info = {key: value for key, value in im.info.items() if key in ("transparency", "icc_profile")}
+    exif = options.get("exif") or b""
+    if isinstance(exif, Image.Exif):
+        exif = exif.tobytes()
     try:
-        data = encode(plain, quality / 100, options.get("model", DEFAULT_MODEL), options.get("seed"))
-    except ImageError as error:
+        picture = image.load(plain)
+        icc = options.get("icc_profile", picture.icc) if picture.pixels.ndim == 3 else None
+        exif = exif.removeprefix(image.EXIF_PREFIX)
+        picture = replace(picture, icc=icc or None, exif=exif or None, xmp=options.get("xmp") or None)
+        data = encode(picture, quality / 100, options.get("model", DEFAULT_MODEL), options.get("seed"))
+    except image.ImageError as error:
         raise OSError(f"cannot write mode {im.mode} as {FORMAT}: {error}") from error
     fp.write(data)
 

@@ -40,7 +40,7 @@ class Reader:
         self._data = bytearray()
         self._file: File | None = None
         self._shown = 0
-        self._picture: UInt8[np.ndarray, "h w 3"] | None = None
+        self._picture: UInt8[np.ndarray, "h w *channels"] | None = None
 
     def feed(self, data: bytes) -> int:
         """Takes any number of bytes, also none; how many sections are in as a whole, 0 .. 6.
@@ -67,7 +67,7 @@ class Reader:
         """Whether the file is in, to the last byte."""
         return self._file is not None and self._file.complete
 
-    def picture(self) -> UInt8[np.ndarray, "h w 3"] | None:
+    def picture(self) -> UInt8[np.ndarray, "h w *channels"] | None:
         """The picture (steps = 0) that the sections so far make; None before chunk 1 is in.
 
         FormatError for a bad check or weights that are not there.  The same array until another section is

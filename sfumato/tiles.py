@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+SIDE_MAX = 65535  # pixels a side of a picture
+PIXELS_MAX = 1 << 27  # pixels of a picture
 CELL = 64  # pixels of a cell of z
 WHOLE = 1 << 22  # pixels, padding included, up to which a picture is one tile
 SIDE = 16  # cells of z a side of a tile otherwise: 1024 pixels

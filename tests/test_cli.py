@@ -50,6 +50,26 @@ def test_encode_info_decode(photo: Path) -> None:
     assert sorted(p.name for p in photo.parent.iterdir()) == ["back.png", "photo.png", "photo.sfu"]
 
 
+def test_alpha_and_metadata_go_through_the_command(photo: Path, call: Callable[..., Call]) -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "Maker"
+    with Image.open(photo) as image:
+        image.putalpha(image.convert("L"))
+        image.save(photo, exif=exif)
+    file, back = photo.with_suffix(".sfu"), photo.with_name("back.png")
+    assert call("encode", photo).returncode == 0
+    done = call("info", file)
+    assert "with alpha" in done.stdout and "metadata 'EXIF'" in done.stdout, done.stderr
+    assert call("decode", file, "-o", back).returncode == 0
+    with Image.open(back) as decoded, Image.open(photo) as original:
+        assert decoded.getexif()[0x010F] == "Maker"
+        assert np.array_equal(np.array(decoded)[..., 3], np.array(original)[..., 3])
+    done = call("decode", file, "-o", photo.with_name("back.jpg"))
+    assert done.returncode == 1 and "JPEG has no alpha" in done.stderr
+    assert call("encode", photo, "-o", photo.with_name("bare.sfu"), "--strip").returncode == 0
+    assert not container.unpack(photo.with_name("bare.sfu").read_bytes()).metadata
+
+
 def test_nothing_is_overwritten_unasked(photo: Path, call: Callable[..., Call]) -> None:
     assert call("encode", photo).returncode == 0
     before = photo.read_bytes()

@@ -294,3 +294,73 @@ def test_importing_the_package_and_its_bytes_half_is_cheap() -> None:
         assert getattr(sfumato, name) is not None
     with pytest.raises(AttributeError):
         sfumato.nothing  # noqa: B018
+
+
+def with_alpha(height: int, width: int) -> np.ndarray:
+    """The scene behind a round window with a soft edge."""
+    row, column = np.mgrid[0:height, 0:width]
+    distance = np.hypot(row - height / 2, column - width / 2)
+    return np.dstack([picture(height, width), (height / 2 - distance).clip(0, 16).astype(np.uint8) * 15])
+
+
+def test_alpha_comes_back_exactly_also_of_a_crop(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = with_alpha(130, 180)
+    monkeypatch.setattr("sfumato.tiles.WHOLE", 0)
+    data = codec.encode(original)
+    decoded = codec.decode(data)
+    assert decoded.shape == original.shape and np.array_equal(decoded[..., 3], original[..., 3])
+    seen = original[..., 3] > 0
+    assert np.abs(decoded[seen].astype(int) - original[seen]).mean() < 12
+    part = codec.decode(data, crop=sfumato.Crop(100, 50, 61, 7))
+    assert np.array_equal(part[..., 3], original[50:57, 100:161, 3])
+    assert np.abs(part.astype(int) - decoded[50:57, 100:161]).max() <= 1
+    assert codec.decode(codec.encode(original[..., 2:])).shape == (130, 180, 2)
+
+
+def test_the_invisible_costs_next_to_nothing(codec: Codec) -> None:
+    original = with_alpha(128, 192)
+    noisy = original.copy()
+    noise = np.random.default_rng(0).integers(0, 256, original.shape, np.uint8)
+    noisy[original[..., 3] == 0] = noise[original[..., 3] == 0] * (1, 1, 1, 0)
+    assert codec.encode(noisy) == codec.encode(original)
+    files = [container.unpack(codec.encode(o)) for o in (original, original[..., :3])]
+    colours = [sum(len(section.payload) for section in file.sections) for file in files]
+    assert colours[0] < 0.8 * colours[1]
+
+
+def test_grey_is_one_channel_and_a_profile_keeps_three(codec: Codec) -> None:
+    grey = picture(70, 90)[..., 0]
+    for source in (grey, np.dstack([grey] * 3)):
+        data = codec.encode(source)
+        assert container.unpack(data).header.grey and data == codec.encode(grey)
+        assert np.abs(codec.decode(data).astype(int) - grey).mean() < 12
+    data = codec.encode(sfumato.Picture(np.dstack([grey] * 3), icc=b"profile"))
+    assert codec.decode(data).shape == (70, 90, 3)
+
+
+def test_what_comes_along_comes_back(codec: Codec) -> None:
+    source = sfumato.Picture(picture(20, 30), None, b"icc", b"II*\0exif", b"<xmp/>")
+    data = codec.encode(source)
+    back = sfumato.decode_picture(data)
+    assert (back.icc, back.exif, back.xmp, back.remarks) == (b"icc", b"II*\0exif", b"<xmp/>", ())
+    assert np.array_equal(back.pixels, codec.decode(codec.encode(source.pixels)))
+    assert codec.encode(source, strip=True) == codec.encode(source.pixels)
+    with pytest.raises(ValueError, match=r"metadata of 16777224 bytes \(XMP 16777216\), the limit"):
+        codec.encode(sfumato.Picture(source.pixels, xmp=bytes(1 << 24)))
+
+
+def test_a_preview_without_alpha_is_opaque_and_says_so(codec: Codec) -> None:
+    original = with_alpha(64, 64)
+    data = codec.encode(original)
+    plane = container.unpack(data).alpha
+    assert plane
+    preview = codec.decode_picture(data[:-1], partial=True)
+    assert preview.alpha is not None and preview.alpha.min() == 255
+    assert preview.remarks[1] == "cut short before the end of alpha: shown opaque"
+    assert np.array_equal(preview.pixels, codec.decode(data)[..., :3])
+    with pytest.raises(sfumato.FormatError, match="inside alpha"):
+        codec.decode(data[:-1])
+    file = container.unpack(codec.encode(original[:60]))
+    other = container.pack(file.header, file.sections, alpha=plane)
+    with pytest.raises(sfumato.FormatError, match="alpha: 64x64 pixels, the header says 64x60"):
+        codec.decode(other)

@@ -88,7 +88,7 @@ def test_a_denoiser_that_is_not_there_is_told_and_one_that_is_shown(
     data = toy.codec().encode(picture, 0.5)
     for version, steps in ((certain, 0), (restored, compare.STEPS)):
         with Image.open(io.BytesIO(version.data)) as back:
-            assert np.array_equal(np.asarray(back), toy.codec().decode(data, steps))
+            assert np.array_equal(np.asarray(back), toy.codec().decode(data, steps=steps))
     assert "no trained denoiser" not in pair.page()
 
 

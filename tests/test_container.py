@@ -22,6 +22,7 @@ METADATA = {"EXIF": b"\x00\x01", "NOTE": b""}
 u32 = st.integers(0, 2**32 - 1)
 headers = st.builds(
     Header,
+    grey=st.booleans(),
     width=st.integers(1, 65535),
     height=st.integers(1, 2048),
     q=st.integers(0, 255),
@@ -125,8 +126,6 @@ REST = b"\x80\x78\x56\x34\x12"
         (b"SFU\x30" + bytes(60), "version 3 is unknown"),
         (b"SFU\x10" + bytes(60), "version 1, written by sfumato 0.0.1"),
         (b"SFU\x00" + bytes(60), "version 0 is unknown"),
-        (b"SFU\x24" + bytes(60), "flags 0100"),
-        (b"SFU\x29" + bytes(60), "flags 1001"),
         (START + varint(0) + varint(5) + REST, "width is 0"),
         (START + varint(5) + varint(65536) + REST, "height is 65536"),
         (START + varint(65535) + varint(65535) + REST, "65535 x 65535 pixels"),
@@ -140,6 +139,32 @@ REST = b"\x80\x78\x56\x34\x12"
 )
 def test_bad_values_are_named(data: bytes, message: str) -> None:
     assert message in refused(data)
+
+
+def test_alpha_is_carried_and_checked() -> None:
+    data = pack(HEADER, SECTIONS, METADATA, b"plane")
+    assert unpack(data) == File(HEADER, SECTIONS, METADATA, alpha=b"plane")
+    assert unpack(pack(HEADER, SECTIONS, alpha=b"plane")).metadata == {}
+    assert fixed_bytes(data) == fixed_bytes(pack(HEADER, SECTIONS))
+    at = data.index(b"plane")
+    for cut in range(at - 5, at + 5):
+        prefix = unpack(data[:cut], partial=True)
+        assert prefix.alpha == b"" and len(prefix.sections) == 6 and not prefix.complete
+    assert unpack(data[: at + 5], partial=True).alpha == b"plane"
+    for bad in (data.replace(b"plane", b"plain"), data[: at - 5] + b"\x00" * 5):
+        for partial in (False, True):
+            assert "alpha: " in refused(bad, partial=partial)
+    assert "inside alpha" in refused(data[: at + 4])
+    with pytest.raises(ValueError, match="alpha of 0 bytes"):
+        pack(HEADER, SECTIONS, alpha=b"")
+
+
+def test_grey_belongs_to_the_plain_header_and_alpha_does_not() -> None:
+    grey = Header(768, 512, 128, 0x12345678, grey=True)
+    assert grey.pack()[3] == 0x28 and grey.noise_seed != HEADER.noise_seed
+    assert unpack(pack(grey, SECTIONS, alpha=b"plane")).header == grey
+    assert pack(HEADER, SECTIONS, METADATA, b"plane")[3] == 0x26
+    assert unpack(pack(HEADER, SECTIONS, alpha=b"plane")).header.noise_seed == HEADER.noise_seed
 
 
 def metadata_file(payload: bytes, crc: int | None = None) -> bytes:
@@ -195,7 +220,7 @@ def test_pack_refuses_what_it_cannot_write(monkeypatch: pytest.MonkeyPatch) -> N
         pack(HEADER, [*SECTIONS[:2], Section(bytes(9), 0), *SECTIONS[3:]])
     monkeypatch.setattr(container, "SECTION_MAX", 100)
     monkeypatch.setattr(container, "METADATA_MAX", 5)
-    with pytest.raises(ValueError, match="metadata of 6 bytes, the limit is 5"):
+    with pytest.raises(ValueError, match=r"metadata of 6 bytes \(NOTE 1\), the limit is 5"):
         pack(HEADER, SECTIONS, {"NOTE": b"1"})
 
 
@@ -252,9 +277,10 @@ def test_checksum_takes_only_int32_of_any_layout() -> None:
 
 def test_example_in_the_standard() -> None:
     text = (Path(container.__file__).parents[1] / "FORMAT.md").read_text(encoding="utf-8")
-    rows = dict(re.findall(r"^    (header|z|chunk \d|metadata) +((?:[0-9a-f]{2} ?)+)$", text, re.MULTILINE))
-    assert list(rows) == ["header", *container.SECTIONS, "metadata"]
-    data = bytes.fromhex("".join(row for name, row in rows.items() if name != "metadata"))
+    names = r"header|z|chunk \d|alpha|metadata"
+    rows = dict(re.findall(rf"^    ({names}) +((?:[0-9a-f]{{2}} ?)+)$", text, re.MULTILINE))
+    assert list(rows) == ["header", *container.SECTIONS, "alpha", "metadata"]
+    data = bytes.fromhex("".join(rows[name] for name in ("header", *container.SECTIONS)))
     checksum = Checksum(HEADER)
     symbols = ([0, -1, 2], [5], [], [], [], [1, 0])
     sections = []
@@ -263,6 +289,8 @@ def test_example_in_the_standard() -> None:
         sections.append(Section(bytes.fromhex(payload), checksum.check(number)))
     assert data == pack(HEADER, sections)
     assert f"noise seed is {HEADER.noise_seed:#x}" in text
+    with_alpha = data[:3] + b"\x24" + data[4:] + bytes.fromhex(rows["alpha"])
+    assert with_alpha == pack(HEADER, sections, alpha=b"\xee\xff")
     with_note = data[:3] + b"\x22" + data[4:] + bytes.fromhex(rows["metadata"])
     assert with_note == pack(HEADER, sections, {"NOTE": b"hi"})
     assert unpack(with_note).metadata == {"NOTE": b"hi"}

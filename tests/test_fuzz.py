@@ -18,14 +18,15 @@ PICTURES = [toy.codec().decode(data) for data in FILES]
 @pytest.mark.parametrize("number", range(len(FILES)), ids=sorted(toy.CASES))
 def test_the_corpus_is_what_the_toy_weights_write(number: int) -> None:
     name = sorted(toy.CASES)[number]
-    height, width, q, seed, metadata = toy.CASES[name]
-    assert PICTURES[number].shape == (height, width, 3)
+    height, width, channels, q, seed, metadata = toy.CASES[name]
+    assert PICTURES[number].shape == (height, width, channels)
     file = container.unpack(FILES[number])
     assert file.metadata == metadata and file.header.q == round(q * 255)
     assert file.header.noise_seed == (file.header.noise_seed if seed is None else seed)
     # the walk is exact, the transforms before it are not: sizes agree, bytes need not
-    again = toy.codec().encode(toy.picture(height, width), q, seed)
-    assert len(again) == pytest.approx(len(container.pack(file.header, file.sections)), rel=0.01)
+    again = toy.codec().encode(toy.picture(height, width, channels), q, seed)
+    here = container.pack(file.header, file.sections, alpha=file.alpha)
+    assert len(again) == pytest.approx(len(here), rel=0.01)
 
 
 @given(st.binary(max_size=300), st.booleans())
@@ -36,7 +37,9 @@ def test_unpack_of_any_bytes(data: bytes, valid_start: bool) -> None:
             file = container.unpack(FILES[1][:14] + data if valid_start else data, partial=partial)
         except FormatError:
             continue
-        assert partial or container.pack(file.header, file.sections, file.metadata).endswith(data)
+        assert partial or container.pack(
+            file.header, file.sections, file.metadata, file.alpha
+        ).endswith(data)
 
 
 @given(st.data())

@@ -1,0 +1,118 @@
+"""A Pillow image of any mode in; grey or RGB with 8 bits a sample out, and what was changed in words."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageCms
+
+from sfumato.errors import ImageError
+
+
+def storage(image: Image.Image) -> tuple[str, int]:
+    """(Pillow's raw mode, the largest value of a sample) of a file that is not yet decoded."""
+    for tile in getattr(image, "tile", ()):
+        args = tile.args if isinstance(tile.args, tuple) else (tile.args,)
+        if image.format == "PPM" and len(args) == 2 and isinstance(args[1], int):
+            return "", args[1]
+        if args and isinstance(args[0], str):
+            deep = re.search(r";(12|16)", args[0])
+            return args[0], (1 << int(deep[1])) - 1 if deep else 65535 if image.mode[0] == "I" else 255
+    return "", 65535 if image.mode[0] == "I" else 255
+
+
+def hidden_bits(head: bytes) -> int:
+    """Bits a sample of an AVIF (AV1-ISOBMFF, section 2.3.3) or JPEG 2000 (ISO 15444-1, A.5.1), read as 8."""
+    if (at := head.find(b"av1C")) >= 0 and len(head) > at + 6:
+        return {0x40: 10, 0x60: 12}.get(head[at + 6] & 0x60, 8)
+    if (at := head.find(b"\xff\x4f\xff\x51")) >= 0 and len(head) > at + 42:
+        return (head[at + 42] & 127) + 1
+    return 8
+
+
+def eight_bits(
+    image: Image.Image, name: str, raw: str, top: int, again: Callable[[str], np.ndarray] | None
+) -> Image.Image:
+    """The decoded picture with samples of 8 bits, rounded to the nearest where all bits can be had."""
+    mode, key = image.mode, image.info.get("transparency")
+    deep = re.fullmatch(r"(LA|RGB|RGBA|RGBX|CMYK);16([BLN])", raw)
+    if mode[0] == "I":
+        values = np.asarray(image)[..., None]
+        low, high = values.min(), values.max()
+        if low < 0 or high > 65535:
+            message = f"samples from {low} to {high}; the range of more than 16 bits is not known"
+            raise ImageError(f"{name}: {message}")
+        top = 4095 if raw.endswith(";12") else 65535
+    elif deep and again is not None:
+        if deep[1] == "LA":
+            values = again("RGBA").view(">u2")
+        else:  # the raw mode of the other byte order takes the low byte for the high one
+            other = "L" if deep[2] == "B" or (deep[2] == "N" and sys.byteorder == "big") else "B"
+            values = np.asarray(image).astype(np.uint16) << 8 | again(f"{deep[1]};16{other}")
+    else:
+        return image
+    bytes8 = ((values.astype(np.uint32) * 255 + top // 2) // top).astype(np.uint8)
+    if mode == "CMYK":
+        return Image.frombytes(mode, image.size, bytes8.tobytes())
+    if key is not None and values.shape[2] in (1, 3):
+        bytes8 = np.dstack([bytes8, np.where((values == key).all(2), 0, 255).astype(np.uint8)])
+    return Image.fromarray(bytes8[..., 0] if bytes8.shape[2] == 1 else bytes8)
+
+
+def srgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, list[str], bytes | None]:
+    """(grey, grey with alpha, RGB or RGBA; remarks; the profile that still holds)."""
+    mode, space = image.mode, (icc or b"")[16:20]
+    if mode in ("CMYK", "LAB"):
+        try:
+            lab = ImageCms.createProfile("LAB") if mode == "LAB" else None
+            source = lab or ImageCms.ImageCmsProfile(io.BytesIO(icc or b""))
+            image = _through(image, source)
+        except (ImageCms.PyCMSError, OSError):
+            return image.convert("RGB"), [f"{mode} was converted to RGB without a colour profile"], None
+        return image, [f"{mode} was converted to sRGB{'' if lab else ' through its ICC profile'}"], None
+    if image.has_transparency_data:
+        image = image.convert("LA" if mode in ("L", "LA") else "RGBA")
+    elif mode != "L":
+        image = image.convert("L" if mode == "1" else "RGB")
+    if icc is None or (space == b"RGB " and image.mode[0] == "R"):
+        return image, [], icc
+    said = f"a colour profile that does not fit {image.mode} was left out"
+    if space == b"GRAY" and image.mode[0] == "L":
+        try:
+            ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
+            profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+            curve = np.asarray(_through(ramp, profile, ImageCms.Flags.NOOPTIMIZE))[0, :, 1]
+        except (ImageCms.PyCMSError, OSError):
+            return image, [said], None
+        if np.abs(curve.astype(int) - np.arange(256)).max() <= 1:
+            return image, [], None
+        same = list(range(256)) if image.mode == "LA" else []
+        said = "grey was converted to sRGB through its ICC profile"
+        return image.point([*curve.tolist(), *same]), [said], None
+    return image, [said], None
+
+
+def through(
+    pixels: UInt8[np.ndarray, "h w 3"], icc: bytes
+) -> tuple[UInt8[np.ndarray, "h w 3"], str]:
+    """(RGB pixels converted to sRGB, what was done in words); unchanged where the profile is of no use."""
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+        return np.array(_through(Image.fromarray(pixels), profile)), "colours were converted to sRGB"
+    except (ImageCms.PyCMSError, OSError):
+        return pixels, "a damaged colour profile was left out"
+
+
+def _through(
+    image: Image.Image, profile: Any, flags: ImageCms.Flags = ImageCms.Flags.HIGHRESPRECALC
+) -> Image.Image:
+    srgb = ImageCms.createProfile("sRGB")
+    made = ImageCms.profileToProfile(image, profile, srgb, outputMode="RGB", flags=flags)
+    assert made is not None  # only when asked to work in place
+    return made

@@ -1,0 +1,20 @@
+"""Pictures of every kind, and what is none, through the command: as `python -m benchmarks.awkward` tells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import awkward
+
+
+@pytest.mark.parametrize("case", awkward.cases(), ids=lambda case: case.name.replace("/", "-"))
+def test_awkward_input(case: awkward.Case, tmp_path: Path) -> None:
+    """`outcome` asserts the exit code, what is said, and that no file is left but whole ones."""
+    found = awkward.outcome(case, tmp_path)
+    if not case.code:
+        grey = case.name.startswith(("grey", "bilevel", "16-bit-grey", "32-bit", "16-bit.jp2", "invisible"))
+        seen_through = "alpha" in case.name and "opaque" not in case.name
+        seen_through |= case.name.endswith(("-key.png", ".gif", ".tga")) or case.name == "invisible.png"
+        assert found.channels == (1 if grey else 3) + seen_through
