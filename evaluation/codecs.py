@@ -126,7 +126,7 @@ def encode_sfumato(picture: Picture, q: float, path: Path, *, model: str) -> Non
 
 def decode_sfumato(path: Path, *, options: tuple[tuple[str, Any], ...], model: str) -> Picture:
     """In this process, from nothing but the file and the weights."""
-    return sfumato.decode_picture(path.read_bytes(), model=model, **dict(options)).rgb
+    return read(sfumato.decode(path.read_bytes(), model=model, **dict(options)))  # grey becomes RGB
 
 
 def _pillow(
