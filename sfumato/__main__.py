@@ -18,11 +18,18 @@ from typing import Annotated, TextIO
 import tyro
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from sfumato import DEFAULT_MODEL, __version__, batch, container
-from sfumato.job import STREAM, Decoding, Encoding, Job, Report, UsageError, explain
+from sfumato.job import STREAM, Decoding, Encoding, Job, Report, UsageError, described, explain, read
 
 SHELLS = ("bash", "zsh", "fish")
 ABOUT = f"""Pictures to small files and back.
@@ -121,16 +128,14 @@ def info(
 
 
 def _info_file(path: Path, as_json: bool) -> None:
-    data = sys.stdin.buffer.read() if path == STREAM else path.read_bytes()
+    data = read(path)
     file = container.unpack(data, partial=True)
     header, pixels = file.header, file.header.width * file.header.height
     sizes = {name: len(s.payload) for name, s in zip(container.SECTIONS, file.sections, strict=False)}
     if as_json:
-        told = {"input": str(path), "width": header.width, "height": header.height, "bytes": len(data)}
-        told |= {"bpp": 8 * len(data) / pixels, "quality": header.q / 255, "model": f"{header.model:08x}"}
-        told |= {"version": container.VERSION, "seed": header.noise_seed, "complete": file.complete}
-        told |= {"sections": sizes, "metadata": {tag: len(v) for tag, v in file.metadata.items()}}
-        _json(told)
+        told = {"input": str(path), **described(data), "version": container.VERSION}
+        told |= {"seed": header.noise_seed, "complete": file.complete, "sections": sizes}
+        _json(told | {"metadata": {tag: len(value) for tag, value in file.metadata.items()}})
         return
     whole = f"{len(file.sections)} of {len(container.SECTIONS)}"
     state = "" if file.complete else f", cut short after {whole} sections"
@@ -189,13 +194,19 @@ def _do(job: Job, source: Path, out: Path | None, jobs: int | None, overwrite: b
         _do_folder(job, source, out, jobs, overwrite, as_json)
         return
     target = _target(source, out, job.suffix, overwrite)
-    with _Bar() as bar:
-        report = job.run(source, target, bar)
+    with _bar() as bar:
+        task = bar.add_task("loading", total=1.0)
+
+        def told(what: str, part: float) -> None:
+            bar.update(task, description=what, completed=part)
+
+        report = job.run(source, target, told)
     stream = sys.stdout if target.is_file() else sys.stderr  # beside the bytes, where those go to a pipe
     if as_json:
         _json(asdict(report), stream)
-    else:
-        print(f"{target}: {_figures(report)}", file=stream)
+        return
+    size = f"{report.width}x{report.height}, {report.bytes} bytes, {report.bpp:.3f} bpp"
+    print(f"{target}: {size}, quality {report.quality:.3f}, {report.seconds:.2f} s", file=stream)
 
 
 def _do_folder(
@@ -213,9 +224,7 @@ def _do_folder(
         _json({"input": str(task.source), "output": str(task.target), "skipped": True})
     reports: list[Report] = []
     failures: list[batch.Failure] = []
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    console = Console(stderr=True)
-    progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    progress = _bar(MofNCompleteColumn(), TimeRemainingColumn())
     processes = batch.processors() if jobs is None else jobs
     with progress, contextlib.closing(batch.run(job, left, processes)) as outcomes:
         bar = progress.add_task(str(source), total=len(left))
@@ -246,11 +255,6 @@ def _summary(job: Job, reports: list[Report], skipped: int, failures: int, secon
     return table
 
 
-def _figures(report: Report) -> str:
-    rate = f"{report.bytes} bytes, {report.bpp:.3f} bpp, quality {report.quality:.3f}"
-    return f"{report.width}x{report.height}, {rate}, {report.seconds:.2f} s"
-
-
 def _json(value: object, stream: TextIO | None = None) -> None:
     print(json.dumps(value), file=stream or sys.stdout, flush=True)
 
@@ -274,19 +278,11 @@ def _target(source: Path, out: Path | None, suffix: str, overwrite: bool) -> Pat
     return target
 
 
-class _Bar:
+def _bar(*more: ProgressColumn) -> Progress:
     """A progress bar on the terminal while the work lasts; nothing where standard error is no terminal."""
-
-    def __enter__(self) -> Callable[[str, float], None]:
-        columns = TextColumn("{task.description}"), BarColumn()
-        console = Console(stderr=True)
-        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._bar.start()
-        self._task = self._bar.add_task("loading", total=1.0)
-        return lambda what, part: self._bar.update(self._task, description=what, completed=part)
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), *more
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _arguments(given: list[str]) -> list[str]:

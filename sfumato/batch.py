@@ -74,13 +74,11 @@ def plan(job: Job, source: Path, target: Path) -> list[Task]:
 
 def pending(tasks: Sequence[Task]) -> list[Task]:
     """The tasks whose target is not there or older than its source; settings are not compared."""
-
-    def stale(task: Task) -> bool:
-        if not task.target.exists():
-            return True
-        return task.target.stat().st_mtime < task.source.stat().st_mtime
-
-    return [task for task in tasks if stale(task)]
+    return [
+        task
+        for task in tasks
+        if not task.target.exists() or task.target.stat().st_mtime < task.source.stat().st_mtime
+    ]
 
 
 def processors() -> int:

@@ -14,10 +14,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from jaxtyping import UInt8
 from PIL import Image
 
 from sfumato import DEFAULT_MODEL, container, image
@@ -44,10 +42,10 @@ class Report:
     width: int  # pixels
     height: int
     bytes: int  # of the .sfu file
-    picture_bytes: int  # of the other one
     bpp: float  # bits of the .sfu file per pixel
     quality: float  # 0 .. 1
     model: str  # number of the weights, hexadecimal
+    picture_bytes: int  # of the other file
     seconds: float
 
 
@@ -98,12 +96,8 @@ class Encoding(Job):
 
     def run(self, source: Path, target: Path, progress: Progress | None = None) -> Report:
         begun = time.perf_counter()
-        given: image.Source = source
-        if source == STREAM:
-            given = io.BytesIO(sys.stdin.buffer.read())
-            size = given.getbuffer().nbytes
-        else:
-            size = source.stat().st_size
+        given = io.BytesIO(read(source))
+        given.name = str(source)  # for what is said of a bad picture
         from sfumato.codec import load  # torch is loaded only where it is needed, and takes a while
 
         codec = load(self.model)
@@ -113,19 +107,16 @@ class Encoding(Job):
             quality = 0.5 if self.quality is None else self.quality
             data = codec.encode(given, quality, self.seed, progress)
         _write(target, data)
-        return _report(source, target, data, size, begun)
+        return _report(source, target, data, given.getbuffer().nbytes, begun)
 
     def _goal(self) -> Goal | None:
         if self.target_bytes is self.target_bpp is self.target_psnr is None:
-            return None
+            return None  # without torch
         from sfumato.target import PSNR, Bytes, Rate
 
-        if self.target_bytes is not None:
-            return Bytes(self.target_bytes)
-        if self.target_bpp is not None:
-            return Rate(self.target_bpp)
-        assert self.target_psnr is not None
-        return PSNR(self.target_psnr)
+        goals: list[tuple[type[Goal], float | None]]
+        goals = [(Bytes, self.target_bytes), (Rate, self.target_bpp), (PSNR, self.target_psnr)]
+        return next(goal(wanted) for goal, wanted in goals if wanted is not None)
 
 
 @dataclass(frozen=True)
@@ -151,21 +142,20 @@ class Decoding(Job):
     def run(self, source: Path, target: Path, progress: Progress | None = None) -> Report:
         begun = time.perf_counter()
         image.format_of(target)  # a suffix that cannot be written is told before the work
-        data = sys.stdin.buffer.read() if source == STREAM else source.read_bytes()
+        data = read(source)
         container.unpack(data, partial=True)  # so is what is no file at all
         from sfumato.codec import Crop, decode
 
         crop = None if self.crop is None else Crop(*self.crop)
         chosen = self.steps, self.realism, self.partial, self.model, progress, crop, self.eta, self.chunks
         pixels = decode(data, *chosen)
-        if target == STREAM:
-            written = _png(pixels)
-            _write(target, written)
-            size = len(written)
-        else:
+        if target != STREAM:
             image.write(target, pixels)
-            size = target.stat().st_size
-        return _report(source, target, data, size, begun)
+            return _report(source, target, data, target.stat().st_size, begun)
+        png = io.BytesIO()
+        Image.fromarray(pixels).save(png, "PNG")
+        _write(target, png.getvalue())
+        return _report(source, target, data, png.getbuffer().nbytes, begun)
 
 
 def explain(error: BaseException) -> str | None:
@@ -180,6 +170,24 @@ def explain(error: BaseException) -> str | None:
     return None
 
 
+def read(path: Path) -> bytes:
+    """All of a file, or of standard input."""
+    return sys.stdin.buffer.read() if path == STREAM else path.read_bytes()
+
+
+def described(data: bytes) -> dict[str, Any]:
+    """What a .sfu file says of itself, in the words of `Report`."""
+    header = container.unpack(data, partial=True).header
+    return {
+        "width": header.width,
+        "height": header.height,
+        "bytes": len(data),
+        "bpp": 8 * len(data) / (header.width * header.height),
+        "quality": header.q / 255,
+        "model": f"{header.model:08x}",
+    }
+
+
 def _write(target: Path, data: bytes) -> None:
     if target == STREAM:
         sys.stdout.buffer.write(data)
@@ -188,23 +196,6 @@ def _write(target: Path, data: bytes) -> None:
         image.write_bytes(target, data)
 
 
-def _png(pixels: UInt8[np.ndarray, "h w 3"]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 def _report(source: Path, target: Path, data: bytes, picture_bytes: int, begun: float) -> Report:
-    header = container.unpack(data, partial=True).header
-    return Report(
-        input=str(source),
-        output=str(target),
-        width=header.width,
-        height=header.height,
-        bytes=len(data),
-        picture_bytes=picture_bytes,
-        bpp=8 * len(data) / (header.width * header.height),
-        quality=header.q / 255,
-        model=f"{header.model:08x}",
-        seconds=time.perf_counter() - begun,
-    )
+    seconds = time.perf_counter() - begun
+    return Report(str(source), str(target), **described(data), picture_bytes=picture_bytes, seconds=seconds)

@@ -72,7 +72,7 @@ def test_settings_that_fit_no_file_are_told_once(tmp_path: Path, call: Callable[
     for setting, value, message in (
         ("--model", "huge", "no weights 'huge'"),
         ("--quality", 2, "q is 2.0, not in 0..1"),
-        ("--target-bpp", 0, "a target of 0.0 bits per pixel: need more than 0"),
+        ("--target-bpp", 0, "a target of 0 bits per pixel: need more than 0"),
         ("--jobs", 0, "--jobs 0: need at least 1"),
     ):
         done = call("encode", tmp_path / "in", "-o", tmp_path / "out", setting, value)
@@ -175,7 +175,7 @@ class Fatal(Job):
         if text == "bug":
             raise TypeError("of nobody's making")
         target.write_text(text)
-        return Report(str(source), str(target), 1, 1, 1, 1, 8.0, 0.0, "00000000", 0.0)
+        return Report(str(source), str(target), 1, 1, 1, 8.0, 0.0, "00000000", 1, 0.0)
 
 
 def test_a_worker_that_dies_takes_only_its_file_along(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zlib
 
 import numpy as np
@@ -9,13 +10,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+import sfumato
+import sfumato.pillow
 from fuzz import toy
 from sfumato import container, tiles
 from sfumato.codec import Codec, Crop
 from sfumato.container import CHECK_BYTES, Section
 from sfumato.errors import FormatError
 from sfumato.latents import quality
+from sfumato.stream import Reader
+from sfumato.target import Bytes
 from sfumato.tiles import Tile, grid
 
 HEIGHT, WIDTH = 300, 420
@@ -121,6 +127,37 @@ def test_a_prefix_is_a_preview_of_all_tiles(codec: Codec) -> None:
     cut = data[: len(data) * 2 // 3]
     assert 0 < len(container.unpack(cut, partial=True).sections) < 6
     assert codec.decode(cut, partial=True).shape == (HEIGHT, WIDTH, 3)
+
+
+@pytest.mark.usefixtures("small_tiles")
+def test_goals_previews_and_streams_take_tiles(codec: Codec) -> None:
+    picture = toy.picture(HEIGHT, WIDTH)
+    limit = len(codec.encode(picture, 0.7)) + 20
+    fit = Bytes(limit).fit(codec, picture)
+    assert 0.9 * limit < len(fit.data) <= limit
+    data, decoded = codec.encode_and_decode(codec.transform(picture), fit.q)
+    assert data == fit.data and np.array_equal(decoded, codec.decode(data))
+    previews = [codec.decode(data, chunks=k).astype(int) for k in range(6)]
+    errors = [np.abs(preview - decoded).mean() for preview in previews]
+    assert errors[0] > errors[2] > errors[4] > errors[5] == 0
+    part = codec.decode(data, chunks=2, crop=Crop(130, 100, 40, 70))
+    assert np.abs(previews[2][100:170, 130:170] - part).max() <= 1
+    reader = Reader(toy.WEIGHTS)
+    for at in range(0, len(data), 5000):
+        sections = reader.feed(data[at : at + 5000])
+        if sections > 1:
+            assert np.array_equal(reader.picture(), previews[sections - 1])
+    assert reader.complete
+
+
+@pytest.mark.usefixtures("small_tiles")
+def test_the_plugin_takes_tiles() -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(toy.picture(HEIGHT, WIDTH)).save(buffer, "SFU", quality=30)
+    with Image.open(buffer) as whole, Image.open(buffer) as draft:
+        assert np.array_equal(np.asarray(whole), sfumato.decode(buffer.getvalue()))
+        draft.thumbnail((100, 100))
+        assert draft.size == (100, 71)
 
 
 @pytest.mark.parametrize("number", range(6))
