@@ -6,27 +6,22 @@ here by its codec and goes in as lossless WebP.
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import numpy as np
-from jaxtyping import UInt8
-from PIL import Image
 
 from evaluation.codecs import Codec
 from evaluation.curves import PICTURE_METRICS
 from evaluation.measure import coded_file
 from evaluation.plots import TITLES
 from evaluation.rows import Row
+from sfumato.compare import lossless
 from sfumato.image import read
 from sfumato.viewer import MIMES, Scene, Version
 
 TARGETS = (0.15, 0.3)  # bits per pixel, of the reference codec
 LARGEST_PAGE = 60_000_000  # bytes of text
 TEXT_PER_BYTE = 4 / 3  # base64
-LARGEST_WEBP_SIDE = 16383  # pixels
 
 
 def scenes(
@@ -78,14 +73,6 @@ def choose(rows: Sequence[Row], codecs: Sequence[str]) -> list[Row]:
         nearest = [min(group, key=lambda row: abs(math.log(row.bytes / size))) for size in sizes]
         chosen += sorted({row.setting: row for row in nearest}.values(), key=lambda row: row.bytes)
     return chosen
-
-
-def lossless(picture: UInt8[np.ndarray, "h w 3"]) -> tuple[bytes, str]:
-    """The picture as a file that browsers show, every sample kept, and its media type."""
-    format = "WEBP" if max(picture.shape[:2]) <= LARGEST_WEBP_SIDE else "PNG"
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format, **({"lossless": True} if format == "WEBP" else {}))
-    return buffer.getvalue(), MIMES[f".{format.lower()}"]
 
 
 def _scene(

@@ -1,4 +1,4 @@
-"""The command: `sfumato encode`, `sfumato decode`, `sfumato info`.  Arguments in, files and text out.
+"""The command: `sfumato encode`, `decode`, `compare`, `info`.  Arguments in, files and text out.
 
 Exit codes: 0 all was done; 1 something could not be done, told in one line a file; 2 an argument that is not
 understood; 130 Ctrl-C.
@@ -10,7 +10,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, TextIO
@@ -28,7 +28,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from sfumato import DEFAULT_MODEL, __version__, batch, container
+from sfumato import DEFAULT_MODEL, __version__, batch, container, image
 from sfumato.job import STREAM, Decoding, Encoding, Job, Report, UsageError, described, explain, read
 
 SHELLS = ("bash", "zsh", "fish")
@@ -107,6 +107,35 @@ def decode(
     """
     settings = Decoding(steps, realism, eta, partial, chunks, crop, model)
     _do(settings, source, out, jobs, overwrite, json)
+
+
+def compare(
+    source: Annotated[Path, tyro.conf.Positional],
+    against: str = "avif,webp,jpeg",
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
+    quality: Annotated[float, tyro.conf.arg(aliases=["-q"])] = 0.4,
+    model: str = DEFAULT_MODEL,
+) -> None:
+    """Make a page that shows a picture at the same size by several codecs.
+
+    Args:
+        source: the picture.
+        against: codecs beside sfumato, separated by commas: avif, webp, jpeg.
+        out: the page to write; without it the picture's name with .html, unless that is taken.
+        quality: of sfumato, 0 .. 1; the others take the size that follows.
+        model: weights by name, or a path to a file of weights.
+    """
+    from sfumato import compare as comparison
+
+    names = comparison.rivals(against)
+    target = _target(source, out, ".html", overwrite=False)
+    with _bar() as bar:
+        from sfumato.codec import load
+
+        made = comparison.compare(source, names, load(model), quality, bar)
+        image.write_bytes(target, made.page().encode())
+    sizes = ", ".join(f"{v.label}: {v.size_bytes} bytes" for v in made.scene.versions)
+    print(f"{target}: {sizes}", file=sys.stdout if target.is_file() else sys.stderr)
 
 
 def info(
@@ -195,12 +224,7 @@ def _do(job: Job, source: Path, out: Path | None, jobs: int | None, overwrite: b
         return
     target = _target(source, out, job.suffix, overwrite)
     with _bar() as bar:
-        task = bar.add_task("loading", total=1.0)
-
-        def told(what: str, part: float) -> None:
-            bar.update(task, description=what, completed=part)
-
-        report = job.run(source, target, told)
+        report = job.run(source, target, bar)
     stream = sys.stdout if target.is_file() else sys.stderr  # beside the bytes, where those go to a pipe
     if as_json:
         _json(asdict(report), stream)
@@ -224,7 +248,7 @@ def _do_folder(
         _json({"input": str(task.source), "output": str(task.target), "skipped": True})
     reports: list[Report] = []
     failures: list[batch.Failure] = []
-    progress = _bar(MofNCompleteColumn(), TimeRemainingColumn())
+    progress = _progress(MofNCompleteColumn(), TimeRemainingColumn())
     processes = batch.processors() if jobs is None else jobs
     with progress, contextlib.closing(batch.run(job, left, processes)) as outcomes:
         bar = progress.add_task(str(source), total=len(left))
@@ -278,7 +302,15 @@ def _target(source: Path, out: Path | None, suffix: str, overwrite: bool) -> Pat
     return target
 
 
-def _bar(*more: ProgressColumn) -> Progress:
+@contextlib.contextmanager
+def _bar() -> Iterator[Callable[[str, float], None]]:
+    """The progress of one piece of work: to be called with what is being done, and the part that is done."""
+    with _progress() as progress:
+        task = progress.add_task("loading", total=1.0)
+        yield lambda what, part: progress.update(task, description=what, completed=part)
+
+
+def _progress(*more: ProgressColumn) -> Progress:
     """A progress bar on the terminal while the work lasts; nothing where standard error is no terminal."""
     console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), *more
@@ -300,7 +332,12 @@ def main() -> None:
         print(f"sfumato {__version__}, format {container.VERSION}")
         return
     try:
-        commands: dict[str, Callable[..., None]] = {"encode": encode, "decode": decode, "info": info}
+        commands: dict[str, Callable[..., None]] = {
+            "encode": encode,
+            "decode": decode,
+            "compare": compare,
+            "info": info,
+        }
         arguments = _arguments(sys.argv[1:])
         tyro.extras.subcommand_cli_from_dict(commands, prog="sfumato", description=ABOUT, args=arguments)
     except KeyboardInterrupt:

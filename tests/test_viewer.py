@@ -183,11 +183,13 @@ def opened(browser: Any, tmp_path: Path) -> Iterator[Open]:
         above: str = "",
         expect: str = "",
         wait: bool = True,
+        text: str = "",
         **context: Any,
     ) -> Any:
         expected.extend([expect] if expect else [])
         file = tmp_path / "page.html"
-        file.write_text(page("Chelsea", scenes or [scene("one"), scene("two", 120)], above), encoding="utf-8")
+        text = text or page("Chelsea", scenes or [scene("one"), scene("two", 120)], above)
+        file.write_text(text, encoding="utf-8")
         contexts.append(browser.new_context(**({"viewport": {"width": 900, "height": 700}} | context)))
         tab = contexts[-1].new_page()
         tab.set_default_timeout(5000)

@@ -1,0 +1,150 @@
+"""sfumato compare: every codec at the same size, as one page; where there is a Chromium, in a browser."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, features
+
+from fuzz import toy
+from sfumato import compare, image
+from sfumato.codec import load
+from tests.test_viewer import CHELSEA, browser, chosen, opened, pixels, scenes_of, settled
+
+__all__ = ["browser", "opened"]  # fixtures
+SIDE = 128
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    with Image.open(CHELSEA) as whole:
+        whole.convert("RGB").crop((120, 60, 120 + SIDE, 60 + SIDE)).save(tmp_path / "<cat>.png")
+    return tmp_path / "<cat>.png"
+
+
+@pytest.fixture
+def made(picture: Path) -> compare.Comparison:
+    return compare.compare(picture, ["avif", "webp", "jpeg"], load(), 0.5)
+
+
+def test_every_file_is_the_largest_that_is_no_larger(picture: Path, made: compare.Comparison) -> None:
+    ours, *others = made.scene.versions
+    assert ours.size_bytes == len(load().encode(picture, 0.5))
+    assert [v.codec for v in others] == ["AVIF", "WebP", "JPEG"]
+    original = image.read(picture)
+    for rival, version in zip(compare.RIVALS.values(), others, strict=True):
+        assert version.size_bytes == len(version.data)
+        assert version.size_bytes <= ours.size_bytes or "as small" in " ".join(made.notes)
+        quality = float(version.label.split()[1])
+        buffer = io.BytesIO()
+        finer = {"quality": quality + 1 / rival.parts} if rival.parts > 1 else {"quality": int(quality) + 4}
+        Image.fromarray(original).save(buffer, rival.name, **rival.options | finer)
+        assert buffer.tell() > ours.size_bytes
+        with Image.open(io.BytesIO(version.data)) as back:
+            mse = np.square(original.astype(float) - np.asarray(back.convert("RGB"))).mean()
+        assert version.figures["PSNR, dB"] == pytest.approx(10 * np.log10(255**2 / mse))
+        assert version.bpp == pytest.approx(8 * version.size_bytes / SIDE**2)
+    with Image.open(io.BytesIO(made.scene.original.data)) as back:
+        assert np.array_equal(np.asarray(back), original)
+    assert made.scene.original.size_bytes == picture.stat().st_size
+
+
+def test_what_cannot_be_as_small_is_shown_as_it_is_and_said(picture: Path) -> None:
+    made = compare.compare(picture, ["jpeg"], load(), 0.0)
+    ours, jpeg = made.scene.versions
+    assert jpeg.size_bytes > ours.size_bytes and jpeg.label == "JPEG 0"
+    assert "quality 0; it cannot make this picture as small." in made.page()
+
+
+def test_bisection_keeps_the_limit_and_finds_the_largest() -> None:
+    def file(setting: int) -> bytes:
+        return bytes(10 + 3 * setting)
+
+    for most in (0, 9, 10, 12, 13, 150, 309, 310, 311, 400):
+        best = max([s for s in range(101) if len(file(s)) <= most], default=0)
+        assert compare.largest(file, 100, most) == (best, file(best))
+    uneven = [10, 30, 20, 40, 35, 60, 50]
+    for most in range(10, 70):
+        setting, data = compare.largest(lambda s: bytes(uneven[s]), 6, most)
+        assert len(data) == uneven[setting] <= most
+
+
+def test_a_denoiser_that_is_not_there_is_told_and_one_that_is_shown(
+    picture: Path, made: compare.Comparison
+) -> None:
+    assert not load().has_denoiser, "weights with a denoiser are shipped: give this test some without"
+    assert "no trained denoiser" in made.page()
+    pair = compare.compare(picture, ["jpeg"], toy.codec(), 0.5)
+    certain, restored, _ = pair.scene.versions
+    assert (certain.label, restored.label) == ("sfumato 0.5", f"sfumato 0.5 with {compare.STEPS} steps")
+    assert certain.size_bytes == restored.size_bytes and certain.data != restored.data
+    data = toy.codec().encode(picture, 0.5)
+    for version, steps in ((certain, 0), (restored, compare.STEPS)):
+        with Image.open(io.BytesIO(version.data)) as back:
+            assert np.array_equal(np.asarray(back), toy.codec().decode(data, steps))
+    assert "no trained denoiser" not in pair.page()
+
+
+def test_bad_names_and_a_pillow_without_the_codec_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert compare.rivals("AVIF, jpeg") == ["avif", "jpeg"]
+    with pytest.raises(ValueError, match="no codec 'jxl' to compare with; there are avif, webp, jpeg"):
+        compare.rivals("jpeg,jxl")
+    with pytest.raises(ValueError, match="no codec ''"):
+        compare.rivals("")
+    with pytest.raises(ValueError, match="webp comes twice"):
+        compare.rivals("webp,webp")
+    monkeypatch.setattr(features, "check", lambda name: name != "avif")
+    with pytest.raises(ValueError, match="built without AVIF: leave avif out"):
+        compare.rivals("avif,jpeg")
+
+
+def test_a_side_that_a_rival_cannot_hold_is_told(tmp_path: Path) -> None:
+    Image.new("RGB", (16400, 8)).save(tmp_path / "wide.png")
+    with pytest.raises(image.ImageError, match="16400x8 pixels do not go into WebP"):
+        compare.compare(tmp_path / "wide.png", ["webp"], toy.codec(), 0.1)
+    made = compare.compare(tmp_path / "wide.png", ["jpeg"], toy.codec(), 0.1)
+    assert {v.mime for v in (made.scene.original, made.scene.versions[0])} == {"image/png"}
+
+
+def test_command(picture: Path) -> None:
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "sfumato", "compare", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    done = run(picture, "--against", "webp", "-q", 0.3)
+    target = picture.with_suffix(".html")
+    assert done.returncode == 0 and "sfumato 0.3: " in done.stdout and "WebP " in done.stdout, done.stderr
+    [scene] = scenes_of(target.read_text(encoding="utf-8"))
+    assert scene["name"] == "<cat>.png" and len(scene["versions"]) == 3
+    done = run(picture, "--against", "webp")
+    assert done.returncode == 1 and "exists" in done.stderr
+    done = run(picture, "--against", "gif", "-o", target)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "'gif'" in done.stderr
+
+
+def test_in_a_browser(opened: Callable[..., Any], made: compare.Comparison) -> None:
+    tab = opened(text=made.page(), viewport={"width": 900, "height": 1200})
+    assert chosen(tab, "right") == "sfumato 0.5"
+    tab.uncheck("#equal")
+    for index, label in ((2, "AVIF"), (3, "WebP"), (4, "JPEG")):
+        tab.select_option("#left", str(index))
+        settled(tab)
+        assert chosen(tab, "left").startswith(label) and not tab.is_visible("#fault")
+    tab.select_option("#left", "0")
+    tab.select_option("#right", "0")
+    settled(tab)
+    tab.click("[data-scale='2']")
+    with Image.open(io.BytesIO(made.scene.original.data)) as image_:
+        twice = np.asarray(image_.convert("RGB")).repeat(2, 0).repeat(2, 1)
+    place = tab.eval_on_selector("#layer-right img", "it => it.getBoundingClientRect().toJSON()")
+    x, y = round(place["x"]), round(place["y"])
+    shot = pixels(tab)[y + 60 : y + 120, x + 10 : x + 100]
+    assert np.array_equal(shot, twice[60:120, 10:100])
+    assert "<cat>.png" in tab.inner_text("h1") and len(tab.query_selector_all("tbody tr")) >= 5
