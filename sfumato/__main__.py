@@ -10,7 +10,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, TextIO
@@ -133,7 +133,7 @@ def compare(
     with _bar() as bar:
         from sfumato.codec import load
 
-        made = comparison.compare(source, names, load(model), quality, _told(bar))
+        made = comparison.compare(source, names, load(model), quality, bar)
         image.write_bytes(target, made.page().encode())
     sizes = ", ".join(f"{v.label}: {v.size_bytes} bytes" for v in made.scene.versions)
     print(f"{target}: {sizes}", file=sys.stdout if target.is_file() else sys.stderr)
@@ -227,7 +227,7 @@ def _do(job: Job, source: Path, out: Path | None, jobs: int | None, overwrite: b
         return
     target = _target(source, out, job.suffix, overwrite)
     with _bar() as bar:
-        report = job.run(source, target, _told(bar))
+        report = job.run(source, target, bar)
     _remark(report)
     stream = sys.stdout if target.is_file() else sys.stderr  # beside the bytes, where those go to a pipe
     if as_json:
@@ -252,7 +252,7 @@ def _do_folder(
         _json({"input": str(task.source), "output": str(task.target), "skipped": True})
     reports: list[Report] = []
     failures: list[batch.Failure] = []
-    progress = _bar(MofNCompleteColumn(), TimeRemainingColumn())
+    progress = _progress(MofNCompleteColumn(), TimeRemainingColumn())
     processes = batch.processors() if jobs is None else jobs
     with progress, contextlib.closing(batch.run(job, left, processes)) as outcomes:
         bar = progress.add_task(str(source), total=len(left))
@@ -312,17 +312,19 @@ def _target(source: Path, out: Path | None, suffix: str, overwrite: bool) -> Pat
     return target
 
 
-def _bar(*more: ProgressColumn) -> Progress:
+@contextlib.contextmanager
+def _bar() -> Iterator[Callable[[str, float], None]]:
+    """The progress of one piece of work: to be called with what is being done, and the part that is done."""
+    with _progress() as progress:
+        task = progress.add_task("loading", total=1.0)
+        yield lambda what, part: progress.update(task, description=what, completed=part)
+
+
+def _progress(*more: ProgressColumn) -> Progress:
     """A progress bar on the terminal while the work lasts; nothing where standard error is no terminal."""
     console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), *more
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-
-
-def _told(bar: Progress) -> Callable[[str, float], None]:
-    """What is told of a stage goes to the bar."""
-    task = bar.add_task("loading", total=1.0)
-    return lambda what, part: bar.update(task, description=what, completed=part)
 
 
 def _arguments(given: list[str]) -> list[str]:

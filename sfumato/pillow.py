@@ -17,6 +17,7 @@ before the first of them.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from typing import IO, Any, final
 
@@ -28,6 +29,8 @@ from sfumato.errors import FormatError
 FORMAT = "SFU"
 EXTENSION = ".sfu"
 MIME = "image/x-sfumato"
+HEADER_BYTES = 64
+"""More than any header has."""
 EXTRAS = {"icc_profile": "ICC ", "exif": "EXIF", "xmp": "XMP "}
 """Pillow's names of what comes with a picture, and the file's."""
 DRAFTS = ((4, 2), (2, 3))
@@ -43,10 +46,13 @@ class SfumatoImageFile(ImageFile.ImageFile):
 
     def _open(self) -> None:
         assert self.fp is not None
+        data = self.fp.read()
         try:
-            file = container.unpack(self.fp.read(), partial=True)
+            file = container.unpack(data[:HEADER_BYTES], partial=True)
         except FormatError as error:
             raise SyntaxError(str(error)) from error  # Pillow's word for: not this format
+        with contextlib.suppress(FormatError):  # what is wrong further on is told when it is needed
+            file = container.unpack(data, partial=True)
         header = file.header
         self._size = header.width, header.height
         self._mode = ("L" if header.grey else "RGB") + ("" if file.alpha is None else "A")

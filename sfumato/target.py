@@ -96,7 +96,7 @@ class Goal(ABC):
 
         def height(value: float) -> float:
             """Rises with q; below 0 for sizes that are allowed and for qualities that are not enough."""
-            log_ratio = math.log(max(value / self.wanted, 1e-9))
+            log_ratio = math.log(min(max(value / self.wanted, 1e-9), 1e9))
             return log_ratio - SLACK if self.rise is None else math.copysign(1, self.rise) * log_ratio
 
         @cache
@@ -194,17 +194,17 @@ def bracket(
     low, high = -1, LAST + 1
     seen: dict[int, float] = {}
 
-    def corrected(q: int) -> float:
-        """The guess, moved to pass through all that was seen."""
-        known = sorted(seen)
-        offsets = [seen[k] - expected(k) for k in known]
-        return expected(q) + float(np.interp(q, known, offsets)) if known else expected(q)
-
     while high - low > 1:
+        # the guess plus a polynomial, so that it passes through what was seen last on both sides and nearby
+        near = sorted(seen, key=lambda k: min(abs(k - low), abs(k - high)))
+        near = near[: 3 if low in seen and high in seen else 2]
+        missed = [seen[k] - expected(k) for k in near]
+        correction = np.polyfit(near, missed, len(near) - 1) if near else np.zeros(1)
         below, above = low, high
         while above - below > 1:
             middle = (below + above) // 2
-            below, above = (middle, above) if corrected(middle) < 0 else (below, middle)
+            is_low = expected(middle) + np.polyval(correction, middle) < 0
+            below, above = (middle, above) if is_low else (below, middle)
         q = below if wanted_below else above
         if q in seen:
             break

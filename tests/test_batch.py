@@ -72,7 +72,7 @@ def test_settings_that_fit_no_file_are_told_once(tmp_path: Path, call: Callable[
     for setting, value, message in (
         ("--model", "huge", "no weights 'huge'"),
         ("--quality", 2, "q is 2.0, not in 0..1"),
-        ("--target-bpp", 0, "a target of 0.0 bits per pixel: need more than 0"),
+        ("--target-bpp", 0, "a target of 0 bits per pixel: need more than 0"),
         ("--jobs", 0, "--jobs 0: need at least 1"),
     ):
         done = call("encode", tmp_path / "in", "-o", tmp_path / "out", setting, value)
