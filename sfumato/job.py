@@ -45,7 +45,7 @@ class Report:
     model: str  # number of the weights, hexadecimal
     picture_bytes: int  # of the other file
     seconds: float
-    remarks: tuple[str, ...]  # sentences on what was changed or left out
+    remarks: tuple[str, ...] = ()  # sentences on what was changed or left out
 
 
 class Job(ABC):
