@@ -29,17 +29,18 @@ from sfumato.image import write_bytes
 
 WIDTH, HEIGHT = 70, 50
 INTERRUPTED = """
-import os, signal, sys
+import contextlib, os, signal, sys
 from sfumato import __main__ as command
-enter = command._Bar.__enter__
-def interrupting(bar):
-    tell = enter(bar)
-    def told(what, part):
-        tell(what, part)
-        if part >= 0.4:
-            os.kill(os.getpid(), signal.SIGINT)
-    return told
-command._Bar.__enter__ = interrupting
+bar = command._bar
+@contextlib.contextmanager
+def interrupting():
+    with bar() as tell:
+        def told(what, part):
+            tell(what, part)
+            if part >= 0.4:
+                os.kill(os.getpid(), signal.SIGINT)
+        yield told
+command._bar = interrupting
 command.main()
 """
 
@@ -204,7 +205,7 @@ def bad() -> list[Case]:
         Case("empty.png", data(b""), "not a picture", 1),
         Case("page.jpg", data(b"<!DOCTYPE html><title>404</title>"), "not a picture", 1),
         Case("missing.png", None, "No such file", 1),
-        Case("folder.png", lambda path: path.mkdir(), "Is a directory", 1),
+        Case("folder.png", lambda path: path.mkdir(), "folder.png: no files to read", 1),
         Case("unreadable.png", lambda path: (RGB.save(path), path.chmod(0)), "Permission denied", 1),
         Case("/dev/null", None, "not a picture", 1),
         Case("/dev/zero", None, "not a picture", 1),

@@ -21,6 +21,8 @@ from sfumato.tiles import PIXELS_MAX, SIDE_MAX
 
 MAGIC = b"SFU"
 VERSION = 2
+HEADER_MAX = 64
+"""Bytes, more than any header has: after so many a header that cannot be read is a bad one."""
 SECTIONS = ("z", "chunk 1", "chunk 2", "chunk 3", "chunk 4", "chunk 5")
 CHECK_BYTES = (2, 2, 2, 2, 2, 4)
 

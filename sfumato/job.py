@@ -96,8 +96,12 @@ class Encoding(Job):
 
     def run(self, source: Path, target: Path, progress: Progress | None = None) -> Report:
         begun = time.perf_counter()
-        given = io.BytesIO(read(source))
-        given.name = str(source)  # for what is said of a bad picture
+        given: image.Source = source
+        if source == STREAM:
+            given = io.BytesIO(sys.stdin.buffer.read())
+            size = given.getbuffer().nbytes
+        else:
+            size = source.stat().st_size
         from sfumato.codec import load  # torch is loaded only where it is needed, and takes a while
 
         codec = load(self.model)
@@ -110,7 +114,7 @@ class Encoding(Job):
             quality = 0.5 if self.quality is None else self.quality
             data = codec.encode(picture, quality, self.seed, progress)
         _write(target, data)
-        return _report(source, target, data, given.getbuffer().nbytes, begun, picture.remarks)
+        return _report(source, target, data, size, begun, picture.remarks)
 
     def _goal(self) -> Goal | None:
         if self.target_bytes is self.target_bpp is self.target_psnr is None:
@@ -146,7 +150,6 @@ class Decoding(Job):
         begun = time.perf_counter()
         image.format_of(target)  # a suffix that cannot be written is told before the work
         data = read(source)
-        container.unpack(data, partial=True)  # so is what is no file at all
         from sfumato.codec import Crop, decode_picture
 
         crop = None if self.crop is None else Crop(*self.crop)
@@ -179,8 +182,11 @@ def explain(error: BaseException) -> str | None:
 
 
 def read(path: Path) -> bytes:
-    """All of a file, or of standard input."""
-    return sys.stdin.buffer.read() if path == STREAM else path.read_bytes()
+    """A .sfu file, or one from standard input; FormatError for what does not begin as one."""
+    with sys.stdin.buffer if path == STREAM else path.open("rb") as file:
+        head = file.read(container.HEADER_MAX)
+        container.unpack(head, partial=True)  # before the rest, which a device may never end
+        return head + file.read()
 
 
 def described(data: bytes) -> dict[str, Any]:

@@ -29,8 +29,6 @@ from sfumato.errors import FormatError
 FORMAT = "SFU"
 EXTENSION = ".sfu"
 MIME = "image/x-sfumato"
-HEADER_BYTES = 64
-"""More than any header has."""
 EXTRAS = {"icc_profile": "ICC ", "exif": "EXIF", "xmp": "XMP "}
 """Pillow's names of what comes with a picture, and the file's."""
 DRAFTS = ((4, 2), (2, 3))
@@ -48,7 +46,7 @@ class SfumatoImageFile(ImageFile.ImageFile):
         assert self.fp is not None
         data = self.fp.read()
         try:
-            file = container.unpack(data[:HEADER_BYTES], partial=True)
+            file = container.unpack(data[:container.HEADER_MAX], partial=True)
         except FormatError as error:
             raise SyntaxError(str(error)) from error  # Pillow's word for: not this format
         with contextlib.suppress(FormatError):  # what is wrong further on is told when it is needed

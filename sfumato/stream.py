@@ -23,8 +23,6 @@ from sfumato.codec import load, model_of
 from sfumato.container import File, Header
 from sfumato.errors import FormatError
 
-HEADER_BYTES = 64
-"""More than any header has: after so many bytes a header that cannot be read is a bad one."""
 FIRST_SHOWN = 2
 """Sections that make a picture: z and chunk 1."""
 
@@ -52,7 +50,7 @@ class Reader:
         try:
             self._file = container.unpack(bytes(self._data), partial=True)
         except FormatError:
-            if len(self._data) >= HEADER_BYTES:
+            if len(self._data) >= container.HEADER_MAX:
                 raise
             return 0  # the header may still be coming
         return len(self._file.sections)
