@@ -31,6 +31,7 @@ WIDTH, HEIGHT = 70, 50
 INTERRUPTED = """
 import contextlib, os, signal, sys
 from sfumato import __main__ as command
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it
 bar = command._bar
 @contextlib.contextmanager
 def interrupting():

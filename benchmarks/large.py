@@ -27,22 +27,24 @@ from sfumato.tiles import CELL, SIDE, grid
 HEIGHT, WIDTH = 6000, 8000  # pixels
 CROP = (3000, 2000, 1000, 800)  # x, y, width, height: across the borders of tiles
 TILE = CELL * SIDE
+SHIFT = 200  # pixels: no two of the pictures meet where tiles or cells do
 
 
 def mosaic(paths: list[Path]) -> UInt8[np.ndarray, "height width 3"]:
     """The pictures side by side and row below row, each mirrored towards its neighbours."""
     rows: list[np.ndarray] = []
     number = 0
-    while sum(row.shape[0] for row in rows) < HEIGHT:
+    while sum(row.shape[0] for row in rows) < HEIGHT + SHIFT:
         cells: list[np.ndarray] = []
-        while sum(cell.shape[1] for cell in cells) < WIDTH:
+        while sum(cell.shape[1] for cell in cells) < WIDTH + SHIFT:
             cell = image.read(paths[number % len(paths)])
             if cell.shape[0] > cell.shape[1]:
                 cell = np.rot90(cell)
             number += 1
             cells += [cell[:512, :768], cell[:512, :768][:, ::-1]]
-        rows += [np.concatenate(cells, 1)[:, :WIDTH], np.concatenate(cells, 1)[::-1, :WIDTH]]
-    return np.ascontiguousarray(np.concatenate(rows)[:HEIGHT])
+        row = np.concatenate(cells, 1)[:, SHIFT:][:, :WIDTH]
+        rows += [row, row[::-1]]
+    return np.ascontiguousarray(np.concatenate(rows)[SHIFT:][:HEIGHT])
 
 
 def work(what: str, folder: Path, q: float, threads: int) -> tuple[float, float]:

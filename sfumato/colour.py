@@ -6,6 +6,7 @@ import io
 import re
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from jaxtyping import UInt8
 from PIL import Image, ImageCms
 
 from sfumato.errors import ImageError
+
+CONVERTED = "colours were converted to sRGB"
 
 
 def storage(image: Image.Image) -> tuple[str, int]:
@@ -98,15 +101,22 @@ def srgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, list[str],
     return image, [said], None
 
 
-def through(
-    pixels: UInt8[np.ndarray, "h w 3"], icc: bytes
-) -> tuple[UInt8[np.ndarray, "h w 3"], str]:
+def through(pixels: UInt8[np.ndarray, "h w 3"], icc: bytes) -> tuple[UInt8[np.ndarray, "h w 3"], str]:
     """(RGB pixels converted to sRGB, what was done in words); unchanged where the profile is of no use."""
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-        return np.array(_through(Image.fromarray(pixels), profile)), "colours were converted to sRGB"
+        return np.array(_through(Image.fromarray(pixels), profile)), CONVERTED
     except (ImageCms.PyCMSError, OSError):
         return pixels, "a damaged colour profile was left out"
+
+
+@lru_cache(maxsize=16)
+def is_srgb(icc: bytes) -> bool:
+    """Whether a profile of RGB says sRGB: it moves no colour of a grid by more than one level."""
+    level = np.arange(0, 256, 15, dtype=np.uint8)
+    grid = np.stack(np.meshgrid(level, level, level), -1).reshape(-1, 18, 3)
+    converted, said = through(grid, icc)
+    return said == CONVERTED and int(np.abs(converted.astype(int) - grid).max()) <= 1
 
 
 def _through(

@@ -28,6 +28,7 @@ CHECK_BYTES = (2, 2, 2, 2, 2, 4)
 
 SECTION_MAX = 1 << 28
 METADATA_MAX = 1 << 24
+RAW_DEFLATE = -15  # zlib's word for a stream of RFC 1951 without a frame
 VARINT_BYTES = 5
 
 _SEED, _METADATA, _ALPHA, _GREY = 1, 2, 4, 8
@@ -174,14 +175,15 @@ def pack(
 
 
 def metadata_payload(metadata: Mapping[str, bytes]) -> bytes:
-    """The entries as the file holds them; ValueError for a bad tag, or for more than the limit."""
+    """The entries as the file holds them, deflated; ValueError for a bad tag, or for more than the limit."""
     for fault in filter(None, map(_tag_fault, metadata)):
         raise ValueError(f"metadata: {fault}")
-    payload = b"".join(tag.encode() + _varint(len(value)) + value for tag, value in metadata.items())
-    if len(payload) > METADATA_MAX:
+    entries = b"".join(tag.encode() + _varint(len(value)) + value for tag, value in metadata.items())
+    if len(entries) > METADATA_MAX:
         sizes = ", ".join(f"{tag.strip()} {len(value)}" for tag, value in metadata.items())
-        raise ValueError(f"metadata of {len(payload)} bytes ({sizes}), the limit is {METADATA_MAX}")
-    return payload
+        raise ValueError(f"metadata of {len(entries)} bytes ({sizes}), the limit is {METADATA_MAX}")
+    deflate = zlib.compressobj(9, wbits=RAW_DEFLATE)
+    return deflate.compress(entries) + deflate.flush()
 
 
 def unpack(data: bytes, *, partial: bool = False) -> File:
@@ -329,7 +331,7 @@ def _read_checked(reader: _Reader, what: str, limit: int) -> bytes:
 
 
 def _read_metadata(reader: _Reader) -> dict[str, bytes]:
-    payload = _read_checked(reader, "metadata", METADATA_MAX)
+    payload = _inflated(_read_checked(reader, "metadata", SECTION_MAX))
     entries: dict[str, bytes] = {}
     inner = _Reader(payload)
     while inner.at < len(payload):
@@ -344,6 +346,19 @@ def _read_metadata(reader: _Reader) -> dict[str, bytes]:
         if _tag_fault(tag) or tag in entries:
             raise FormatError(f"metadata: {_tag_fault(tag) or f'tag {tag!r} comes twice'}")
         entries[tag] = value
+    return entries
+
+
+def _inflated(payload: bytes) -> bytes:
+    inflate = zlib.decompressobj(RAW_DEFLATE)
+    try:
+        entries = inflate.decompress(payload, METADATA_MAX + 1)
+    except zlib.error as error:
+        raise FormatError(f"metadata: cannot be inflated: {error}") from None
+    if len(entries) > METADATA_MAX:
+        raise FormatError(f"metadata: over {METADATA_MAX} bytes when inflated")
+    if not entries or not inflate.eof or inflate.unused_data:
+        raise FormatError(f"metadata: {len(payload)} bytes are not one whole stream of DEFLATE with entries")
     return entries
 
 

@@ -70,7 +70,7 @@ class Picture:
 
     pixels   uint8 [H, W, 3], sRGB or what `icc` says; or grey [H, W]
     alpha    uint8 [H, W], 0 invisible .. 255 opaque; not multiplied into the pixels.  None: opaque
-    icc      colour profile of RGB pixels
+    icc      colour profile of RGB pixels, if not sRGB's
     exif     from its TIFF header on; its orientation says upright
     xmp      a packet of XML
     remarks  sentences that say what was changed, or is missing
@@ -339,6 +339,7 @@ def _picture(
     if bits > 8:
         remarks.append(f"{bits}-bit samples were reduced to 8 bits")
     image, said, icc = colour.srgb(colour.eight_bits(image, name, raw, top, again), icc)
+    icc = None if icc and colour.is_srgb(icc) else icc  # it would say what is taken for granted
     pixels = np.array(image if turn is None else image.transpose(turn))
     xmp = re.sub(rb'(tiff:Orientation(="|>))[0-9]', rb"\g<1>1", xmp) if isinstance(xmp, bytes) else None
     alpha = None

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -143,7 +144,10 @@ def test_ctrl_c_ends_workers_and_leaves_whole_files_only(tmp_path: Path) -> None
     command: list[str | Path] = [sys.executable, "-m", "sfumato", "encode", "--jobs", "2"]
     command += [tmp_path / "in", "-o", tmp_path / "out"]
     pipe = subprocess.PIPE
-    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # even in the background
+    process = subprocess.Popen(
+        command, stdout=pipe, stderr=pipe, text=True, start_new_session=True, preexec_fn=heard
+    )
     limit = time.monotonic() + 60
     while not list((tmp_path / "out").glob("*.sfu")) and time.monotonic() < limit:
         time.sleep(0.02)

@@ -190,7 +190,9 @@ def test_grey_with_a_profile_is_converted() -> None:
 
 def test_profiles_of_rgb_stay_and_others_go() -> None:
     rgb, icc = Image.new("RGB", (4, 4), "red"), ImageCms.ImageCmsProfile(SRGB).tobytes()
-    assert load(io.BytesIO(png(rgb, icc_profile=icc))).icc == icc
+    assert load(io.BytesIO(png(rgb, icc_profile=icc))).icc is None, "sRGB is taken for granted"
+    swapped = icc.replace(b"rXYZ", b"....", 1).replace(b"gXYZ", b"rXYZ", 1).replace(b"....", b"gXYZ", 1)
+    assert load(io.BytesIO(png(rgb, icc_profile=swapped))).icc == swapped
     for image, profile in ((rgb, grey_profile(1.0)), (rgb.convert("L"), icc), (rgb, b"no profile")):
         picture = load(io.BytesIO(png(image, icc_profile=profile)))
         assert picture.icc is None and "does not fit" in picture.remarks[0]

@@ -167,6 +167,11 @@ def test_grey_belongs_to_the_plain_header_and_alpha_does_not() -> None:
     assert unpack(pack(HEADER, SECTIONS, alpha=b"plane")).header.noise_seed == HEADER.noise_seed
 
 
+def deflated(entries: bytes) -> bytes:
+    deflate = zlib.compressobj(9, wbits=-15)
+    return deflate.compress(entries) + deflate.flush()
+
+
 def metadata_file(payload: bytes, crc: int | None = None) -> bytes:
     plain = pack(HEADER, SECTIONS)
     crc = zlib.crc32(payload) if crc is None else crc
@@ -178,13 +183,18 @@ def metadata_file(payload: bytes, crc: int | None = None) -> bytes:
     ("data", "message"),
     [
         (metadata_file(b""), "metadata: length 0"),
-        (metadata_file(b"NOTE\x01a", crc=7), "the file says 00000007"),
-        (metadata_file(b"NOTE\x02a"), "the entry at byte 5 passes the end at 6"),
-        (metadata_file(b"NOT"), "the entry at byte 0 passes the end at 3"),
-        (metadata_file(b"NO\nE\x00"), "tag 'NO\\nE' is not 4 printable"),
-        (metadata_file(b"NO\xe9E\x00"), "tag 'NO\xe9E' is not 4 printable"),
-        (metadata_file(b"NOTE\x00NOTE\x00"), "tag 'NOTE' comes twice"),
-        (metadata_file(b"NOTE\xff\xff\xff\x7f"), "length 268435455, the limit is 16777216"),
+        (metadata_file(b"no deflate"), "metadata: cannot be inflated"),
+        (metadata_file(deflated(b"")), "are not one whole stream of DEFLATE with entries"),
+        (metadata_file(deflated(b"NOTE\x01a")[:-1]), "are not one whole stream of DEFLATE"),
+        (metadata_file(deflated(b"NOTE\x01a") + b"x"), "are not one whole stream of DEFLATE"),
+        (metadata_file(deflated(bytes((1 << 24) + 1))), "over 16777216 bytes when inflated"),
+        (metadata_file(deflated(b"NOTE\x01a"), crc=7), "the file says 00000007"),
+        (metadata_file(deflated(b"NOTE\x02a")), "the entry at byte 5 passes the end at 6"),
+        (metadata_file(deflated(b"NOT")), "the entry at byte 0 passes the end at 3"),
+        (metadata_file(deflated(b"NO\nE\x00")), "tag 'NO\\nE' is not 4 printable"),
+        (metadata_file(deflated(b"NO\xe9E\x00")), "tag 'NO\xe9E' is not 4 printable"),
+        (metadata_file(deflated(b"NOTE\x00NOTE\x00")), "tag 'NOTE' comes twice"),
+        (metadata_file(deflated(b"NOTE\xff\xff\xff\x7f")), "length 268435455, the limit is 16777216"),
     ],
 )
 def test_bad_metadata_is_named(data: bytes, message: str, partial: bool) -> None:
