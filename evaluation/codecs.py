@@ -154,8 +154,8 @@ def _jpeg2000() -> Codec:
     if not features.check("jpg_2000"):
         raise CodecMissing("jpeg2000: this Pillow cannot write JPEG 2000")
     description = (
-        f"Pillow {Image.__version__}, OpenJPEG {features.version('jpg_2000')}: irreversible 9/7 wavelet, one "
-        "quality layer; the setting is the rate asked for in bits per pixel"
+        f"Pillow {Image.__version__}, OpenJPEG {features.version('jpg_2000')}: 9/7 wavelet, colour "
+        "transform, one quality layer; the setting is the rate asked for in bits per pixel"
     )
     return Codec("jpeg2000", ".jp2", JPEG2000_BPP, encode_jpeg2000, read, description)
 
@@ -164,7 +164,7 @@ def encode_jpeg2000(picture: Picture, bpp: float, path: Path) -> None:
     """Through Pillow; the rate is that of the codestream, to which the file adds about 85 bytes."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(
-        buffer, "JPEG2000", quality_mode="rates", quality_layers=[24 / bpp], irreversible=True
+        buffer, "JPEG2000", quality_mode="rates", quality_layers=[24 / bpp], irreversible=True, mct=1
     )
     write_bytes(path, buffer.getvalue())
 

@@ -41,6 +41,8 @@ class Recipe:
 def small() -> Recipe:
     """The codec of `small`, from nothing, on one CPU core.
 
+    8e498083: LPIPS -40 %, PSNR +4 % of AVIF's rate on Kodak.
+
     python -m training small --data DIR --metrics DIR --minutes 117 --threads 1 --out runs/small
     """
     return Recipe("small", perceptual=300.0, chroma=0.5)
@@ -48,6 +50,8 @@ def small() -> Recipe:
 
 def small_more() -> Recipe:
     """A further leg of `small` from weights: more LPIPS, from the start, and a lower learning rate.
+
+    1f3c1c5a, from 8e498083: LPIPS -50 %, PSNR +3 % of AVIF's rate on Kodak.
 
     python -m training small_more --init WEIGHTS --data DIR --metrics DIR --minutes 130 --out runs/more
     """
