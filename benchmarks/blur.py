@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from benchmarks import steps
 from evaluation.judge import Judge
 from evaluation.plots import OTHERS
-from evaluation.weights import default_folder
 from sfumato.codec import Codec
+from sfumato.lpips import weights_folder
 from sfumato.model import WEIGHTS, load_weights
 from sfumato.restoration import Restoration
 from training.loop import Run, train
@@ -75,7 +75,7 @@ def main(
         threads: of torch, in training.
         weights: folder with the weights of the metrics; without it as for the evaluation.
     """
-    folder = weights or default_folder()
+    folder = weights or weights_folder()
     judge = Judge((*steps.METRICS, "fd_efflite0"), folder)
     print(*judge.problems, sep="\n")
     rows: list[Row] = []

@@ -19,12 +19,13 @@ import tyro
 from torch import Tensor
 
 from metrics.distortion import psnr
-from metrics.lpips import LPIPS
+from metrics.lpips import load_lpips
 from sfumato import container, image
 from sfumato.codec import Codec
 from sfumato.coder import Coder, Encoder, Meter
 from sfumato.container import Checksum, Header
 from sfumato.latents import quality, stepper
+from sfumato.lpips import LPIPS
 from sfumato.model import load_weights
 from sfumato.prior import Prior
 
@@ -146,7 +147,7 @@ def main(
     paths = sorted(pictures.glob("*.png"))
     heading = ["picture", "q", "exact_bits", "float32_bits", "over_percent"]
     heading += ["exact_psnr_db", "exact_lpips_alex", "float32_psnr_db", "float32_lpips_alex"]
-    lpips = None if metrics is None else LPIPS("alex", metrics)
+    lpips = None if metrics is None else load_lpips("alex", metrics)
     rows = write(output / "exact.csv", heading, costs(pair, paths, lpips))
     for q in QUALITIES:
         chosen = [row for row in rows if row[1] == q]

@@ -19,10 +19,11 @@ import tyro
 from PIL import Image
 
 from metrics.distortion import psnr
-from metrics.lpips import LPIPS
+from metrics.lpips import load_lpips
 from sfumato import container, image
 from sfumato.codec import Codec, load
 from sfumato.errors import FormatError
+from sfumato.lpips import LPIPS
 
 REDUCTION = 8
 CHUNKS = len(container.SECTIONS) - 1
@@ -95,7 +96,7 @@ def main(
     """
     torch.set_num_threads(threads)
     codec = load(model)
-    lpips = None if metrics is None else LPIPS("alex", metrics)
+    lpips = None if metrics is None else load_lpips("alex", metrics)
     table: list[list[object]] = []
     heading = ["picture", "q", "chunks", "bytes", "share", "psnr_db", "lpips_alex", "thumbnail_db"]
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -23,10 +23,10 @@ from evaluation.measure import pictures_in
 from evaluation.plots import OTHERS
 from evaluation.sets import SMALL_CROP
 from evaluation.spectrum import OCTAVES, radial_power, recovered
-from evaluation.weights import default_folder
 from metrics.frechet import Frechet
 from sfumato.codec import Codec
 from sfumato.image import read
+from sfumato.lpips import weights_folder
 from sfumato.model import load_weights
 from sfumato.restoration import Restoration
 
@@ -154,7 +154,7 @@ def main(
     """
     codec = Codec(load_weights(model))
     ways = [Restoration(n, r) for n in steps for r in (realism if n else (1.0,))]
-    judge = Judge((*METRICS, "fd_efflite0"), weights or default_folder())
+    judge = Judge((*METRICS, "fd_efflite0"), weights or weights_folder())
     print(*judge.problems, sep="\n")
     rows: list[Row] = []
     spectra: dict[tuple[str, float], dict[str, np.ndarray]] = defaultdict(dict)

@@ -1,6 +1,6 @@
 """python -m benchmarks.target DIR -o results/X/target.csv: how close files come to a target, at what cost.
 
-Every picture at five rates, at PSNRs and, with the LPIPS weights, at distances; the processor time over that
+Every picture at five rates, at PSNRs and, with its weights, at LPIPS; the processor time over that
 of a plain encode at the q that was found, both measured in turn.
 """
 
@@ -15,29 +15,24 @@ from typing import Annotated
 import torch
 import tyro
 
-from metrics.lpips import LPIPS
 from sfumato import image
 from sfumato.codec import Codec, load
-from sfumato.target import PSNR, Distance, Goal, Picture, Rate, TargetError
+from sfumato.lpips import ALEX_FEATURES, weights_folder
+from sfumato.target import LPIPS, PSNR, Goal, Rate, TargetError
 
 RATES = (0.1, 0.2, 0.3, 0.4, 0.6)
 DECIBELS = (27.0, 29.0, 31.0)
 DISTANCES = (0.30, 0.20, 0.12)
 
 
-def rows(codec: Codec, path: Path, lpips: LPIPS | None) -> list[list[object]]:
+def rows(codec: Codec, path: Path, perceptual: bool) -> list[list[object]]:
     """One row a goal: what was asked, what was got, the shortfall in percent, tries and times."""
     pixels = image.read(path)
 
-    def perceptual(original: Picture, decoded: Picture) -> float:
-        assert lpips is not None
-        with torch.inference_mode():
-            return float(lpips(image.to_x(original), image.to_x(decoded)))
-
     goals: list[tuple[str, float, Goal]] = [("bpp", bpp, Rate(bpp)) for bpp in RATES]
     goals += [("psnr_db", floor, PSNR(floor)) for floor in DECIBELS]
-    if lpips is not None:
-        goals += [("lpips_alex", most, Distance(most, perceptual)) for most in DISTANCES]
+    if perceptual:
+        goals += [("lpips_alex", most, LPIPS(most)) for most in DISTANCES]
     found: list[list[object]] = []
     for kind, asked, goal in goals:
         begun = time.process_time()
@@ -63,7 +58,6 @@ def rows(codec: Codec, path: Path, lpips: LPIPS | None) -> list[list[object]]:
 def main(
     pictures: Annotated[Path, tyro.conf.Positional],
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
-    metrics: Path | None = None,
     model: str = "small",
     first: int | None = None,
     threads: int = 1,
@@ -73,14 +67,13 @@ def main(
     Args:
         pictures: folder of PNG files.
         output: the CSV file.
-        metrics: folder with the LPIPS weights; without it no distance is aimed at.
         model: weights by name, or a path.
         first: only so many pictures.
         threads: of torch.
     """
     torch.set_num_threads(threads)
     codec = load(model)
-    lpips = None if metrics is None else LPIPS("alex", metrics)
+    perceptual = (weights_folder() / ALEX_FEATURES).is_file()
     paths = sorted(pictures.glob("*.png"))[:first]
     codec.encode(image.read(paths[0]))  # the first call is slow
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +83,7 @@ def main(
         heading = ["picture", "kind", "target", "reached", "off_percent", "q", "walks"]
         writer.writerow([*heading, "search_s", "encode_s", "times_encode"])
         for path in paths:
-            table += (new := rows(codec, path, lpips))
+            table += (new := rows(codec, path, perceptual))
             writer.writerows(new)
     for kind in dict.fromkeys(row[1] for row in table):
         ends = [row for row in table if row[1] == kind and float(str(row[5])) in (0, 1)]

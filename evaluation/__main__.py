@@ -105,9 +105,10 @@ def weights(output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     Args:
         output: folder for them; without it SFUMATO_METRICS, then the cache folder.
     """
-    from evaluation.weights import default_folder, obtain
+    from evaluation.weights import obtain
+    from sfumato.lpips import weights_folder
 
-    folder = output if output is not None else default_folder()
+    folder = output if output is not None else weights_folder()
     obtain(folder)
     print(f"{folder}: complete")
 
@@ -204,9 +205,9 @@ def _cores() -> int:
 
 
 def _weights_folder(folder: Path | None) -> Path:
-    from evaluation.weights import default_folder
+    from sfumato.lpips import weights_folder
 
-    return folder if folder is not None else default_folder()
+    return folder if folder is not None else weights_folder()
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -110,9 +110,11 @@ def _sfumato(name: str, text: str, model: str) -> Codec:
             raise ValueError(f"unknown codec {name!r}: {part!r} is none of the options {what}") from None
     model = options.pop("model", model)
     weights = sfumato.load(model)
-    if options.get("steps") and not weights.has_denoiser:
+    if options.get("steps") and not weights.denoiser_id:
         raise CodecMissing(f"{name}: the {weights.preset} weights hold no trained denoiser, only steps=0")
     how = [f"weights {weights.preset} {weights.model_id:08x}", *(f"{k} {v}" for k, v in options.items())]
+    if options.get("steps"):  # files are the same whatever the denoiser, pictures are not
+        how.append(f"denoiser {weights.denoiser_id}")
     description = f"sfumato {sfumato.__version__}, {', '.join(how)}; the setting is q"
     encode = partial(encode_sfumato, model=model)
     decode = partial(decode_sfumato, options=tuple(options.items()), model=model)

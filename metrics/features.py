@@ -12,42 +12,11 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from sfumato.lpips import ALEX_FEATURES, Trunk, alexnet, frozen, load_tensors
+
 Net = Literal["alex", "vgg", "squeeze"]
-
-
-class Trunk(nn.Module):
-    """A chain of layers of which some outputs are looked at.
-
-        x -> features[0] -> ... -> features[taps[0]] -> ... -> features[taps[-1]]
-                                        |                           |
-                                    output 0                    last output
-
-    `minimum` is the smallest side in pixels for which every tap has at least one position.
-    """
-
-    def __init__(self, layers: list[nn.Module], taps: tuple[int, ...], minimum: int) -> None:
-        super().__init__()
-        self.features = nn.Sequential(*layers)
-        self.taps = taps
-        self.minimum = minimum
-
-    def forward(self, x: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
-        """Feature maps at the taps, each [b, c_i, h_i, w_i], all >= 0 because every tap is a ReLU.
-
-        `x` is normalised as the weights expect it.  A side under `minimum` raises ValueError.
-        """
-        height, width = x.shape[-2:]
-        if min(height, width) < self.minimum:
-            raise ValueError(f"sides of at least {self.minimum} pixels are needed, got {width}x{height}")
-        outputs = []
-        for index, layer in enumerate(self.features):
-            x = layer(x)
-            if index in self.taps:
-                outputs.append(x)
-        return outputs
 
 
 class Fire(nn.Module):
@@ -79,25 +48,6 @@ class L2Pool(nn.Module):
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
         mean = nn.functional.conv2d(x.square(), self.window, stride=2, padding=1, groups=self.channels)
         return (mean + 1e-12).sqrt()
-
-
-def alexnet() -> Trunk:
-    """AlexNet as torchvision has it (Krizhevsky 2014, "One weird trick"); relu1 .. relu5."""
-    layers: list[nn.Module] = [
-        nn.Conv2d(3, 64, 11, stride=4, padding=2),
-        nn.ReLU(),
-        nn.MaxPool2d(3, 2),
-        nn.Conv2d(64, 192, 5, padding=2),
-        nn.ReLU(),
-        nn.MaxPool2d(3, 2),
-        nn.Conv2d(192, 384, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(384, 256, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(256, 256, 3, padding=1),
-        nn.ReLU(),
-    ]
-    return Trunk(layers, taps=(1, 4, 7, 9, 11), minimum=31)
 
 
 def vgg16() -> Trunk:
@@ -143,24 +93,10 @@ def squeezenet1_1() -> Trunk:
 
 
 TRUNKS: dict[Net, tuple[Callable[[], Trunk], str]] = {
-    "alex": (alexnet, "alexnet_features.safetensors"),
+    "alex": (alexnet, ALEX_FEATURES),
     "vgg": (vgg16, "vgg16_features.safetensors"),
     "squeeze": (squeezenet1_1, "squeezenet1_1_features.safetensors"),
 }
-
-
-def load_weights(folder: Path, name: str) -> dict[str, Tensor]:
-    """The tensors of one safetensors file, as float32.
-
-    A missing file raises FileNotFoundError, which names the file and says what has to be in it.
-    """
-    path = Path(folder) / name
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: no such file; it has to hold the weights, fp32 or fp16, under the key names of "
-            "torchvision's ImageNet network (`*_features`) or of the lpips package (`lpips_*_heads`)"
-        )
-    return {key: tensor.float() for key, tensor in load_file(path).items()}
 
 
 def load(net: Net, folder: Path) -> Trunk:
@@ -171,17 +107,10 @@ def load(net: Net, folder: Path) -> Trunk:
     """
     if net not in TRUNKS:
         raise ValueError(f"net must be one of {', '.join(TRUNKS)}, got {net!r}")
-    return _frozen(*TRUNKS[net], folder)
+    build, name = TRUNKS[net]
+    return frozen(build, load_tensors(folder, name))
 
 
 def load_vgg16_smooth(folder: Path) -> Trunk:
     """`vgg16_smooth` with the same weights as "vgg", frozen; errors as for `load`."""
-    return _frozen(vgg16_smooth, TRUNKS["vgg"][1], folder)
-
-
-def _frozen(build: Callable[[], Trunk], name: str, folder: Path) -> Trunk:
-    weights = load_weights(folder, name)
-    with torch.device("meta"):  # no time spent on initial values that are replaced in the next line
-        trunk = build()
-    trunk.load_state_dict(weights, assign=True)
-    return trunk.eval().requires_grad_(False)
+    return frozen(vgg16_smooth, load_tensors(folder, TRUNKS["vgg"][1]))

@@ -1,9 +1,9 @@
 """sfumato: a perceptual image codec.  A picture becomes a small file and comes back sharp.
 
-    import sfumato
-    data = sfumato.encode("photo.png", q=0.4)     # bytes of a .sfu file
-    picture = sfumato.decode(data)                # uint8 [H, W, 3]; [H, W] if grey
-    data = sfumato.encode_to("photo.png", sfumato.Bytes(20_000))
+import sfumato
+data = sfumato.encode("photo.png", q=0.4)     # bytes of a .sfu file
+picture = sfumato.decode(data)                # uint8 [H, W, 3]; [H, W] if grey
+data = sfumato.encode_to("photo.png", sfumato.Bytes(20_000))
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sfumato.image import Picture as Picture
     from sfumato.model import WeightsError as WeightsError
     from sfumato.stream import Reader as Reader
+    from sfumato.target import LPIPS as LPIPS
     from sfumato.target import PSNR as PSNR
     from sfumato.target import Bytes as Bytes
     from sfumato.target import Distance as Distance
@@ -48,6 +49,7 @@ _HOME = {
     "Picture": "image",
     "WeightsError": "model",
     "Reader": "stream",
+    "LPIPS": "target",
     "PSNR": "target",
     "Bytes": "target",
     "Distance": "target",

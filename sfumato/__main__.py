@@ -45,6 +45,7 @@ def encode(
     target_bytes: int | None = None,
     target_bpp: float | None = None,
     target_psnr: float | None = None,
+    target_lpips: float | None = None,
     model: str = DEFAULT_MODEL,
     seed: int | None = None,
     strip: bool = False,
@@ -62,6 +63,7 @@ def encode(
         target_bytes: the best file of at most so many bytes.
         target_bpp: the best file of at most so many bits per pixel.
         target_psnr: the smallest file of at least so many decibels.
+        target_lpips: the smallest file of at most this LPIPS; docs/everyday.md tells where its weights come from.
         model: weights by name, or a path to a file of weights.
         seed: of the noise that decoding with steps uses; without it, one that follows from the file.
         strip: leave out EXIF, XMP and the colour profile (the colours become sRGB).
@@ -70,7 +72,7 @@ def encode(
             otherwise.
         json: print one JSON object a file.
     """
-    settings = Encoding(quality, target_bytes, target_bpp, target_psnr, model, seed, strip)
+    settings = Encoding(quality, target_bytes, target_bpp, target_psnr, target_lpips, model, seed, strip)
     _do(settings, source, out, jobs, overwrite, json)
 
 

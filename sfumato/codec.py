@@ -106,6 +106,7 @@ class Codec:
 
     def __init__(self, weights: Weights) -> None:
         self.model_id = weights.model_id
+        self.denoiser_id = weights.denoiser_id  # empty: no steps
         self.notes = weights.notes
         self._model = channels_last(weights.model)
         self._latent_coder = LatentCoder(weights)
@@ -114,11 +115,6 @@ class Codec:
     def preset(self) -> str:
         """Name of the networks' sizes."""
         return self._model.preset
-
-    @property
-    def has_denoiser(self) -> bool:
-        """Whether the weights can do steps > 0."""
-        return self._model.has_denoiser
 
     @torch.inference_mode()
     def transform(
@@ -216,7 +212,7 @@ class Codec:
         steps, partial, chunks = choices.get("steps", 0), choices.get("partial", False), choices.get("chunks")
         crop, progress = choices.get("crop"), choices.get("progress")
         chosen = Restoration(steps, choices.get("realism", 1.0), choices.get("eta", 0.0))
-        if steps and not self.has_denoiser:
+        if steps and not self.denoiser_id:
             message = f"steps={steps}: the {self.preset} weights hold no trained denoiser, only steps=0"
             raise WeightsError(message)
         if steps and crop is not None:

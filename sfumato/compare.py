@@ -114,7 +114,7 @@ def compare(
     data = codec.encode(pixels, q)
     versions = [_ours(codec, pixels, data, q, 0)]
     notes = [f"sfumato: weights {codec.preset} {codec.model_id:08x}."]
-    if codec.has_denoiser:
+    if codec.denoiser_id:
         versions.append(_ours(codec, pixels, data, q, STEPS))
     else:
         notes.append("These weights hold no trained denoiser, so sfumato is shown with steps = 0 only.")

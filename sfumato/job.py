@@ -74,6 +74,7 @@ class Encoding(Job):
     target_bytes: int | None = None
     target_bpp: float | None = None
     target_psnr: float | None = None  # dB
+    target_lpips: float | None = None
     model: str = DEFAULT_MODEL
     seed: int | None = None
     strip: bool = False  # whether metadata and colour profile are left out
@@ -81,9 +82,11 @@ class Encoding(Job):
     suffix = SUFFIX
 
     def __post_init__(self) -> None:
-        wishes = self.quality, self.target_bytes, self.target_bpp, self.target_psnr
-        if sum(wish is not None for wish in wishes) > 1:
-            raise UsageError("give one of --quality, --target-bytes, --target-bpp and --target-psnr")
+        targets = self.target_bytes, self.target_bpp, self.target_psnr, self.target_lpips
+        if sum(wish is not None for wish in (self.quality, *targets)) > 1:
+            raise UsageError(
+                "give one of --quality, --target-bytes, --target-bpp, --target-psnr, --target-lpips"
+            )
 
     def check(self) -> None:
         if self.quality is not None and not 0 <= self.quality <= 1:
@@ -117,12 +120,13 @@ class Encoding(Job):
         return _report(source, target, data, size, begun, picture.remarks)
 
     def _goal(self) -> Goal | None:
-        if self.target_bytes is self.target_bpp is self.target_psnr is None:
+        if self.target_bytes is self.target_bpp is self.target_psnr is self.target_lpips is None:
             return None  # without torch
-        from sfumato.target import PSNR, Bytes, Rate
+        from sfumato.target import LPIPS, PSNR, Bytes, Rate
 
         goals: list[tuple[type[Goal], float | None]]
-        goals = [(Bytes, self.target_bytes), (Rate, self.target_bpp), (PSNR, self.target_psnr)]
+        goals = [(Bytes, self.target_bytes), (Rate, self.target_bpp)]
+        goals += [(PSNR, self.target_psnr), (LPIPS, self.target_lpips)]
         return next(goal(wanted) for goal, wanted in goals if wanted is not None)
 
 

@@ -21,7 +21,7 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import UInt8
 
-from sfumato import DEFAULT_MODEL, image
+from sfumato import DEFAULT_MODEL, image, lpips
 from sfumato.codec import Codec, Latent, Progress, load
 
 Picture = UInt8[np.ndarray, "h w 3"]
@@ -142,12 +142,25 @@ class PSNR(Goal):
         return psnr(latent.pixels, picture)
 
 
+class LPIPS(Goal):
+    """The smallest file whose picture (steps = 0) is at most so far away by LPIPS (AlexNet).
+
+    Its weights are not in this package: FileNotFoundError where `lpips.weights_folder()` does not hold them,
+    ValueError for a picture with a side under 31 pixels.
+    """
+
+    unit, rise = "an LPIPS of {:.4g}", -2.3
+
+    def value(self, latent: Latent, size: float, picture: Picture | None) -> float:
+        assert picture is not None
+        return lpips.distance(latent.pixels, picture)
+
+
 @dataclass(frozen=True)
 class Distance(Goal):
     """The smallest file whose picture (steps = 0) is at most so far away from the original.
 
-    `function(original, decoded)` takes two pictures uint8 [H, W, 3] and falls towards 0 as they come closer:
-    LPIPS or any other.  It is the caller's, as no metric's weights are in this package.
+    `function(original, decoded)` takes two pictures uint8 [H, W, 3] and falls towards 0 as they come closer.
     """
 
     function: Callable[[Picture, Picture], float]

@@ -242,7 +242,7 @@ def test_completion(call: Callable[..., Call], tmp_path: Path) -> None:
     """
     command = ["bash", "-c", script, "bash", str(tmp_path / "completion")]
     completed = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert set(completed.stdout.split()) == {"--target-bytes", "--target-bpp", "--target-psnr"}
+    assert set(completed.stdout.split()) == {f"--target-{what}" for what in ("bytes", "bpp", "psnr", "lpips")}
     for shell in ("zsh", "fish"):
         assert "--target-bytes" in call("--completion", shell).stdout
     done = call("--completion", "ksh")

@@ -122,7 +122,7 @@ def test_sfumato_goes_through_its_public_functions(tmp_path: Path, monkeypatch: 
     calls: list[tuple[object, ...]] = []
 
     class Weights:
-        has_denoiser, preset, model_id = True, "tiny", 0x1234
+        denoiser_id, preset, model_id = "5678abcd", "tiny", 0x1234
 
     def encode(image: np.ndarray, q: float, model: str) -> bytes:
         calls.append(("encode", q, model))
@@ -147,10 +147,11 @@ def test_sfumato_goes_through_its_public_functions(tmp_path: Path, monkeypatch: 
         one = codec(name, model="small")
         assert one.name == name and one.settings == tuple(i / 8 for i in range(9))
         assert "tiny 00001234" in one.description
+        assert ("5678abcd" in one.description) == ("steps" in options), "its pictures, not its files, differ"
         one.encode(image, 0.25, path)
         assert (one.decode(path) == image).all()
         assert calls[-2:] == [("encode", 0.25, options["model"]), ("decode", options)]
-    Weights.has_denoiser = False
+    Weights.denoiser_id = ""
     with pytest.raises(CodecMissing, match=r"sfumato:2: the tiny weights hold no trained denoiser"):
         codec("sfumato:2")
 

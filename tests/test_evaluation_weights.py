@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from evaluation import weights
 from evaluation.weights import Archive, File, WeightsMissing, fingerprint, obtain, read_arrays, read_member
 from metrics import features
-from metrics.lpips import LPIPS
+from metrics.lpips import load_lpips
+from sfumato.lpips import weights_folder
 from tests.test_metrics import metrics_file
 
 
@@ -190,12 +191,12 @@ def test_an_archive_with_another_hash_is_refused_before_it_is_opened(
 
 def test_the_folder_is_that_of_the_environment_or_the_users_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SFUMATO_METRICS", "/somewhere")
-    assert weights.default_folder() == Path("/somewhere")
+    assert weights_folder() == Path("/somewhere")
     monkeypatch.delenv("SFUMATO_METRICS")
     monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
-    assert weights.default_folder() == Path("/cache/sfumato/metrics")
+    assert weights_folder() == Path("/cache/sfumato/metrics")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert weights.default_folder() == Path.home() / ".cache" / "sfumato" / "metrics"
+    assert weights_folder() == Path.home() / ".cache" / "sfumato" / "metrics"
 
 
 @pytest.mark.parametrize("name", weights.FILES)
@@ -207,4 +208,4 @@ def test_every_file_that_lpips_needs_is_obtained_but_squeezenets() -> None:
     needed = {file for _, file in features.TRUNKS.values()}
     needed |= {f"lpips_{net}_v0.1_heads.safetensors" for net in features.TRUNKS}
     assert needed - set(weights.FILES) == {"squeezenet1_1_features.safetensors"}
-    assert LPIPS.__doc__ is not None and "features.safetensors" in LPIPS.__doc__
+    assert load_lpips.__doc__ is not None and "features.safetensors" in load_lpips.__doc__

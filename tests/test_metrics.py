@@ -19,7 +19,7 @@ from metrics import efficientnet, features, text
 from metrics.distortion import ms_ssim, psnr
 from metrics.dists import CHANNELS, DISTS, HEADS
 from metrics.frechet import Frechet, KernelDistance, crops
-from metrics.lpips import LPIPS
+from metrics.lpips import load_lpips
 from metrics.ssimulacra2 import reference, score, ssimulacra2
 from tests.conftest import random_metric
 
@@ -55,17 +55,17 @@ def folder(net: features.Net, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_lpips_gives_the_values_of_the_reference_code(net: features.Net, far: float, near: float) -> None:
     weights = metrics_file(features.TRUNKS[net][1]).parent
     x, p0, p1 = (picture(metrics_file(f"check/ex_{name}.png")) for name in ("ref", "p0", "p1"))
-    distance = LPIPS(net, weights)(torch.cat([x, x]), torch.cat([p0, p1]))
+    distance = load_lpips(net, weights)(torch.cat([x, x]), torch.cat([p0, p1]))
     assert distance.tolist() == pytest.approx([far, near], abs=6e-5)
 
 
 def test_lpips_of_equal_pictures_is_zero(net: features.Net, folder: Path) -> None:
     x = torch.rand(2, 3, 40, 33) * 2 - 1
-    assert LPIPS(net, folder)(x, x).tolist() == [0, 0]
+    assert load_lpips(net, folder)(x, x).tolist() == [0, 0]
 
 
 def test_lpips_is_frozen_and_only_x_hat_gets_a_gradient(net: features.Net, folder: Path) -> None:
-    lpips = LPIPS(net, folder)
+    lpips = load_lpips(net, folder)
     assert not lpips.training
     assert not any(p.requires_grad for p in lpips.parameters())
     x = torch.rand(1, 3, 32, 32, requires_grad=True)
@@ -76,7 +76,7 @@ def test_lpips_is_frozen_and_only_x_hat_gets_a_gradient(net: features.Net, folde
 
 
 def test_lpips_gradient_matches_a_difference_quotient(net: features.Net, folder: Path) -> None:
-    lpips = LPIPS(net, folder)
+    lpips = load_lpips(net, folder)
     torch.manual_seed(1)
     x, x_hat = torch.rand(2, 1, 3, 32, 32) * 2 - 1
     reference = lpips.reference(x)
@@ -95,14 +95,14 @@ def test_lpips_gradient_is_finite_at_zero_features(net: features.Net, folder: Pa
     heads = f"lpips_{net}_v0.1_heads.safetensors"
     (tmp_path / heads).write_bytes((folder / heads).read_bytes())
     x_hat = torch.zeros(1, 3, 32, 32, requires_grad=True)
-    distance = LPIPS(net, tmp_path)(torch.rand(1, 3, 32, 32), x_hat)
+    distance = load_lpips(net, tmp_path)(torch.rand(1, 3, 32, 32), x_hat)
     distance.sum().backward()
     assert distance.item() == 0
     assert x_hat.grad is not None and x_hat.grad.isfinite().all()
 
 
 def test_lpips_under_bfloat16_stays_close_and_returns_float32(net: features.Net, folder: Path) -> None:
-    lpips = LPIPS(net, folder)
+    lpips = load_lpips(net, folder)
     torch.manual_seed(2)
     x, x_hat = torch.rand(2, 2, 3, 48, 48) * 2 - 1
     exact = lpips(x, x_hat)
@@ -114,7 +114,7 @@ def test_lpips_under_bfloat16_stays_close_and_returns_float32(net: features.Net,
 
 
 def test_smallest_picture_of_each_trunk(net: features.Net, folder: Path) -> None:
-    lpips = LPIPS(net, folder)
+    lpips = load_lpips(net, folder)
     side = lpips.trunk.minimum
     assert lpips(torch.zeros(1, 3, side, side), torch.ones(1, 3, side, side)).isfinite().all()
     small = torch.zeros(1, 3, side, side - 1)
@@ -124,14 +124,14 @@ def test_smallest_picture_of_each_trunk(net: features.Net, folder: Path) -> None
 
 def test_pictures_of_two_sizes_are_refused(net: features.Net, folder: Path) -> None:
     with pytest.raises(ValueError, match="in x, "):
-        LPIPS(net, folder)(torch.zeros(1, 3, 32, 32), torch.zeros(1, 3, 64, 64))
+        load_lpips(net, folder)(torch.zeros(1, 3, 32, 32), torch.zeros(1, 3, 64, 64))
 
 
 def test_missing_weights_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"vgg16_features\.safetensors: no such file"):
-        LPIPS("vgg", tmp_path)
+        load_lpips("vgg", tmp_path)
     with pytest.raises(ValueError, match="net must be one of alex, vgg, squeeze, got 'resnet'"):
-        LPIPS("resnet", tmp_path)  # type: ignore[arg-type]
+        load_lpips("resnet", tmp_path)  # type: ignore[arg-type]
 
 
 def test_psnr() -> None:

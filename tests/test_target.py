@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sfumato
-from sfumato import container
+from sfumato import container, lpips
 from sfumato.codec import Codec
-from sfumato.target import PSNR, Bytes, Distance, Goal, Rate, TargetError, bracket, encode_to, psnr
+from sfumato.target import LPIPS, PSNR, Bytes, Distance, Goal, Rate, TargetError, bracket, encode_to, psnr
+from tests.conftest import random_metric
 from tests.test_codec import picture
 
 
@@ -140,3 +142,30 @@ def test_the_bracket_is_exact_for_a_curve_of_the_expected_kind(
     low, high = bracket(lambda q: factor * (q - last - 0.5), lambda q: q - 128.0, wanted_below)
     miss = last - low if wanted_below else high - last - 1
     assert miss == 0 if factor >= 1 else 0 <= miss <= 1 / factor, "a flatter curve hides a better q or two"
+
+
+def test_lpips_is_reached_with_weights_from_the_folder(
+    codec: Codec, original: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SFUMATO_METRICS", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="alexnet_features.safetensors: no such file"):
+        LPIPS(0.1).fit(codec, original)
+    random_metric(tmp_path, "alex")
+    ends = [lpips.distance(original, codec.decode(codec.encode(original, q))) for q in (0.1, 0.9)]
+    fit = LPIPS(sum(ends) / 2).fit(codec, original)
+    assert 0.95 * sum(ends) / 2 < fit.value <= sum(ends) / 2
+    assert fit.value == pytest.approx(lpips.distance(original, codec.decode(fit.data)))
+    with pytest.raises(ValueError, match="sides of at least 31 pixels are needed, got 40x20"):
+        LPIPS(0.1).fit(codec, original[:20, :40])
+    with pytest.raises(TargetError, match="an LPIPS of 1e-06 cannot be met: this picture has an LPIPS of"):
+        LPIPS(1e-6).fit(codec, original)
+
+
+def test_lpips_of_large_pictures_is_that_of_their_bands(
+    original: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SFUMATO_METRICS", str(random_metric(tmp_path, "alex")))
+    other = (original // 2).astype(np.uint8)
+    parts = [lpips.distance(original[rows], other[rows]) for rows in (slice(0, 48), slice(48, 96))]
+    monkeypatch.setattr(lpips, "BAND_PIXELS", original[..., 0].size // 2)
+    assert lpips.distance(original, other) == pytest.approx(sum(parts) / 2)

@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from metrics.lpips import LPIPS
+from metrics.lpips import load_lpips
 from sfumato.model import Model, load_weights
 from tests.conftest import random_metric
 from training import ship
@@ -226,7 +226,7 @@ def test_the_sampler_trains_through_its_steps(tmp_path: Path) -> None:
     model = Model("toy")
     choose_parameters(model, "denoiser")
     recipe = replace(toy(), part="denoiser", unroll=(2, 4), texture=100.0)
-    objective = Unrolled(model, recipe, LPIPS("squeeze", random_metric(tmp_path, "squeeze")))
+    objective = Unrolled(model, recipe, load_lpips("squeeze", random_metric(tmp_path, "squeeze")))
     x, q = torch.rand(2, 3, 64, 64) * 2 - 1, torch.tensor([0.2, 0.8])
     optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], 1e-3)
     losses = []

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from metrics.dists import statistics_distance
-from metrics.lpips import LPIPS
+from metrics.dists import DISTS, statistics_distance
 from sfumato import diffusion, sampler
+from sfumato.lpips import LPIPS
 from sfumato.model import Model
 from sfumato.transform import Synthesised
 from training.objective import mse, perceive_part
@@ -63,14 +63,17 @@ class Unrolled(nn.Module):
     """The sampler's own 1, 2 or 4 steps from the noisy x_base, with gradients through all of them.
 
     Each batch draws its number of steps.  A random part of what comes out is judged by
-    LPIPS and by the statistics of its features, as DISTS compares them; the MSE holds it to the original.
+    LPIPS, by the statistics of its features, as DISTS compares them, and by DISTS itself; the MSE holds it to
+    the original.
     """
 
-    def __init__(self, model: Model, recipe: Recipe, perception: LPIPS | None) -> None:
+    def __init__(
+        self, model: Model, recipe: Recipe, perception: LPIPS | None, texture: DISTS | None = None
+    ) -> None:
         super().__init__()
         if model.denoiser.predicts != "x":
             raise ValueError(f"preset {model.preset!r} predicts {model.denoiser.predicts}; x is needed here")
-        self.model, self.recipe, self.perception = model, recipe, perception
+        self.model, self.recipe, self.perception, self.texture = model, recipe, perception, texture
 
     def forward(
         self, x: Float[Tensor, "b 3 h w"], q: Float[Tensor, " b"], perceive: bool
@@ -97,4 +100,7 @@ class Unrolled(nn.Module):
             out["lpips"] = self.perception.compare(reference, features)
             out["texture"] = statistics_distance(reference, features)
             out["loss"] = out["loss"] + recipe.perceptual * out["lpips"] + recipe.texture * out["texture"]
+            if self.texture is not None:
+                out["dists"] = self.texture(x[part], x_hat[part])
+                out["loss"] = out["loss"] + recipe.dists * out["dists"]
         return out

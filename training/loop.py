@@ -21,9 +21,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
-from metrics.lpips import LPIPS
+from metrics.dists import DISTS
+from metrics.lpips import load_lpips
 from sfumato import quantise, scales
 from sfumato.exact import Calibration
+from sfumato.lpips import LPIPS
 from sfumato.model import Model, channels_last, load_weights, save_weights
 from sfumato.prior import Code, sigma_of
 from training.data import Pictures
@@ -99,13 +101,18 @@ def train(recipe: Recipe, run: Run) -> Path:
     if recipe.diffusion is not None:
         model.diffuse_by(*recipe.diffusion)
     if run.metrics is None:
-        recipe = replace(recipe, perceptual=0.0)  # the records must not tell of a loss that never ran
-    perception = LPIPS(recipe.perceptual_net, run.metrics) if run.metrics and recipe.perceptual else None
-    judge = LPIPS("alex", run.metrics).to(device) if run.metrics else None
+        recipe = replace(recipe, perceptual=0.0, dists=0.0)  # the records must not tell of a loss that never ran
+    perception = load_lpips(recipe.perceptual_net, run.metrics) if run.metrics and recipe.perceptual else None
+    judge = load_lpips("alex", run.metrics).to(device) if run.metrics else None
     trained = choose_parameters(model, recipe.part)
     channels_last(model.to(device)).train()
-    kind = Objective if recipe.part == "codec" else Unrolled if recipe.unroll else Denoising
-    objective: nn.Module = kind(model, recipe, perception).to(device)
+    objective: nn.Module
+    if recipe.unroll:
+        texture = DISTS(run.metrics) if run.metrics and recipe.dists else None
+        objective = Unrolled(model, recipe, perception, texture).to(device)
+    else:
+        kind = Objective if recipe.part == "codec" else Denoising
+        objective = kind(model, recipe, perception).to(device)
     progress = Progress()
     average = AveragedModel(model, multi_avg_fn=ema(recipe.ema, progress), use_buffers=True)
     optimiser = torch.optim.AdamW(trained, betas=recipe.betas, weight_decay=0.0, fused=True)

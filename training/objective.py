@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from metrics.lpips import LPIPS
+from sfumato.lpips import LPIPS
 from sfumato.model import Model
 from training.recipes import Recipe
 

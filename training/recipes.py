@@ -33,7 +33,8 @@ class Recipe:
     perceptual_net: Net = "squeeze"  # not the network that the evaluation uses
     perceptual_crop: int = 128  # LPIPS sees a random part of this size of each crop
     unroll: tuple[int, ...] = ()  # numbers of steps that the denoiser is trained through; (): one random time
-    texture: float = 0.0  # weight of the statistics of features (`metrics.dists`), in units of MSE
+    texture: float = 0.0  # weight of the statistics of LPIPS's features (`metrics.dists`), in units of MSE
+    dists: float = 0.0  # weight of DISTS, whose VGG16 costs more than all else, in units of MSE
     diffusion: tuple[float, float] | None = None  # (sigma_B,max, t0) other than the preset's, for studies
     compile: bool = False
 
