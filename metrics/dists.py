@@ -39,16 +39,6 @@ def likeness(
     return texture, structure
 
 
-def statistics_distance(reference: list[Tensor], decoded: list[Tensor]) -> Float[Tensor, " b"]:
-    """DISTS's comparison with equal weights on any features: for training, where VGG16 costs too much.
-
-    `reference` and `decoded` are lists of [b, c_i, h_i, w_i]; all channels of a layer and all layers count
-    alike.
-    """
-    pairs = [likeness(f, f_hat) for f, f_hat in zip(reference, decoded, strict=True)]
-    return torch.stack([1 - (t.mean(1) + s.mean(1)) / 2 for t, s in pairs]).mean(0)
-
-
 class DISTS(nn.Module):
     """DISTS with fixed weights, differentiable in the decoded picture.
 

@@ -63,7 +63,7 @@ def encode(
         target_bytes: the best file of at most so many bytes.
         target_bpp: the best file of at most so many bits per pixel.
         target_psnr: the smallest file of at least so many decibels.
-        target_lpips: the smallest file of at most this LPIPS; docs/everyday.md tells where its weights come from.
+        target_lpips: the smallest file of at most this LPIPS; its weights: docs/everyday.md.
         model: weights by name, or a path to a file of weights.
         seed: of the noise that decoding with steps uses; without it, one that follows from the file.
         strip: leave out EXIF, XMP and the colour profile (the colours become sRGB).
@@ -79,7 +79,7 @@ def encode(
 def decode(
     source: Annotated[Path, tyro.conf.Positional],
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
-    steps: int = 0,
+    steps: int | None = None,
     realism: float = 1.0,
     eta: float = 0.0,
     partial: bool = False,
@@ -96,7 +96,8 @@ def decode(
         source: the .sfu file; or a folder; or - for standard input.
         out: the picture to write, in the format of its suffix, or the folder, or - for a PNG on standard
             output; without it the name with .png, unless taken.
-        steps: of the diffusion that restores texture; 0 gives the certain picture.
+        steps: of the diffusion that restores texture; 0 gives the certain picture. Without it 1, or 0 for
+            previews, crops and pictures of over 16 megapixels.
         realism: 0 (the most faithful picture) .. 1 (the most natural one), with steps.
         eta: fresh noise at each step, 0 (none) .. 1.
         partial: accept a file that is cut short and show what its beginning holds.

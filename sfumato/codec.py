@@ -35,6 +35,9 @@ from sfumato.transform import HYPER_STRIDE, STRIDE, Synthesised
 TAGS = {"icc": "ICC ", "exif": "EXIF", "xmp": "XMP "}
 """Where a file keeps what comes with a picture (FORMAT.md, section 3)."""
 
+DEFAULT_STEPS = 1
+DEFAULT_STEPS_PIXELS = 1 << 24
+
 Progress = Callable[[str, float], None]
 """Called with what is being done and how much of the whole is done, 0 .. 1."""
 
@@ -69,18 +72,20 @@ class Crop:
 class Choices(TypedDict, total=False):
     """What the reader of a file may choose.
 
-    steps     0 .., of the diffusion; 0, if not given, stops at the certain picture x_base
+    steps     0 .., of the diffusion; 0 stops at the certain picture x_base.  None, or not given: what is
+              best by DISTS where it can be had, `DEFAULT_STEPS` with a trained denoiser, a whole file and up
+              to 16 megapixels (the steps work on the whole picture, so memory grows with it); else 0
     realism   0 .. 1, from the most faithful picture to the most natural one, 1 if not given (`Restoration`)
     eta       0 .. 1, fresh noise at each step; 0 is deterministic
     partial   accept a file that is cut short: what is missing is replaced by what is expected, and a missing
               alpha by an opaque one; the picture's remarks say so
     chunks    0 .. 5, decode only so many chunks, faster, for a preview; None for all.  What follows them is
               not looked at, and may be missing
-    crop      the part to decode, steps = 0 only: of a large picture, only the tiles that it needs are read
+    crop      the part to decode, with steps = 0: of a large picture, only the tiles that it needs are read
     progress  called as the work goes on
     """
 
-    steps: int
+    steps: int | None
     realism: float
     eta: float
     partial: bool
@@ -174,10 +179,15 @@ class Codec:
         seed: int | None = None,
         progress: Progress | None = None,
     ) -> tuple[bytes, UInt8[np.ndarray, "h w 3"]]:
-        """(file, its picture at steps = 0, always RGB and without alpha): one walk instead of two."""
+        """(file, its picture as decoded by default, but RGB and without alpha): one walk instead of two."""
         data, header, y_hat = self._encode(source, q, seed, progress)
-        pixels = self._certain(y_hat, quality(header).float())
+        pixels = self._pixels(y_hat, header, Restoration(self.default_steps(header)))
         return data, np.ascontiguousarray(pixels[: header.height, : header.width])
+
+    def default_steps(self, header: Header) -> int:
+        """The `steps` of a whole file for which none are chosen (`Choices`)."""
+        fits = header.width * header.height <= DEFAULT_STEPS_PIXELS
+        return DEFAULT_STEPS if self.denoiser_id and fits else 0
 
     @torch.inference_mode()
     def measure(self, source: image.Source | Latent, q: float = 0.5) -> list[float]:
@@ -209,9 +219,9 @@ class Codec:
         FormatError for a bad file; ValueError for a bad argument; WeightsError for steps > 0 with weights
         that hold no trained denoiser.
         """
-        steps, partial, chunks = choices.get("steps", 0), choices.get("partial", False), choices.get("chunks")
-        crop, progress = choices.get("crop"), choices.get("progress")
-        chosen = Restoration(steps, choices.get("realism", 1.0), choices.get("eta", 0.0))
+        partial, chunks, crop = choices.get("partial", False), choices.get("chunks"), choices.get("crop")
+        steps, progress = choices.get("steps"), choices.get("progress")
+        chosen = Restoration(steps or 0, choices.get("realism", 1.0), choices.get("eta", 0.0))
         if steps and not self.denoiser_id:
             message = f"steps={steps}: the {self.preset} weights hold no trained denoiser, only steps=0"
             raise WeightsError(message)
@@ -230,23 +240,15 @@ class Codec:
         if chunks is not None and not partial and len(sections) <= chunks:
             have = f"{len(sections)} of {len(container.SECTIONS)} sections are whole"
             raise FormatError(f"cut short: {have}, chunks={chunks} needs {1 + chunks}")
-        q = quality(header).float()
         read = _part(progress, "latents read", 0.0, 0.5)
         region = part.latents(header, self._model.halo)
         y_hat = self._latent_coder.read(header, sections, lambda tile: tile.meets(*region), read)
         _tell(progress, "synthesis", 0.5)
-        if steps:
-            certain = joined(self._synthesised(y_hat, q))
-
-            def stepped(k: int) -> None:
-                _tell(progress, f"step {k} of {steps}", 0.6 + 0.4 * k / steps)
-
-            pixels = image.from_x(restore(self._model, certain, q, header.noise_seed, chosen, stepped))
-        else:
-            top, left, bottom, right = (RATIO * side for side in region)
-            pixels = self._certain(y_hat[:, :, top:bottom, left:right], q)
-            pixels = pixels[part.y - top * STRIDE :, part.x - left * STRIDE :]
-        pixels = pixels[: part.height, : part.width]
+        if steps is None and crop is None and file.complete and chunks is None:
+            chosen = replace(chosen, steps=self.default_steps(header))
+        top, left, bottom, right = (RATIO * side for side in region)
+        pixels = self._pixels(y_hat[:, :, top:bottom, left:right], header, chosen, progress)
+        pixels = pixels[part.y - top * STRIDE :, part.x - left * STRIDE :][: part.height, : part.width]
         pixels = image.mean(pixels) if header.grey else np.ascontiguousarray(pixels)
         plane, remarks = None, []
         if not file.complete and chunks is None:
@@ -298,9 +300,19 @@ class Codec:
         sections, y_hat = self._latent_coder.write(y, z, header, written)
         return container.pack(header, sections, latent.metadata, latent.alpha), header, y_hat
 
-    def _certain(self, y_hat: Tensor, q: Tensor) -> UInt8[np.ndarray, "h w 3"]:
-        """x_base as a picture."""
-        return np.concatenate([image.from_x(part.x_base) for part in self._synthesised(y_hat, q)])
+    def _pixels(
+        self, y_hat: Tensor, header: Header, chosen: Restoration, progress: Progress | None = None
+    ) -> UInt8[np.ndarray, "h w 3"]:
+        """The picture of y_hat, sides multiples of 64."""
+        q = quality(header).float()
+        if not chosen.steps:
+            return np.concatenate([image.from_x(part.x_base) for part in self._synthesised(y_hat, q)])
+
+        def stepped(k: int) -> None:
+            _tell(progress, f"step {k} of {chosen.steps}", 0.6 + 0.4 * k / chosen.steps)
+
+        certain = joined(self._synthesised(y_hat, q))
+        return image.from_x(restore(self._model, certain, q, header.noise_seed, chosen, stepped))
 
     def _synthesised(self, y_hat: Tensor, q: Tensor) -> Iterator[Synthesised]:
         """What g_s makes of y_hat, band by band."""

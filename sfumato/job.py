@@ -134,7 +134,7 @@ class Encoding(Job):
 class Decoding(Job):
     """.sfu file -> picture, in the format of the target's suffix; PNG for none."""
 
-    steps: int = 0
+    steps: int | None = None  # None: as `codec.Choices` has it
     realism: float = 1.0
     eta: float = 0.0
     partial: bool = False

@@ -66,18 +66,19 @@ class Reader:
         return self._file is not None and self._file.complete
 
     def picture(self) -> UInt8[np.ndarray, "h w *channels"] | None:
-        """The picture (steps = 0) that the sections so far make; None before chunk 1 is in.
+        """The picture that the sections so far make, as `Codec.decode` shows it; None before chunk 1 is in.
 
-        FormatError for a bad check or weights that are not there.  The same array until another section is
-        in.
+        FormatError for a bad check or weights that are not there.  The same array until another section, or
+        the end of the file, is in.
         """
         if self._file is None or len(self._file.sections) < FIRST_SHOWN:
             return None
-        if len(self._file.sections) > self._shown:
+        have = len(self._file.sections) + self._file.complete
+        if have > self._shown:
             data = bytes(self._data)
             codec = load(self._model or model_of(data))
             self._picture = codec.decode(data, partial=True)
-            self._shown = len(self._file.sections)
+            self._shown = have
         return self._picture
 
     def close(self) -> None:

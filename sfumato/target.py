@@ -133,7 +133,7 @@ class Rate(Goal):
 
 
 class PSNR(Goal):
-    """The smallest file whose picture (steps = 0) has at least so many dB of PSNR, over all RGB samples."""
+    """The smallest file whose picture has at least so many dB of PSNR, over all RGB samples."""
 
     unit, rise = "a PSNR of {:.4g} dB", 0.25
 
@@ -143,7 +143,7 @@ class PSNR(Goal):
 
 
 class LPIPS(Goal):
-    """The smallest file whose picture (steps = 0) is at most so far away by LPIPS (AlexNet).
+    """The smallest file whose picture is at most so far away by LPIPS (AlexNet).
 
     Its weights are not in this package: FileNotFoundError where `lpips.weights_folder()` does not hold them,
     ValueError for a picture with a side under 31 pixels.
@@ -158,7 +158,7 @@ class LPIPS(Goal):
 
 @dataclass(frozen=True)
 class Distance(Goal):
-    """The smallest file whose picture (steps = 0) is at most so far away from the original.
+    """The smallest file whose picture is at most so far away from the original.
 
     `function(original, decoded)` takes two pictures uint8 [H, W, 3] and falls towards 0 as they come closer.
     """

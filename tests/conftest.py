@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from metrics import features
+from metrics.dists import CHANNELS, DISTS, HEADS
 from sfumato import scales
 from sfumato.__main__ import main
 from sfumato.exact import Calibration
@@ -28,6 +29,15 @@ def random_metric(folder: Path, net: features.Net) -> Path:
     heads = {f"lin{i}.model.1.weight": torch.rand(1, c, 1, 1) for i, c in enumerate(channels)}
     save_file(heads, folder / f"lpips_{net}_v0.1_heads.safetensors")
     return folder
+
+
+def random_dists(folder: Path) -> DISTS:
+    """DISTS with random weights, which are put into a folder."""
+    torch.manual_seed(0)
+    save_file(features.vgg16().state_dict(), folder / features.TRUNKS["vgg"][1])
+    heads = {name: torch.rand(1, sum(CHANNELS), 1, 1) for name in ("alpha", "beta")}
+    save_file(heads, folder / HEADS)
+    return DISTS(folder)
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import sfumato.dct as dct_module
-from sfumato import bands, image
+from sfumato import bands, container, image
 from sfumato.codec import Codec
 from sfumato.model import Model, load_weights, save_weights
 from sfumato.restoration import Restoration, restore
@@ -64,13 +64,14 @@ def test_a_picture_in_bands_is_the_picture_in_one_piece(
     q = torch.tensor([0.5])
     with torch.inference_mode():
         y, z = codec._latents(codec.transform(pixels), q)
-        picture = codec._certain(torch.round(y), q)
+        header, certain = container.Header(70, 300, 128, 0), Restoration(0)
+        picture = codec._pixels(torch.round(y), header, certain)
         monkeypatch.setattr(bands, "PIXELS", 64 * 128)
         monkeypatch.setattr(bands.rows_of, "__defaults__", (64 * 128,))
         banded, banded_z = codec._latents(codec.transform(pixels), q)
         assert y.shape == banded.shape == (1, model.config.latent, 20, 8)
         assert torch.allclose(y, banded, atol=1e-4) and torch.allclose(z, banded_z, atol=1e-4)
-        again = codec._certain(torch.round(y), q)
+        again = codec._pixels(torch.round(y), header, certain)
     assert picture.shape == (320, 128, 3)
     assert np.abs(picture.astype(int) - again).max() <= 1
     whole = image.pad(image.to_x(pixels), 64)

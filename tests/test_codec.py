@@ -269,10 +269,28 @@ def test_steps_need_a_trained_denoiser_and_use_the_seed(tmp_path: Path) -> None:
     other = codec.encode(original, seed=8)
     assert container.unpack(other).header.seed == 8
     assert not np.array_equal(codec.decode(other, steps=4), four)
-    assert np.array_equal(codec.decode(other), base), "the seed is of no consequence without steps"
+    assert np.array_equal(codec.decode(other, steps=0), base), "the seed is of no consequence without steps"
     told: list[str] = []
     codec.decode(data, steps=2, progress=lambda what, part: told.append(what))
     assert "step 2 of 2" in told and told[-1] == "done"
+
+
+def test_a_whole_file_is_decoded_with_the_default_steps_and_a_part_of_it_with_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec = with_denoiser(tmp_path)
+    data, decoded = codec.encode_and_decode(picture(50, 70))
+    one, none = (codec.decode(data, steps=n) for n in (codec_module.DEFAULT_STEPS, 0))
+    assert not np.array_equal(one, none)
+    assert np.array_equal(codec.decode(data), one) and np.array_equal(decoded, one)
+    assert np.array_equal(codec.decode(data, steps=None), one)
+    assert np.array_equal(codec.decode(data, chunks=5), none)
+    crop = codec_module.Crop(0, 0, 70, 50)
+    assert np.array_equal(codec.decode(data, crop=crop), none)
+    cut = data[:-1]
+    assert np.array_equal(codec.decode(cut, partial=True), codec.decode(cut, partial=True, steps=0))
+    monkeypatch.setattr(codec_module, "DEFAULT_STEPS_PIXELS", 50 * 70 - 1)
+    assert np.array_equal(codec.decode(data), none), "too large"
 
 
 def test_weights_without_denoiser_say_so(tmp_path: Path) -> None:
@@ -281,6 +299,7 @@ def test_weights_without_denoiser_say_so(tmp_path: Path) -> None:
     save_weights(model, tmp_path / "plain.safetensors", tables_of(model), {})
     codec = codec_module.load(tmp_path / "plain.safetensors")
     data = codec.encode(picture(8, 8))
+    assert np.array_equal(codec.decode(data), codec.decode(data, steps=0))
     with pytest.raises(sfumato.WeightsError, match="no trained denoiser, only steps=0"):
         codec.decode(data, steps=4)
 

@@ -17,11 +17,11 @@ from safetensors.torch import save_file
 
 from metrics import efficientnet, features, text
 from metrics.distortion import ms_ssim, psnr
-from metrics.dists import CHANNELS, DISTS, HEADS
+from metrics.dists import DISTS, HEADS
 from metrics.frechet import Frechet, KernelDistance, crops
 from metrics.lpips import load_lpips
 from metrics.ssimulacra2 import reference, score, ssimulacra2
-from tests.conftest import random_metric
+from tests.conftest import random_dists, random_metric
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -160,12 +160,7 @@ def test_ms_ssim() -> None:
 @pytest.fixture(scope="module")
 def dists(tmp_path_factory: pytest.TempPathFactory) -> DISTS:
     """DISTS with random weights."""
-    folder = tmp_path_factory.mktemp("dists")
-    torch.manual_seed(0)
-    save_file(features.vgg16().state_dict(), folder / features.TRUNKS["vgg"][1])
-    heads = {name: torch.rand(1, sum(CHANNELS), 1, 1) for name in ("alpha", "beta")}
-    save_file(heads, folder / HEADS)
-    return DISTS(folder)
+    return random_dists(tmp_path_factory.mktemp("dists"))
 
 
 def test_dists_gives_the_value_of_the_reference_code() -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from metrics.lpips import load_lpips
 from sfumato.model import Model, load_weights
-from tests.conftest import random_metric
+from tests.conftest import random_dists, random_metric
 from training import ship
 from training.data import Pictures
 from training.denoising import Denoising, Unrolled
@@ -225,8 +225,9 @@ def test_the_sampler_trains_through_its_steps(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = Model("toy")
     choose_parameters(model, "denoiser")
-    recipe = replace(toy(), part="denoiser", unroll=(2, 4), texture=100.0)
-    objective = Unrolled(model, recipe, load_lpips("squeeze", random_metric(tmp_path, "squeeze")))
+    recipe = replace(toy(), part="denoiser", unroll=(2, 4), dists=100.0)
+    lpips = load_lpips("squeeze", random_metric(tmp_path, "squeeze"))
+    objective = Unrolled(model, recipe, lpips, random_dists(tmp_path))
     x, q = torch.rand(2, 3, 64, 64) * 2 - 1, torch.tensor([0.2, 0.8])
     optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], 1e-3)
     losses = []
@@ -236,7 +237,7 @@ def test_the_sampler_trains_through_its_steps(tmp_path: Path) -> None:
         out["loss"].mean().backward()
         optimiser.step()
         losses.append(out["loss"].mean().item())
-    assert min(losses[-5:]) < losses[0] and {"mse", "lpips", "texture", "loss"} == set(out)
+    assert min(losses[-5:]) < losses[0] and {"mse", "lpips", "dists", "loss"} == set(out)
     assert all(p.grad is not None for p in model.denoiser.parameters())
     assert all(p.grad is None for p in model.g_s.parameters())
     with pytest.raises(ValueError, match="'paper' predicts epsilon"):

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from metrics.dists import DISTS, statistics_distance
+from metrics.dists import DISTS
 from sfumato import diffusion, sampler
 from sfumato.lpips import LPIPS
 from sfumato.model import Model
@@ -63,17 +63,16 @@ class Unrolled(nn.Module):
     """The sampler's own 1, 2 or 4 steps from the noisy x_base, with gradients through all of them.
 
     Each batch draws its number of steps.  A random part of what comes out is judged by
-    LPIPS, by the statistics of its features, as DISTS compares them, and by DISTS itself; the MSE holds it to
-    the original.
+    LPIPS and DISTS; the MSE holds it to the original.
     """
 
     def __init__(
-        self, model: Model, recipe: Recipe, perception: LPIPS | None, texture: DISTS | None = None
+        self, model: Model, recipe: Recipe, perception: LPIPS | None, dists: DISTS | None = None
     ) -> None:
         super().__init__()
         if model.denoiser.predicts != "x":
             raise ValueError(f"preset {model.preset!r} predicts {model.denoiser.predicts}; x is needed here")
-        self.model, self.recipe, self.perception, self.texture = model, recipe, perception, texture
+        self.model, self.recipe, self.perception, self.dists = model, recipe, perception, dists
 
     def forward(
         self, x: Float[Tensor, "b 3 h w"], q: Float[Tensor, " b"], perceive: bool
@@ -95,12 +94,9 @@ class Unrolled(nn.Module):
             size = recipe.perceptual_crop
             top, left = (int(torch.randint(side - size + 1, ())) for side in x.shape[2:])
             part = (..., slice(top, top + size), slice(left, left + size))
-            reference = self.perception.reference(x[part])
-            features = self.perception.features(x_hat[part])
-            out["lpips"] = self.perception.compare(reference, features)
-            out["texture"] = statistics_distance(reference, features)
-            out["loss"] = out["loss"] + recipe.perceptual * out["lpips"] + recipe.texture * out["texture"]
-            if self.texture is not None:
-                out["dists"] = self.texture(x[part], x_hat[part])
+            out["lpips"] = self.perception(x[part], x_hat[part])
+            out["loss"] = out["loss"] + recipe.perceptual * out["lpips"]
+            if self.dists is not None:
+                out["dists"] = self.dists(x[part], x_hat[part])
                 out["loss"] = out["loss"] + recipe.dists * out["dists"]
         return out

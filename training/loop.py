@@ -101,15 +101,15 @@ def train(recipe: Recipe, run: Run) -> Path:
     if recipe.diffusion is not None:
         model.diffuse_by(*recipe.diffusion)
     if run.metrics is None:
-        recipe = replace(recipe, perceptual=0.0, dists=0.0)  # the records must not tell of a loss that never ran
+        recipe = replace(recipe, perceptual=0.0, dists=0.0)  # or the records tell of losses that never ran
     perception = load_lpips(recipe.perceptual_net, run.metrics) if run.metrics and recipe.perceptual else None
     judge = load_lpips("alex", run.metrics).to(device) if run.metrics else None
     trained = choose_parameters(model, recipe.part)
     channels_last(model.to(device)).train()
     objective: nn.Module
     if recipe.unroll:
-        texture = DISTS(run.metrics) if run.metrics and recipe.dists else None
-        objective = Unrolled(model, recipe, perception, texture).to(device)
+        dists = DISTS(run.metrics) if run.metrics and recipe.dists else None
+        objective = Unrolled(model, recipe, perception, dists).to(device)
     else:
         kind = Objective if recipe.part == "codec" else Denoising
         objective = kind(model, recipe, perception).to(device)

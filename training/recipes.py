@@ -33,7 +33,6 @@ class Recipe:
     perceptual_net: Net = "squeeze"  # not the network that the evaluation uses
     perceptual_crop: int = 128  # LPIPS sees a random part of this size of each crop
     unroll: tuple[int, ...] = ()  # numbers of steps that the denoiser is trained through; (): one random time
-    texture: float = 0.0  # weight of the statistics of LPIPS's features (`metrics.dists`), in units of MSE
     dists: float = 0.0  # weight of DISTS, whose VGG16 costs more than all else, in units of MSE
     diffusion: tuple[float, float] | None = None  # (sigma_B,max, t0) other than the preset's, for studies
     compile: bool = False
@@ -72,8 +71,8 @@ def small_sampler() -> Recipe:
 
     python -m training small_sampler --init WEIGHTS --data DIR --metrics DIR --minutes 60 --out runs/sampler
     """
-    leg = replace(small_denoiser(), learning_rate=5e-4, batch=4, tail=0.5)
-    return replace(leg, unroll=(1, 2, 4), distortion=0.3, texture=300.0)
+    leg = replace(small_denoiser(), learning_rate=1e-3, batch=6, crop=128, perceptual_crop=96, tail=0.5)
+    return replace(leg, unroll=(1, 2, 4), distortion=0.1, dists=1500.0)
 
 
 def base() -> Recipe:
