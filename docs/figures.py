@@ -1,4 +1,4 @@
-"""python -m docs.figures: what was measured on Kodak in; the table in docs/good-and-bad.md out."""
+"""python -m docs.figures: what was measured in; the table in docs/good-and-bad.md and docs/plots/ out."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ import re
 from pathlib import Path
 
 from evaluation.curves import Curve, at_rate_by_picture, mean_curves
-from evaluation.rows import read_rows
+from evaluation.plots import plots
+from evaluation.rows import SetRow, read_rows, read_table
+from sfumato import __version__
 from sfumato.image import write_bytes
 
 PAGE = Path(__file__).with_name("good-and-bad.md")
-ROWS = Path(__file__).parents[1] / "results" / "0.0.2" / "kodak.csv"
+RESULTS = Path(__file__).parents[1] / "results" / __version__
+ROWS = RESULTS / "kodak.csv"
+PLOTS = Path(__file__).with_name("plots")
+PLOTTED = ("lpips_alex", "dists", "fd_efflite0", "psnr_db")
 MARKS = ("<!-- python -m docs.figures -->\n", "<!-- end -->")
 METRICS = {"lpips_alex": ("LPIPS", -1, 3), "ms_ssim": ("MS-SSIM", 1, 3), "psnr_db": ("PSNR, dB", 1, 2)}
 RATES = (0.1, 0.3)  # bits per pixel
@@ -49,6 +54,15 @@ def page() -> str:
     return parts[1] + table() + parts[3]
 
 
+def write_plots() -> list[Path]:
+    """PLOTS/METRIC.svg of Kodak, for the README."""
+    made = plots(mean_curves(read_rows(ROWS), read_table(RESULTS / "kodak-sets.csv", SetRow)))
+    PLOTS.mkdir(exist_ok=True)
+    for metric in PLOTTED:
+        write_bytes(PLOTS / f"{metric}.svg", made[metric].encode())
+    return [PLOTS / f"{metric}.svg" for metric in PLOTTED]
+
+
 if __name__ == "__main__":
     write_bytes(PAGE, page().encode())
-    print(f"{PAGE.name}: written")
+    print(f"{PAGE.name} and {', '.join(path.name for path in write_plots())}: written")

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from metrics.lpips import load_lpips
-from sfumato.model import Model, load_weights
+from sfumato.model import Model, load_weights, save_weights
 from tests.conftest import random_dists, random_metric
 from training import ship
 from training.data import Pictures
@@ -169,9 +169,12 @@ def test_a_run_writes_weights_resumes_and_goes_on_to_the_denoiser(folder: Path, 
         train(leg, run_for(folder, out, spent + 9))
     with pytest.raises(ValueError, match="--init"):
         train(leg, run_for(folder, tmp_path / "denoiser", 2))
-    denoised = train(leg, run_for(folder, tmp_path / "denoiser", 2, init=out / "weights.safetensors"))
+    other = second.tables | {"fractions": second.tables["fractions"] - 1}  # as from other pictures
+    init = tmp_path / "codec.safetensors"
+    name = save_weights(second.model, init, other, {})
+    denoised = train(leg, run_for(folder, tmp_path / "denoiser", 2, init=init))
     third = load_weights(denoised)
-    assert third.model.has_denoiser
+    assert third.model.has_denoiser and third.model_id == int(name, 16) != second.model_id
     for name, value in second.model.g_a.state_dict().items():
         assert torch.equal(value, third.model.g_a.state_dict()[name]), "the codec is frozen"
     assert float(third.model.denoiser.head.weight.abs().sum()) > 0  # type: ignore[union-attr, operator]

@@ -89,8 +89,12 @@ def train(recipe: Recipe, run: Run) -> Path:
     pictures, held = Pictures.load(run.data, device, recipe.crop).split(run.held_out)
     if run.init is None and not checkpoint.exists() and recipe.part == "denoiser":
         raise ValueError("a denoiser is trained on a trained codec: give its weights with --init")
+    tables: dict[str, Tensor] = {}
     if run.init is not None and not checkpoint.exists():
-        model = load_weights(run.init).model.requires_grad_(True)
+        weights = load_weights(run.init)
+        model = weights.model.requires_grad_(True)
+        if recipe.part == "denoiser":  # the frozen codec stays the same to the last table, and keeps its id
+            tables = weights.tables
         if model.preset != recipe.preset:
             raise ValueError(f"{run.init} holds preset {model.preset!r}, the recipe trains {recipe.preset!r}")
     else:
@@ -125,6 +129,7 @@ def train(recipe: Recipe, run: Run) -> Path:
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
         progress.step, progress.seconds = state["progress"]["step"], state["progress"]["seconds"]
+        tables = state["tables"]
         torch.manual_seed(run.seed + rank + 1_000_003 * progress.step)  # not the same noise once more
     if recipe.compile:
         objective.compile()
@@ -172,10 +177,10 @@ def train(recipe: Recipe, run: Run) -> Path:
             sums, counted, since = defaultdict(float), 0, now
         if rank == 0 and progress.seconds - last_save > 60 * run.save_every:
             last_save = progress.seconds
-            _save(run, recipe, model, average, optimiser, progress, log, held, judge)
+            _save(run, recipe, model, average, optimiser, progress, tables, log, held, judge)
             since, counted, sums = time.monotonic(), 0, defaultdict(float)
     if rank == 0:
-        _save(run, recipe, model, average, optimiser, progress, log, held, judge)
+        _save(run, recipe, model, average, optimiser, progress, tables, log, held, judge)
     if parallel:
         dist.barrier()  # none may close its connections while another still saves
         dist.destroy_process_group()
@@ -229,6 +234,7 @@ def _save(
     average: AveragedModel,
     optimiser: torch.optim.Optimizer,
     progress: Progress,
+    tables: dict[str, Tensor],
     log: Log | None,
     held: Pictures,
     judge: LPIPS | None,
@@ -239,6 +245,7 @@ def _save(
         "optimiser": optimiser.state_dict(),
         "progress": asdict(progress),
         "leg": [recipe.preset, recipe.part],
+        "tables": tables,
     }
     temporary = run.out / "checkpoint.pt.part"
     torch.save(state, temporary)
@@ -246,8 +253,9 @@ def _save(
     smooth = average.module
     assert isinstance(smooth, Model)
     smooth.has_denoiser = model.has_denoiser
-    tables = {k: torch.tensor(v) for k, v in scales.Tables.gaussian().arrays().items()}
-    tables["fractions"] = calibrate(smooth, held)
+    if not tables:
+        tables = {k: torch.tensor(v) for k, v in scales.Tables.gaussian().arrays().items()}
+        tables["fractions"] = calibrate(smooth, held)
     notes = {"recipe": json.dumps(asdict(recipe)), "steps": str(progress.step)}
     save_weights(smooth, run.out / "weights.safetensors", tables, notes)
     if log is not None and recipe.part == "codec":
