@@ -113,7 +113,7 @@ def _sfumato(name: str, text: str, model: str) -> Codec:
     if options.get("steps") and not weights.denoiser_id:
         raise CodecMissing(f"{name}: the {weights.preset} weights hold no trained denoiser, only steps=0")
     how = [f"weights {weights.preset} {weights.model_id:08x}", *(f"{k} {v}" for k, v in options.items())]
-    if options.get("steps"):  # files are the same whatever the denoiser, pictures are not
+    if weights.denoiser_id and options.get("steps") != 0:  # files do not depend on it, but pictures do
         how.append(f"denoiser {weights.denoiser_id}")
     description = f"sfumato {sfumato.__version__}, {', '.join(how)}; the setting is q"
     encode = partial(encode_sfumato, model=model)

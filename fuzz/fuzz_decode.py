@@ -22,7 +22,7 @@ def target(data: bytes) -> None:
             header = container.unpack(data, partial=True).header
             if header.width * header.height > PIXELS:
                 return
-            picture = codec().decode(data, partial=partial)
+            picture = codec().decode(data, steps=0, partial=partial)
         except FormatError:
             continue
         assert picture.shape[:2] == (header.height, header.width)

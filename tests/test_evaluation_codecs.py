@@ -147,10 +147,11 @@ def test_sfumato_goes_through_its_public_functions(tmp_path: Path, monkeypatch: 
         one = codec(name, model="small")
         assert one.name == name and one.settings == tuple(i / 8 for i in range(9))
         assert "tiny 00001234" in one.description
-        assert ("5678abcd" in one.description) == ("steps" in options), "its pictures, not its files, differ"
+        assert "denoiser 5678abcd" in one.description, "its pictures differ, if not its files"
         one.encode(image, 0.25, path)
         assert (one.decode(path) == image).all()
         assert calls[-2:] == [("encode", 0.25, options["model"]), ("decode", options)]
+    assert "denoiser" not in codec("sfumato:0").description
     Weights.denoiser_id = ""
     with pytest.raises(CodecMissing, match=r"sfumato:2: the tiny weights hold no trained denoiser"):
         codec("sfumato:2")
