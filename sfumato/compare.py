@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Picture = UInt8[np.ndarray, "h w 3"]
 
-STEPS = 4  # of the diffusion, beside none
+STEPS = (0, 4)  # of the diffusion, beside what the decoder does by default
 LARGEST_WEBP_SIDE = 16383  # pixels
 
 
@@ -107,15 +107,15 @@ def compare(
 ) -> Comparison:
     """The picture at `source` by this codec at quality q, 0 .. 1, and by `against`, names of RIVALS.
 
-    With weights that hold a trained denoiser, our file is decoded twice, with 0 and with STEPS steps.
+    With weights that hold a trained denoiser, our file is also shown with each of STEPS steps.
     ImageError for a picture that cannot be read or that a rival cannot hold; ValueError for a q out of range.
     """
     pixels = image.read(source)
     data = codec.encode(pixels, q)
-    versions = [_ours(codec, pixels, data, q, 0)]
+    versions = [_ours(codec, pixels, data, q, None)]
     notes = [f"sfumato: weights {codec.preset} {codec.model_id:08x}."]
     if codec.denoiser_id:
-        versions.append(_ours(codec, pixels, data, q, STEPS))
+        versions += [_ours(codec, pixels, data, q, steps) for steps in STEPS]
     else:
         notes.append("These weights hold no trained denoiser, so sfumato is shown with steps = 0 only.")
     for done, name in enumerate(against, 1):
@@ -159,11 +159,10 @@ def lossless(picture: Picture) -> tuple[bytes, str]:
     return buffer.getvalue(), MIMES[f".{format.lower()}"]
 
 
-def _ours(codec: Codec, pixels: Picture, data: bytes, q: float, steps: int) -> Version:
+def _ours(codec: Codec, pixels: Picture, data: bytes, q: float, steps: int | None) -> Version:
     back = codec.decode_picture(data, steps=steps).rgb
-    label = f"sfumato {q:g}" + (f" with {steps} steps" if steps else "")
-    name = "sfumato" + (f" with {steps} steps" if steps else "")
-    return _version(label, *lossless(back), len(data), pixels, back, name)
+    how = "" if steps is None else f" with {steps} steps"
+    return _version(f"sfumato {q:g}{how}", *lossless(back), len(data), pixels, back, f"sfumato{how}")
 
 
 def _version(

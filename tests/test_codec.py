@@ -331,6 +331,7 @@ def test_alpha_comes_back_exactly_also_of_a_crop(codec: Codec, monkeypatch: pyte
     seen = original[..., 3] > 0
     assert np.abs(decoded[seen].astype(int) - original[seen]).mean() < 12
     part = codec.decode(data, crop=sfumato.Crop(100, 50, 61, 7))
+    decoded = codec.decode(data, steps=0)
     assert np.array_equal(part[..., 3], original[50:57, 100:161, 3])
     assert np.abs(part.astype(int) - decoded[50:57, 100:161]).max() <= 1
     assert codec.decode(codec.encode(original[..., 2:])).shape == (130, 180, 2)
@@ -376,7 +377,7 @@ def test_a_preview_without_alpha_is_opaque_and_says_so(codec: Codec) -> None:
     preview = codec.decode_picture(data[:-1], partial=True)
     assert preview.alpha is not None and preview.alpha.min() == 255
     assert preview.remarks[1] == "cut short before the end of alpha: shown opaque"
-    assert np.array_equal(preview.pixels, codec.decode(data)[..., :3])
+    assert np.array_equal(preview.pixels, codec.decode(data, steps=0)[..., :3])
     with pytest.raises(sfumato.FormatError, match="inside alpha"):
         codec.decode(data[:-1])
     file = container.unpack(codec.encode(original[:60]))
