@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from benchmarks import steps
 from evaluation.judge import Judge
 from evaluation.plots import OTHERS
+from evaluation.rows import read_table
 from sfumato.codec import Codec
 from sfumato.lpips import weights_folder
 from sfumato.model import WEIGHTS, load_weights
@@ -58,7 +59,7 @@ def main(
     threads: int = 0,
     weights: Path | None = None,
 ) -> None:
-    """Train and compare; run again with the same --runs to go on where it stopped.
+    """Train and compare; run again with the same --runs and output to go on where it stopped.
 
     Args:
         pictures: folder of pictures to judge by.
@@ -78,8 +79,12 @@ def main(
     folder = weights or weights_folder()
     judge = Judge((*steps.METRICS, "fd_efflite0"), folder)
     print(*judge.problems, sep="\n")
-    rows: list[Row] = []
-    for sigma in sigmas:
+    table = output / "blur.csv"
+    known = read_table(table, Row) if table.exists() else []
+    whole = len(qualities) * len(numbers)
+    done = [s for s in sigmas if sum(row.steps > 0 and row.sigma_b_max == s for row in known) == whole]
+    rows: list[Row] = [row for row in known if row.sigma_b_max in done]
+    for sigma in (sigma for sigma in sigmas if sigma not in done):
         out = runs / f"sigma-{sigma:g}-t0-{t0:g}"
         run = Run(data, folder, out, minutes, load_path(init), threads=threads)
         trained = load_weights(train(replace(RECIPES[recipe](), diffusion=(sigma, t0)), run))
@@ -88,7 +93,7 @@ def main(
         for row, _, _ in steps.measure(Codec(trained), pictures, qualities, ways, judge):
             steps.show(row)
             rows.append(Row(**vars(row), sigma_b_max=sigma, t0=t0, trained=int(trained.notes["steps"])))
-            steps.write(output / "blur.csv", rows)
+            steps.write(table, rows)
     draw(output / "blur.svg", rows)
 
 
@@ -106,7 +111,7 @@ def draw(path: Path, rows: list[Row]) -> None:
         for row in rows:
             lines[row.steps][row.sigma_b_max].append(getattr(row, name))
         for number, (count, values) in enumerate(lines.items()):
-            means = {sigma: sum(v) / len(v) for sigma, v in values.items()}
+            means = {sigma: sum(values[sigma]) / len(values[sigma]) for sigma in sorted(values)}
             if count == 0:
                 axes.axhline(next(iter(means.values())), color="grey", label="0 steps")
             else:
