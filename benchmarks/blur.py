@@ -117,7 +117,7 @@ def draw(path: Path, rows: list[Row]) -> None:
             else:
                 axes.plot(*zip(*means.items(), strict=True), "o-", color=OTHERS[number % 4], label=f"{count}")
     figure.axes[0].legend(frameon=False)
-    figure.savefig(path, metadata={"Date": None})
+    steps.save(figure, path)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated
 
+import matplotlib
 import numpy as np
 import tyro
 from matplotlib.figure import Figure
@@ -119,8 +120,14 @@ def draw(path: Path, curves: dict[str, np.ndarray], original: np.ndarray) -> Non
     axes.axhline(1, color="grey", linewidth=0.8)
     axes.set_ylim(0, 1.6)
     axes.legend(frameon=False)
+    save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """SVG with its text as text, the same for the same figure."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Date": None})
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "sfumato"}):
+        figure.savefig(path, metadata={"Date": None})
 
 
 def show(row: Row) -> None:

@@ -81,7 +81,7 @@ PRESETS: dict[str, Config] = {
         encoder=((192, 128, 0), (1, 4, 0)), decoder=((192, 128, 48), (1, 4, 2)),
         denoiser=((48, 80, 0), (2, 1, 0)),
         z_channels=64, hyper_width=64, hyper_kernel=3, psi=96,
-        channel_width=64, parameter_width=128, pairs=1, mlp_ratio=2, sigma_b_max=1.0, t0=0.3,
+        channel_width=64, parameter_width=128, pairs=1, mlp_ratio=2, sigma_b_max=20.0, t0=0.3,
     ),
     "toy": Config(  # for tests and fuzzing: too small for pictures
         family="light", chunks=(2, 2, 2, 4, 4),
