@@ -83,6 +83,20 @@ def test_a_file_decodes_under_any_number_of_threads(codec: Codec) -> None:
         assert np.abs(back - original).mean() < 12
 
 
+@pytest.mark.parametrize("steps", [0, 1, 4])
+def test_steps_give_the_same_picture_under_any_number_of_threads(codec: Codec, steps: int) -> None:
+    data = codec.encode(picture(150, 200), 0.3)
+    threads = torch.get_num_threads()
+    decoded = []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            decoded.append(codec.decode(data, steps=steps).astype(int))
+    finally:
+        torch.set_num_threads(threads)
+    assert np.abs(decoded[0] - decoded[1]).max() <= 1, "one grey level"
+
+
 def test_a_file_written_in_one_process_is_read_in_another(codec: Codec, tmp_path: Path) -> None:
     (tmp_path / "a.sfu").write_bytes(codec.encode(picture(70, 90)))
     script = "import sys, sfumato, numpy; data = open(sys.argv[1], 'rb').read()"
