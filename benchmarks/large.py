@@ -26,6 +26,7 @@ from sfumato.tiles import CELL, SIDE, grid
 
 HEIGHT, WIDTH = 6000, 8000  # pixels
 CROP = (3000, 2000, 1000, 800)  # x, y, width, height: across the borders of tiles
+STEPS = (0, 1, 4)  # of the diffusion, on a quarter of the picture
 TILE = CELL * SIDE
 SHIFT = 200  # pixels: no two of the pictures meet where tiles or cells do
 
@@ -47,7 +48,7 @@ def mosaic(paths: list[Path]) -> UInt8[np.ndarray, "height width 3"]:
     return np.ascontiguousarray(np.concatenate(rows)[SHIFT:][:HEIGHT])
 
 
-def work(what: str, folder: Path, q: float, threads: int) -> tuple[float, float]:
+def work(what: str, folder: Path, q: float, threads: int, name: str, steps: int) -> tuple[float, float]:
     """(seconds, peak of resident memory in 2^20 bytes) of one piece of work in this process."""
     import torch
 
@@ -57,11 +58,12 @@ def work(what: str, folder: Path, q: float, threads: int) -> tuple[float, float]
     codec = load()
     begun = time.perf_counter()
     if what == "encode":
-        image.write_bytes(folder / "large.sfu", codec.encode(folder / "large.png", q))
+        image.write_bytes(folder / f"{name}.sfu", codec.encode(folder / f"{name}.png", q))
     else:
         crop = Crop(*CROP) if what == "crop" else None
-        pixels = codec.decode((folder / "large.sfu").read_bytes(), crop=crop)
-        np.save(folder / f"{what}.npy", pixels)
+        pixels = codec.decode((folder / f"{name}.sfu").read_bytes(), steps=steps, crop=crop)
+        if name == "large":
+            np.save(folder / f"{what}.npy", pixels)
     seconds = time.perf_counter() - begun
     return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
@@ -92,7 +94,7 @@ def main(
     quality: float = 0.5,
     threads: int = 2,
 ) -> None:
-    """Measure encode, decode and crop of 48 megapixels.
+    """Measure encode, decode and crop of 48 megapixels, and the steps of the diffusion on 12 of them.
 
     Args:
         pictures: photographs of at least 768x512 pixels.
@@ -105,11 +107,16 @@ def main(
         folder = Path(name)
         original = mosaic(pictures)
         Image.fromarray(original).save(folder / "large.png", compress_level=1)
-        for what in ("encode", "decode", "crop"):
+        Image.fromarray(original[: HEIGHT // 2, : WIDTH // 2]).save(folder / "quarter.png", compress_level=1)
+        jobs = [(what, "large", 0, what) for what in ("encode", "decode", "crop")]
+        jobs += [("encode", "quarter", 0, "encode 12 MP")]
+        jobs += [("decode", "quarter", n, f"decode 12 MP with {n} steps") for n in STEPS]
+        for what, picture, steps, told in jobs:
             context = multiprocessing.get_context("spawn")
             with ProcessPoolExecutor(1, context) as pool:
-                seconds, peak = pool.submit(work, what, folder, quality, threads).result()
-            rows += [(f"{what}, s", f"{seconds:.2f}"), (f"{what}, peak MB", f"{peak:.0f}")]
+                job = pool.submit(work, what, folder, quality, threads, picture, steps)
+                seconds, peak = job.result()
+            rows += [(f"{told}, s", f"{seconds:.2f}"), (f"{told}, peak MB", f"{peak:.0f}")]
         size = (folder / "large.sfu").stat().st_size
         rows += [("bytes", str(size)), ("bpp", f"{8 * size / HEIGHT / WIDTH:.4f}")]
         rows.append(("tiles", str(len(grid(HEIGHT, WIDTH)))))
