@@ -15,20 +15,11 @@ import tyro
 from PIL import Image, ImageDraw
 
 from sfumato import DEFAULT_MODEL, image
-from sfumato.codec import Codec, load
+from sfumato.codec import load
+from sfumato.target import Rate
 
 SIDE = 384  # pixels of a crop
 BAR = 16  # pixels of the caption over it
-
-
-def ours(codec: Codec, pixels: np.ndarray, bpp: float) -> tuple[bytes, float]:
-    """(file, q): the largest file of at most `bpp` bits per pixel, by bisection over the 256 qualities."""
-    low, high = 0, 255
-    while low < high:
-        middle = (low + high + 1) // 2
-        size = len(codec.encode(pixels, middle / 255))
-        low, high = (middle, high) if 8 * size <= bpp * pixels[..., 0].size else (low, middle - 1)
-    return codec.encode(pixels, low / 255), low / 255
 
 
 def avif(pixels: np.ndarray, size: int) -> bytes:
@@ -70,13 +61,14 @@ def main(
         top, left = (max(0, side - SIDE) // 2 for side in pixels.shape[:2])
         crop = (slice(top, top + SIDE), slice(left, left + SIDE))
         for rate in bpp:
-            data, q = ours(codec, pixels, rate)
+            fit = Rate(rate).fit(codec, pixels)
+            data = fit.data
             other = avif(pixels, len(data))
             cells = [(pixels, f"{path.stem}, original")]
             with Image.open(io.BytesIO(other)) as decoded:
                 cells.append((np.array(decoded.convert("RGB")), f"AVIF, {len(other)} bytes"))
             for n in steps:
-                caption = f"sfumato, {len(data)} bytes (q {q:.2f}, steps {n})"
+                caption = f"sfumato, {len(data)} bytes (q {fit.q:.2f}, steps {n})"
                 cells.append((codec.decode_picture(data, steps=n).rgb, caption))
             rows.append(np.concatenate([_cell(picture[crop], text) for picture, text in cells], 1))
     sheet = Image.fromarray(np.concatenate(rows))
