@@ -13,9 +13,9 @@ from typing import Annotated
 import tyro
 from PIL import Image, ImageDraw
 
-from evaluation.side_by_side import ours
 from sfumato import DEFAULT_MODEL, compare, image
 from sfumato.codec import Codec, load
+from sfumato.target import Rate
 
 FOLDER = Path(__file__).with_name("pictures")
 WIDTH, HEIGHT = 240, 180  # of a part, pixels
@@ -35,11 +35,11 @@ VIEWS = {  # name: picture, left, top, bits per pixel
 
 def view(codec: Codec, path: Path, left: int, top: int, bpp: float) -> Image.Image:
     """Original, sfumato and AVIF side by side: the part at (left, top) of WIDTH x HEIGHT pixels."""
-    data, q = ours(codec, image.read(path), bpp)
-    scene = compare.compare(path, ["avif"], codec, q).scene
+    fit = Rate(bpp).fit(codec, image.read(path))
+    scene = compare.compare(path, ["avif"], codec, fit.q).scene
     sheet = Image.new("RGB", (3 * WIDTH + 2 * GAP, HEIGHT + BAR), "white")
     draw = ImageDraw.Draw(sheet)
-    names = (path.stem, f"sfumato, {len(data):,} bytes", f"AVIF, {scene.versions[-1].size_bytes:,} bytes")
+    names = (path.stem, f"sfumato, {len(fit.data):,} bytes", f"AVIF, {scene.versions[-1].size_bytes:,} bytes")
     shown = (scene.original, scene.versions[0], scene.versions[-1])
     for i, (name, version) in enumerate(zip(names, shown, strict=True)):
         with Image.open(io.BytesIO(version.data)) as whole:
