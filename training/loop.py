@@ -253,6 +253,9 @@ def _save(
     smooth = average.module
     assert isinstance(smooth, Model)
     smooth.has_denoiser = model.has_denoiser
+    if recipe.part == "denoiser":  # averaging what stands still makes 0.0 of -0.0, another id
+        frozen = {k: v for k, v in model.state_dict().items() if not k.startswith("denoiser.")}
+        smooth.load_state_dict(frozen, strict=False)
     if not tables:
         tables = {k: torch.tensor(v) for k, v in scales.Tables.gaussian().arrays().items()}
         tables["fractions"] = calibrate(smooth, held)
