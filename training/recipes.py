@@ -59,7 +59,7 @@ def small_more() -> Recipe:
 
 
 def small_denoiser() -> Recipe:
-    """The denoiser of `small` on its frozen codec.  Not run yet.
+    """The denoiser of `small` on its frozen codec, one random time a step.  Worse than none: for comparison.
 
     python -m training small_denoiser --init WEIGHTS --data DIR --metrics DIR --minutes 60 --out runs/denoiser
     """
@@ -67,9 +67,11 @@ def small_denoiser() -> Recipe:
 
 
 def small_sampler() -> Recipe:
-    """The denoiser of `small` through the 1, 2 and 4 steps that are in use.  Not run yet.
+    """The denoiser of `small` through the 1, 2 and 4 steps that are in use, on one CPU core.
 
-    python -m training small_sampler --init WEIGHTS --data DIR --metrics DIR --minutes 60 --out runs/sampler
+    1bb3b6f2: DISTS -10 %, FD -16 %, PSNR -0.3 dB against steps = 0 on Kodak at 0.1 bpp.
+
+    python -m training small_sampler --init WEIGHTS --data DIR --metrics DIR --minutes 50 --threads 1 --out runs/d
     """
     leg = replace(small_denoiser(), learning_rate=1e-3, batch=6, crop=128, perceptual_crop=96, tail=0.5)
     return replace(leg, unroll=(1, 2, 4), distortion=0.1, dists=1500.0)
