@@ -71,7 +71,7 @@ def small_sampler() -> Recipe:
 
     1bb3b6f2: DISTS -10 %, FD -16 %, PSNR -0.3 dB against steps = 0 on Kodak at 0.1 bpp.
 
-    python -m training small_sampler --init WEIGHTS --data DIR --metrics DIR --minutes 50 --threads 1 --out runs/d
+    python -m training small_sampler --init WEIGHTS --data DIR --metrics DIR --minutes 50 --out runs/d
     """
     leg = replace(small_denoiser(), learning_rate=1e-3, batch=6, crop=128, perceptual_crop=96, tail=0.5)
     return replace(leg, unroll=(1, 2, 4), distortion=0.1, dists=1500.0)
