@@ -320,7 +320,7 @@ class Codec:
         rows = bands.rows_of(width * STRIDE, HYPER_STRIDE) // STRIDE
         for wide, keep in bands.bands(height, rows, self._model.halo // STRIDE):
             part = self._model.synthesise(y_hat[:, :, wide], q)
-            yield part.rows(slice(STRIDE * keep.start, STRIDE * keep.stop))
+            yield part.part(slice(STRIDE * keep.start, STRIDE * keep.stop))
 
 
 def _part(progress: Progress | None, what: str, first: float, last: float) -> Callable[[float], None] | None:

@@ -81,7 +81,7 @@ def _by_bands(model: Model, certain: Synthesised, q: Tensor) -> sampler.Denoiser
 
     def f(z_t: Tensor, t: Tensor) -> Tensor:
         def network(span: slice) -> Tensor:
-            part = certain.rows(span)
+            part = certain.part(span)
             return model.denoiser(z_t[:, :, span], t, q, part.x_base, part.features)
 
         return torch.cat(list(bands.in_bands(network, height, rows, halo)), 2)

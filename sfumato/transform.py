@@ -25,15 +25,19 @@ class Synthesised(NamedTuple):
     x_base: Float[Tensor, "b 3 h w"]  # the certain picture, in [-1, 1] (not clamped)
     features: tuple[Tensor, ...]  # for the denoiser, coarse to fine, from 1/8 on
 
-    def rows(self, span: slice) -> Synthesised:
-        """Those rows of the picture, from multiples of 8 to multiples of 8, and of the features."""
+    def part(self, rows: slice, columns: slice | None = None) -> Synthesised:
+        """Those rows and columns (all of them if None) of the picture and of the features.
+
+        Both slices run from multiples of 8 to multiples of 8.
+        """
         height = self.x_base.shape[2]
 
-        def part(map_: Tensor) -> Tensor:
+        def cut(map_: Tensor) -> Tensor:
             share = height // map_.shape[2]
-            return map_[:, :, span.start // share : span.stop // share]
+            map_ = map_[:, :, rows.start // share : rows.stop // share]
+            return map_ if columns is None else map_[..., columns.start // share : columns.stop // share]
 
-        return Synthesised(part(self.x_base), tuple(part(feature) for feature in self.features))
+        return Synthesised(cut(self.x_base), tuple(cut(feature) for feature in self.features))
 
 
 def _blocks(channels: int, depth: int) -> nn.Sequential:

@@ -24,8 +24,8 @@ from training.data import Pictures
 from training.denoising import Denoising, Unrolled
 from training.initialise import karhunen_loeve
 from training.loop import Progress, Run, choose_parameters, ema, learning_rate, train
-from training.objective import Objective, chroma, lmbda, mse
-from training.recipes import RECIPES, Recipe, toy
+from training.objective import Distortion, Objective, chroma, lattice, lmbda, mse
+from training.recipes import RECIPES, Loss, Recipe, toy
 
 CPU = torch.device("cpu")
 
@@ -102,6 +102,46 @@ def test_distortion_is_on_the_scale_of_bytes_and_chroma_ignores_grey() -> None:
     assert mse(chroma(x), chroma(x + torch.tensor([0.1, 0, 0])[:, None, None])).item() > 1
 
 
+def test_the_lattice_is_what_repeats_from_patch_to_patch() -> None:
+    torch.manual_seed(0)
+    x, pattern = torch.rand(2, 3, 64, 96) - 0.5, torch.randn(3, 8, 8) * 0.1
+    pattern -= pattern.mean((1, 2), keepdim=True)
+    power = pattern.square().mean().item() * 127.5**2
+    assert lattice(x, x + pattern.repeat(1, 8, 12)).tolist() == pytest.approx([power, power], rel=1e-4)
+    assert lattice(x, x + 0.2).max() < 1e-6, "a shift of all pixels is no pattern"
+    noise = torch.randn_like(x) * pattern.square().mean().sqrt()
+    assert 0.5 < lattice(x, x + noise).mean() * 8 * 12 / power < 2, "of noise only its mean over the patches"
+
+
+def test_dists_of_a_part_of_the_batch_counts_for_all_of_it(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    x = (torch.rand(1, 3, 64, 64) * 2 - 1).expand(4, -1, -1, -1)
+    x_hat, dists = (x + 0.3).clamp(-1, 1), random_dists(tmp_path)
+    sums = [
+        Distortion(replace(toy(), dists_crops=n), None, dists)(x, x_hat, Loss(dists=100.0), True)[
+            "distortion"
+        ]
+        for n in (0, 1)
+    ]
+    assert sums[0].mean().item() == pytest.approx(sums[1].mean().item(), rel=1e-4)
+    assert sums[1][0] > sums[0][0] > sums[1][1]
+
+
+def test_codec_and_denoiser_train_together(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Model("toy")
+    torch.nn.init.normal_(model.denoiser.head.weight, std=0.01)  # type: ignore[union-attr, arg-type]
+    parameters = choose_parameters(model, "all")
+    loss = Loss(mse=0.5, chroma=0.1, lattice=20.0, lpips=100.0, dists=100.0)
+    recipe = replace(toy(), part="all", crop=128, unroll=(1, 2), certain=loss, restored=loss, dists_crops=1)
+    lpips = load_lpips("squeeze", random_metric(tmp_path, "squeeze"))
+    objective = Objective(model, recipe, lpips, random_dists(tmp_path))
+    out = objective(torch.rand(2, 3, 128, 128) * 2 - 1, torch.tensor([0.2, 0.8]), True)
+    out["loss"].mean().backward()
+    assert torch.isfinite(out["loss"]).all() and {"lattice_restored", "dists_restored", "mse"} < set(out)
+    assert all(p.grad is not None for p in parameters)
+
+
 def test_learning_rate_warms_up_holds_and_falls() -> None:
     recipe = Recipe("small", learning_rate=1.0, warmup=10, tail=0.5)
     assert learning_rate(recipe, 0, 0.0) == pytest.approx(0.1)
@@ -121,7 +161,7 @@ def test_recipes_name_presets_and_crop_in_whole_hyper_latents(name: str) -> None
 def test_the_loss_falls_on_a_fixed_batch(folder: Path) -> None:
     torch.manual_seed(0)
     model = Model("small").train()
-    objective = Objective(model, replace(toy(), perceptual=0.0), None)
+    objective = Objective(model, replace(toy(), certain=Loss()), None)
     parameters = choose_parameters(model, "codec")
     optimiser = torch.optim.AdamW(parameters, 1e-3)
     x = Pictures.load([folder], CPU, 64).batch(2, 64, np.random.default_rng(0))
@@ -144,8 +184,9 @@ def test_each_leg_trains_its_own_part() -> None:
     denoiser = {id(p) for p in choose_parameters(model, "denoiser")}
     assert model.has_denoiser and codec.isdisjoint(denoiser)
     assert len(codec | denoiser) == len(list(model.parameters()))
-    with pytest.raises(ValueError, match="part is 'all'"):
-        choose_parameters(model, "all")
+    assert len(choose_parameters(model, "all")) == len(codec | denoiser) and model.has_denoiser
+    with pytest.raises(ValueError, match="part is 'prior'"):
+        choose_parameters(model, "prior")
 
 
 def test_a_run_writes_weights_resumes_and_goes_on_to_the_denoiser(folder: Path, tmp_path: Path) -> None:
@@ -154,7 +195,7 @@ def test_a_run_writes_weights_resumes_and_goes_on_to_the_denoiser(folder: Path, 
     steps = [r["step"] for r in records(out) if "bpp" in r]
     assert steps and [row["q"] for row in records(out)[-1]["validation"]] == [0, 0.25, 0.5, 0.75, 1]
     assert "lpips" not in records(out)[-1]["validation"][0], "without metrics there is nothing to tell"
-    assert records(out)[0]["recipe"]["perceptual"] == 0
+    assert records(out)[0]["recipe"]["certain"]["lpips"] == 0
     first = load_weights(out / "weights.safetensors")
 
     spent = torch.load(out / "checkpoint.pt", weights_only=True)["progress"]["seconds"]
@@ -229,7 +270,7 @@ def test_the_sampler_trains_through_its_steps(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = Model("toy")
     choose_parameters(model, "denoiser")
-    recipe = replace(toy(), part="denoiser", unroll=(2, 4), dists=100.0)
+    recipe = replace(toy(), part="denoiser", unroll=(2, 4), restored=Loss(lpips=300.0, dists=100.0))
     lpips = load_lpips("squeeze", random_metric(tmp_path, "squeeze"))
     objective = Unrolled(model, recipe, lpips, random_dists(tmp_path))
     x, q = torch.rand(2, 3, 64, 64) * 2 - 1, torch.tensor([0.2, 0.8])

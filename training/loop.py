@@ -11,7 +11,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ from sfumato.prior import Code, sigma_of
 from training.data import Pictures
 from training.denoising import Denoising, Unrolled
 from training.initialise import karhunen_loeve
-from training.objective import Objective, mse
+from training.objective import Objective, mse, restored
 from training.recipes import Recipe
 
 VALIDATION_CROP = 256
@@ -105,18 +105,16 @@ def train(recipe: Recipe, run: Run) -> Path:
     if recipe.diffusion is not None:
         model.diffuse_by(*recipe.diffusion)
     if run.metrics is None:
-        recipe = replace(recipe, perceptual=0.0, dists=0.0)  # or the records tell of losses that never ran
-    perception = load_lpips(recipe.perceptual_net, run.metrics) if run.metrics and recipe.perceptual else None
+        recipe = recipe.without_perception()  # or the records tell of losses that never ran
+    losses = (recipe.certain, recipe.restored)
+    perceive = run.metrics is not None and any(loss.lpips for loss in losses)
+    perception = load_lpips(recipe.perceptual_net, run.metrics) if run.metrics and perceive else None
+    dists = DISTS(run.metrics) if run.metrics and any(loss.dists for loss in losses) else None
     judge = load_lpips("alex", run.metrics).to(device) if run.metrics else None
     trained = choose_parameters(model, recipe.part)
     channels_last(model.to(device)).train()
-    objective: nn.Module
-    if recipe.unroll:
-        dists = DISTS(run.metrics) if run.metrics and recipe.dists else None
-        objective = Unrolled(model, recipe, perception, dists).to(device)
-    else:
-        kind = Objective if recipe.part == "codec" else Denoising
-        objective = kind(model, recipe, perception).to(device)
+    kind = Objective if recipe.part != "denoiser" else Unrolled if recipe.unroll else Denoising
+    objective: nn.Module = kind(model, recipe, perception, dists).to(device)
     progress = Progress()
     average = AveragedModel(model, multi_avg_fn=ema(recipe.ema, progress), use_buffers=True)
     optimiser = torch.optim.AdamW(trained, betas=recipe.betas, weight_decay=0.0, fused=True)
@@ -199,11 +197,11 @@ def ema(decay: float, progress: Progress) -> Callable[[Tensors, Tensors, Tensor 
 
 def choose_parameters(model: Model, part: str) -> list[nn.Parameter]:
     """Freeze what this leg does not train; returns the rest."""
-    if part not in ("codec", "denoiser"):
-        raise ValueError(f"part is {part!r}; it is 'codec' or 'denoiser'")
+    if part not in ("codec", "denoiser", "all"):
+        raise ValueError(f"part is {part!r}; it is 'codec', 'denoiser' or 'all'")
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name.startswith("denoiser.") == (part == "denoiser"))
-    model.has_denoiser = part == "denoiser"  # a codec that moves leaves its old denoiser behind
+        parameter.requires_grad_(part == "all" or name.startswith("denoiser.") == (part == "denoiser"))
+    model.has_denoiser = part != "codec"  # a codec that moves alone leaves its old denoiser behind
     return [p for p in model.parameters() if p.requires_grad]
 
 
@@ -261,7 +259,7 @@ def _save(
         tables["fractions"] = calibrate(smooth, held)
     notes = {"recipe": json.dumps(asdict(recipe)), "steps": str(progress.step)}
     save_weights(smooth, run.out / "weights.safetensors", tables, notes)
-    if log is not None and recipe.part == "codec":
+    if log is not None and recipe.part != "denoiser":
         log.write({"step": progress.step, "validation": validate(smooth, held, judge)})
 
 
@@ -298,7 +296,10 @@ def _rounding(bits: list[Tensor]) -> Code:
 
 @torch.no_grad()
 def validate(model: Model, held: Pictures, judge: LPIPS | None) -> list[dict[str, float]]:
-    """Rate (estimated, rounded), PSNR and LPIPS-Alex of x_base on held-out pictures, for VALIDATION_Q."""
+    """Rate (estimated, rounded), PSNR and LPIPS-Alex of x_base on held-out pictures, for VALIDATION_Q.
+
+    With a denoiser, PSNR and LPIPS after one step as well.
+    """
     was_training = model.training
     model.eval()
     crops = held.centres(validation_crop(held))
@@ -311,14 +312,18 @@ def validate(model: Model, held: Pictures, judge: LPIPS | None) -> list[dict[str
             bits: list[Tensor] = []
             code = _rounding(bits)
             y_hat, _ = model.prior.walk(code, q, (z.shape[2], z.shape[3]), z, y)
-            x_hat = model.synthesise(y_hat, q).x_base.float().clamp(-1, 1)
-            found = [torch.stack(bits).sum(0) / x[0, 0].numel()]
-            found.append(10 * (255**2 / mse(x, x_hat).clamp_min(1e-3)).log10())
-            if judge is not None:
-                found.append(judge(x, x_hat))
-            figures.append(torch.stack(found))
-        means = torch.cat(figures, 1).mean(1).tolist()
-        names = ("bpp", "psnr", "lpips")  # without a judge there is no lpips
-        rows.append({"q": value} | {n: round(m, 4) for n, m in zip(names, means, strict=False)})
+            base = model.synthesise(y_hat, q)
+            found = {"bpp": torch.stack(bits).sum(0) / x[0, 0].numel()}
+            pictures = {"": base.x_base.float()}
+            if model.has_denoiser:
+                pictures["_restored"] = restored(model, base, q, (1,))
+            for name, x_hat in pictures.items():
+                x_hat = x_hat.clamp(-1, 1)
+                found[f"psnr{name}"] = 10 * (255**2 / mse(x, x_hat).clamp_min(1e-3)).log10()
+                if judge is not None:
+                    found[f"lpips{name}"] = judge(x, x_hat)
+            figures.append(found)
+        means = {name: torch.cat([found[name] for found in figures]).mean().item() for name in figures[0]}
+        rows.append({"q": value} | {name: round(mean, 4) for name, mean in means.items()})
     model.train(was_training)
     return rows

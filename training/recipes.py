@@ -11,11 +11,22 @@ from metrics.features import Net
 
 
 @dataclass(frozen=True)
+class Loss:
+    """What a decoded picture costs: the weight of each term, in units of the MSE (RGB, 0..255)."""
+
+    mse: float = 1.0
+    chroma: float = 0.0  # MSE of the two colour differences, on top
+    lattice: float = 0.0  # power of the error that repeats from patch to patch, on top
+    lpips: float = 0.0
+    dists: float = 0.0  # its VGG16 costs more than all else
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One leg of training.  Fractions are of its time, so that a leg of any length has the same shape."""
 
     preset: str
-    part: str = "codec"  # "codec": all but the denoiser; "denoiser": that alone, on the frozen codec
+    part: str = "codec"  # "codec": all but the denoiser; "denoiser": that alone, on the frozen codec; "all"
     batch: int = 8  # crops a step, on each process
     crop: int = 192  # pixels a side, a multiple of 64
     learning_rate: float = 1.2e-3
@@ -26,16 +37,21 @@ class Recipe:
     ema: float = 0.999
     lmbda: tuple[float, float] = (0.00015, 0.035)  # at q = 0 and q = 1; log-linear between
     equalise: float = 0.25  # losses are divided by lambda^equalise, lest high rates drown low ones
-    distortion: float = 1.0  # weight of the MSE (RGB, 0..255)
-    chroma: float = 0.0  # weight of the MSE of the two colour differences, on top
-    perceptual: float = 0.0  # weight of LPIPS, in units of MSE
-    perceptual_from: float = 0.5  # where LPIPS comes in: pictures are formed by then
+    certain: Loss = Loss()  # of x_base
+    restored: Loss = Loss()  # of what the denoiser makes of it
+    perceptual_from: float = 0.5  # where LPIPS and DISTS come in: pictures are formed by then
     perceptual_net: Net = "squeeze"  # not the network that the evaluation uses
-    perceptual_crop: int = 128  # LPIPS sees a random part of this size of each crop
+    perceptual_crop: int = 128  # LPIPS and DISTS see a random part of this size of each crop
+    dists_crops: int = 0  # DISTS sees so many crops of a batch; 0: all
     unroll: tuple[int, ...] = ()  # numbers of steps that the denoiser is trained through; (): one random time
-    dists: float = 0.0  # weight of DISTS, whose VGG16 costs more than all else, in units of MSE
+    restored_crop: int = 128  # the denoiser sees a part of this size where it is trained with the codec
     diffusion: tuple[float, float] | None = None  # (sigma_B,max, t0) other than the preset's, for studies
     compile: bool = False
+
+    def without_perception(self) -> Recipe:
+        """The same without LPIPS and DISTS."""
+        certain, restored = (replace(loss, lpips=0.0, dists=0.0) for loss in (self.certain, self.restored))
+        return replace(self, certain=certain, restored=restored)
 
 
 def small() -> Recipe:
@@ -45,7 +61,7 @@ def small() -> Recipe:
 
     python -m training small --data DIR --metrics DIR --minutes 117 --threads 1 --out runs/small
     """
-    return Recipe("small", perceptual=300.0, chroma=0.5)
+    return Recipe("small", certain=Loss(chroma=0.5, lpips=300.0))
 
 
 def small_more() -> Recipe:
@@ -55,7 +71,8 @@ def small_more() -> Recipe:
 
     python -m training small_more --init WEIGHTS --data DIR --metrics DIR --minutes 130 --out runs/more
     """
-    return replace(small(), learning_rate=8e-4, perceptual=450.0, perceptual_from=0.0, tail=0.4)
+    loss = Loss(chroma=0.5, lpips=450.0)
+    return replace(small(), learning_rate=8e-4, certain=loss, perceptual_from=0.0, tail=0.4)
 
 
 def small_denoiser() -> Recipe:
@@ -63,7 +80,7 @@ def small_denoiser() -> Recipe:
 
     python -m training small_denoiser --init WEIGHTS --data DIR --metrics DIR --minutes 60 --out runs/denoiser
     """
-    return Recipe("small", part="denoiser", perceptual=300.0, perceptual_from=0.0)
+    return Recipe("small", part="denoiser", restored=Loss(mse=0.0, lpips=300.0), perceptual_from=0.0)
 
 
 def small_sampler() -> Recipe:
@@ -74,7 +91,18 @@ def small_sampler() -> Recipe:
     python -m training small_sampler --init WEIGHTS --data DIR --metrics DIR --minutes 50 --out runs/d
     """
     leg = replace(small_denoiser(), learning_rate=1e-3, batch=6, crop=128, perceptual_crop=96, tail=0.5)
-    return replace(leg, unroll=(1, 2, 4), distortion=0.1, dists=1500.0)
+    return replace(leg, unroll=(1, 2, 4), restored=Loss(mse=0.1, lpips=300.0, dists=1500.0))
+
+
+def small_joint() -> Recipe:
+    """All of `small` together, from weights: DISTS comes in, the lattice goes out, the step is judged too.
+
+    python -m training small_joint --init WEIGHTS --data DIR --metrics DIR --minutes 130 --out runs/joint
+    """
+    leg = replace(small_more(), part="all", learning_rate=6e-4, equalise=0.4, lmbda=(0.00012, 0.03))
+    leg = replace(leg, perceptual_crop=96, dists_crops=4, unroll=(1, 1, 2, 4), restored_crop=128)
+    certain = Loss(mse=0.8, chroma=0.5, lattice=20.0, lpips=250.0)
+    return replace(leg, certain=certain, restored=Loss(mse=0.3, lattice=20.0, lpips=300.0, dists=700.0))
 
 
 def base() -> Recipe:
@@ -82,15 +110,18 @@ def base() -> Recipe:
 
     python -m training base --data DIR --metrics DIR --minutes 25 --out runs/base
     """
-    return Recipe("base", batch=64, crop=256, perceptual=300.0, chroma=0.5, perceptual_crop=192, compile=True)
+    loss = Loss(chroma=0.5, lattice=20.0, lpips=300.0)
+    return Recipe("base", batch=64, crop=256, certain=loss, perceptual_crop=192, compile=True)
 
 
 def base_denoiser() -> Recipe:
-    """The denoiser of `base` on its frozen codec.  Not run yet.
+    """The denoiser of `base` on its frozen codec, through its steps.  Not run yet.
 
     python -m training base_denoiser --init WEIGHTS --data DIR --metrics DIR --minutes 25 --out runs/denoiser
     """
-    return replace(base(), part="denoiser", perceptual_from=0.0, compile=False)
+    loss = Loss(mse=0.1, lattice=20.0, lpips=300.0, dists=1500.0)
+    leg = replace(base(), part="denoiser", restored=loss, unroll=(1, 2, 4), perceptual_from=0.0)
+    return replace(leg, compile=False)
 
 
 def paper() -> Recipe:
@@ -98,13 +129,16 @@ def paper() -> Recipe:
 
     torchrun --nproc-per-node 8 -m training paper --data DIR --metrics DIR --minutes 600 --out runs/paper
     """
-    return Recipe("paper", batch=4, crop=256, learning_rate=2e-4, perceptual=300.0, perceptual_crop=256)
+    loss = Loss(lpips=300.0)
+    return Recipe("paper", batch=4, crop=256, learning_rate=2e-4, certain=loss, perceptual_crop=256)
 
 
 def toy() -> Recipe:
     """Two crops a step: what the tests run, for seconds; no score."""
-    return Recipe("toy", batch=2, crop=64, warmup=2, perceptual=300.0, perceptual_crop=64)
+    loss = Loss(lpips=300.0)
+    leg = Recipe("toy", batch=2, crop=64, warmup=2, certain=loss, perceptual_crop=64, restored_crop=64)
+    return replace(leg, restored=replace(loss, mse=0.0))
 
 
-ALL = (small, small_more, small_denoiser, small_sampler, base, base_denoiser, paper, toy)
+ALL = (small, small_more, small_denoiser, small_sampler, small_joint, base, base_denoiser, paper, toy)
 RECIPES = {recipe.__name__: recipe for recipe in ALL}
