@@ -1,13 +1,15 @@
 """python -m benchmarks.blur ...: experiment 1 of Khoshkhahtinat et al. 2024, does blurring help?
 
-One denoiser for each sigma_B,max, from the same codec at equal cost; then equal files decoded by each.  The
-bits are those of the codec, whatever the denoiser, so only the decoded pictures differ.
+One denoiser for each sigma_B,max (or t0, d_min, power of the times), from the same codec at equal cost; then
+equal files decoded by each.  The bits are those of the codec, whatever the denoiser, so only the decoded
+pictures differ.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -42,6 +44,11 @@ class Row(steps.Row):
     sigma_b_max: float
     t0: float
     trained: int
+    d_min: float = 0.001
+    times_power: float = 2.0
+
+
+VARIED = ("sigma_b_max", "t0", "d_min", "times_power")
 
 
 def main(
@@ -52,7 +59,10 @@ def main(
     init: str = "small",
     recipe: str = "small_sampler",
     sigmas: tuple[float, ...] = (0.0, 1.0, 5.0, 10.0, 20.0),
-    t0: float = 0.3,
+    t0s: tuple[float, ...] = (0.3,),
+    d_mins: tuple[float, ...] = (0.001,),
+    powers: tuple[float, ...] = (2.0,),
+    name: str = "blur",
     minutes: float = 20.0,
     qualities: tuple[float, ...] = (0.28, 0.45, 0.7),
     numbers: tuple[int, ...] = (1, 4, 8),
@@ -63,13 +73,16 @@ def main(
 
     Args:
         pictures: folder of pictures to judge by.
-        output: folder for blur.csv and blur.svg.
+        output: folder for the table and the figure.
         data: training pictures, as for `python -m training`.
-        runs: folder for the runs, one a sigma.
+        runs: folder for the runs, one a denoiser.
         init: weights of the codec: a name or a path.
         recipe: of the denoiser.
         sigmas: sigma_B,max of each denoiser, pixels.
-        t0: where sampling starts.
+        t0s: where sampling starts.
+        d_mins: what the blur leaves of the highest frequencies.
+        powers: of the sampler's times.
+        name: of the table and the figure.
         minutes: of training for each.
         qualities: q of the files.
         numbers: of steps to decode with; 0 is always there.
@@ -79,22 +92,25 @@ def main(
     folder = weights or weights_folder()
     judge = Judge((*steps.METRICS, "fd_efflite0"), folder)
     print(*judge.problems, sep="\n")
-    table = output / "blur.csv"
-    known = read_table(table, Row) if table.exists() else []
+    table = output / f"{name}.csv"
+    rows: list[Row] = read_table(table, Row) if table.exists() else []
     whole = len(qualities) * len(numbers)
-    done = [s for s in sigmas if sum(row.steps > 0 and row.sigma_b_max == s for row in known) == whole]
-    rows: list[Row] = [row for row in known if row.sigma_b_max in done]
-    for sigma in (sigma for sigma in sigmas if sigma not in done):
-        out = runs / f"sigma-{sigma:g}-t0-{t0:g}"
+    for values in product(sigmas, t0s, d_mins, powers):
+        known = [row for row in rows if row.steps and tuple(getattr(row, key) for key in VARIED) == values]
+        if len(known) == whole:
+            continue
+        rows = [row for row in rows if row not in known]
+        chosen = dict(zip(VARIED, values, strict=True))
+        out = runs / "-".join(f"{key}-{value:g}" for key, value in chosen.items())
         run = Run(data, folder, out, minutes, load_path(init), threads=threads)
-        trained = load_weights(train(replace(RECIPES[recipe](), diffusion=(sigma, t0)), run))
-        trained.model.diffuse_by(sigma, t0)
+        trained = load_weights(train(replace(RECIPES[recipe](), diffusion=chosen), run))
+        trained.model.diffuse_by(**chosen)
         ways = [Restoration(n) for n in (0, *numbers)[len(rows) > 0 :]]  # steps 0 is the same for all
         for row, _, _ in steps.measure(Codec(trained), pictures, qualities, ways, judge):
             steps.show(row)
-            rows.append(Row(**vars(row), sigma_b_max=sigma, t0=t0, trained=int(trained.notes["steps"])))
+            rows.append(Row(**vars(row), **chosen, trained=int(trained.notes["steps"])))
             steps.write(table, rows)
-    draw(output / "blur.svg", rows)
+    draw(output / f"{name}.svg", rows)
 
 
 def load_path(name: str) -> Path:
@@ -103,15 +119,16 @@ def load_path(name: str) -> Path:
 
 
 def draw(path: Path, rows: list[Row]) -> None:
-    """A panel a figure of merit over sigma_B,max, a line a number of steps; means over the qualities."""
+    """A panel a figure of merit over what was varied, a line a number of steps; means over the qualities."""
+    varied = next((key for key in VARIED if len({getattr(row, key) for row in rows}) > 1), VARIED[0])
     figure = Figure(figsize=(9.6, 5.6), layout="constrained")
     for panel, (name, title) in enumerate(FIGURES.items()):
-        axes = figure.add_subplot(2, 3, panel + 1, title=title, xlabel="sigma_B,max, pixels")
+        axes = figure.add_subplot(2, 3, panel + 1, title=title, xlabel=varied)
         lines: dict[int, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
         for row in rows:
-            lines[row.steps][row.sigma_b_max].append(getattr(row, name))
+            lines[row.steps][getattr(row, varied)].append(getattr(row, name))
         for number, (count, values) in enumerate(lines.items()):
-            means = {sigma: sum(values[sigma]) / len(values[sigma]) for sigma in sorted(values)}
+            means = {value: sum(values[value]) / len(values[value]) for value in sorted(values)}
             if count == 0:
                 axes.axhline(next(iter(means.values())), color="grey", label="0 steps")
             else:

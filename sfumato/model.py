@@ -54,6 +54,8 @@ class Config:
     mlp_ratio: int
     sigma_b_max: float  # blur of the diffusion at t = 1, pixels
     t0: float  # where the reverse process starts, from x_base; 1: from noise alone
+    d_min: float = 0.001  # what the blur leaves of the highest frequencies
+    times_power: float = 2.0  # of the sampler's times; 1: evenly spaced
     gain_span: float = 2.85  # log gain from q = 0 to 1 before training: half of ln(lambda ratio)
 
     @property
@@ -101,8 +103,8 @@ class WeightsError(ValueError):
 class Model(nn.Module):
     """All networks of one preset.
 
-        x -> g_a -> y -> gain(q), round -> y_hat -> g_s -> x_base -> denoiser, steps times -> x_hat
-                    +--> h_a -> z -> z_hat -> prior
+    x -> g_a -> y -> gain(q), round -> y_hat -> g_s -> x_base -> denoiser, steps times -> x_hat
+                +--> h_a -> z -> z_hat -> prior
     """
 
     def __init__(self, preset: str) -> None:
@@ -131,13 +133,13 @@ class Model(nn.Module):
         self.denoiser: nn.Module = (
             LightDenoiser(*c.denoiser, g_s.feature_widths) if light else UNet(contexts=g_s.feature_widths)
         )
-        self.schedule = Blurring(sigma_b_max=c.sigma_b_max)
+        self.diffuse_by()
         self.has_denoiser = False  # whether the denoiser is trained; steps > 0 need it
 
-    def diffuse_by(self, sigma_b_max: float, t0: float) -> None:
-        """Another diffusion than the preset's, for studies: files of weights do not tell of it."""
-        self.config = replace(self.config, sigma_b_max=sigma_b_max, t0=t0)
-        self.schedule = Blurring(sigma_b_max=sigma_b_max)
+    def diffuse_by(self, **changes: float) -> None:
+        """Another diffusion, by fields of `Config`, for studies: files of weights do not tell of it."""
+        self.config = c = replace(self.config, **changes)  # type: ignore[arg-type]
+        self.schedule = Blurring(c.sigma_b_max, c.d_min)
 
     @property
     def halo(self) -> int:

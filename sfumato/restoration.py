@@ -59,7 +59,7 @@ def restore(
     f = _by_bands(model, certain, q)
     if model.denoiser.predicts == "epsilon":
         f = sampler.from_epsilon(f, model.schedule)
-    times = sampler.times(t0, chosen.steps)
+    times = sampler.times(t0, chosen.steps, model.config.times_power)
     x_hat = sampler.ancestral(f, start, times, model.schedule, seed, chosen.eta, lambda k, _: progress(k))
     return torch.lerp(x_base, x_hat, chosen.realism)
 

@@ -23,16 +23,16 @@ Progress = Callable[[int, Tensor], None]
 """Called after each evaluation of the denoiser with the number of evaluations so far and the latest x_hat."""
 
 
-def times(t0: float, steps: int) -> tuple[float, ...]:
-    """The steps + 1 times t0 (1 - k / steps)^2 from t0 down to 0, dense near 0, where detail is decided.
+def times(t0: float, steps: int, power: float = 2.0) -> tuple[float, ...]:
+    """The steps + 1 times t0 (1 - k / steps)^power from t0 down to 0, dense near 0, where detail is decided.
 
-    Raises ValueError unless 0 < t0 <= 1 and steps >= 1.
+    Raises ValueError unless 0 < t0 <= 1, steps >= 1 and power > 0.
     """
     if not 0 < t0 <= 1:
         raise ValueError(f"t0 must lie in (0, 1], got {t0}")
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
-    return tuple(t0 * (1 - k / steps) ** 2 for k in range(steps + 1))
+    if steps < 1 or power <= 0:
+        raise ValueError(f"need steps >= 1 and power > 0, got {steps} and {power}")
+    return tuple(t0 * (1 - k / steps) ** power for k in range(steps + 1))
 
 
 def noise(shape: Sequence[int], seed: int, step: int = 0) -> Float[Tensor, ...]:

@@ -102,8 +102,7 @@ def train(recipe: Recipe, run: Run) -> Path:
         if model.config.family == "light":
             sample = pictures.batch(KLT_CROPS, recipe.crop, np.random.default_rng(run.seed))
             karhunen_loeve(model, sample.cpu())
-    if recipe.diffusion is not None:
-        model.diffuse_by(*recipe.diffusion)
+    model.diffuse_by(**recipe.diffusion)
     if run.metrics is None:
         recipe = recipe.without_perception()  # or the records tell of losses that never ran
     losses = (recipe.certain, recipe.restored)

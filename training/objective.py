@@ -104,7 +104,8 @@ def restored(model: Model, base: Synthesised, q: Tensor, unroll: tuple[int, ...]
     def network(z_t: Tensor, t: Tensor) -> Tensor:
         return model.denoiser(z_t, t, q, base.x_base, base.features).float()
 
-    return sampler.deterministic(network, start, sampler.times(model.config.t0, steps), model.schedule)
+    times = sampler.times(model.config.t0, steps, model.config.times_power)
+    return sampler.deterministic(network, start, times, model.schedule)
 
 
 class Objective(nn.Module):

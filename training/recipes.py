@@ -5,7 +5,7 @@ A new experiment is a new function (or `dataclasses.replace` on an old one), not
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from metrics.features import Net
 
@@ -45,7 +45,7 @@ class Recipe:
     dists_crops: int = 0  # DISTS sees so many crops of a batch; 0: all
     unroll: tuple[int, ...] = ()  # numbers of steps that the denoiser is trained through; (): one random time
     restored_crop: int = 128  # the denoiser sees a part of this size where it is trained with the codec
-    diffusion: tuple[float, float] | None = None  # (sigma_B,max, t0) other than the preset's, for studies
+    diffusion: dict[str, float] = field(default_factory=dict)  # other than the preset's, for studies
     compile: bool = False
 
     def without_perception(self) -> Recipe:
