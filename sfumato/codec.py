@@ -28,7 +28,7 @@ from sfumato.errors import FormatError
 from sfumato.image import Picture
 from sfumato.latents import RATIO, LatentCoder, quality
 from sfumato.model import Weights, WeightsError, channels_last, load_weights, shipped
-from sfumato.restoration import Restoration, joined, restore
+from sfumato.restoration import Frame, Restoration, halo, restore
 from sfumato.tiles import cells
 from sfumato.transform import HYPER_STRIDE, STRIDE, Synthesised
 
@@ -36,7 +36,6 @@ TAGS = {"icc": "ICC ", "exif": "EXIF", "xmp": "XMP "}
 """Where a file keeps what comes with a picture (FORMAT.md, section 3)."""
 
 DEFAULT_STEPS = 1
-DEFAULT_STEPS_PIXELS = 1 << 24
 
 Progress = Callable[[str, float], None]
 """Called with what is being done and how much of the whole is done, 0 .. 1."""
@@ -73,15 +72,15 @@ class Choices(TypedDict, total=False):
     """What the reader of a file may choose.
 
     steps     0 .., of the diffusion; 0 stops at the certain picture x_base.  None, or not given: what is
-              best by DISTS where it can be had, `DEFAULT_STEPS` with a trained denoiser, a whole file and up
-              to 16 megapixels (the steps work on the whole picture, so memory grows with it); else 0
+              best by DISTS where it can be had, `DEFAULT_STEPS` with a trained denoiser and a whole file;
+              else, and for previews, 0
     realism   0 .. 1, from the most faithful picture to the most natural one, 1 if not given (`Restoration`)
-    eta       0 .. 1, fresh noise at each step; 0 is deterministic
+    eta       0 .. 1, fresh noise at each step; 0 is deterministic.  More needs the whole picture in memory
     partial   accept a file that is cut short: what is missing is replaced by what is expected, and a missing
               alpha by an opaque one; the picture's remarks say so
     chunks    0 .. 5, decode only so many chunks, faster, for a preview; None for all.  What follows them is
               not looked at, and may be missing
-    crop      the part to decode, with steps = 0: of a large picture, only the tiles that it needs are read
+    crop      the part to decode, with eta = 0: of a large picture, only the tiles that it needs are read
     progress  called as the work goes on
     """
 
@@ -181,13 +180,13 @@ class Codec:
     ) -> tuple[bytes, UInt8[np.ndarray, "h w 3"]]:
         """(file, its picture as decoded by default, but RGB and without alpha): one walk instead of two."""
         data, header, y_hat = self._encode(source, q, seed, progress)
-        pixels = self._pixels(y_hat, header, Restoration(self.default_steps(header)))
+        pixels = self._pixels(y_hat, header, Restoration(self.default_steps))
         return data, np.ascontiguousarray(pixels[: header.height, : header.width])
 
-    def default_steps(self, header: Header) -> int:
+    @property
+    def default_steps(self) -> int:
         """The `steps` of a whole file for which none are chosen (`Choices`)."""
-        fits = header.width * header.height <= DEFAULT_STEPS_PIXELS
-        return DEFAULT_STEPS if self.denoiser_id and fits else 0
+        return DEFAULT_STEPS if self.denoiser_id else 0
 
     @torch.inference_mode()
     def measure(self, source: image.Source | Latent, q: float = 0.5) -> list[float]:
@@ -225,8 +224,6 @@ class Codec:
         if steps and not self.denoiser_id:
             message = f"steps={steps}: the {self.preset} weights hold no trained denoiser, only steps=0"
             raise WeightsError(message)
-        if steps and crop is not None:
-            raise ValueError(f"steps={steps} works on whole pictures; a crop needs steps=0")
         if chunks is not None and not 0 <= chunks < len(container.SECTIONS):
             raise ValueError(f"chunks is {chunks}, not in 0..{len(container.SECTIONS) - 1}")
         file = container.unpack(data, partial=partial or chunks is not None)
@@ -240,14 +237,18 @@ class Codec:
         if chunks is not None and not partial and len(sections) <= chunks:
             have = f"{len(sections)} of {len(container.SECTIONS)} sections are whole"
             raise FormatError(f"cut short: {have}, chunks={chunks} needs {1 + chunks}")
+        if steps is None and file.complete and chunks is None:
+            chosen = replace(chosen, steps=self.default_steps)
+        seen = halo(self._model, chosen)
+        if seen is None and crop is not None:
+            raise ValueError(f"eta={chosen.eta:g} with these weights works on whole pictures, not on a crop")
         read = _part(progress, "latents read", 0.0, 0.5)
-        region = part.latents(header, self._model.halo)
+        region = part.latents(header, self._model.halo + (seen or 0))
         y_hat = self._latent_coder.read(header, sections, lambda tile: tile.meets(*region), read)
         _tell(progress, "synthesis", 0.5)
-        if steps is None and crop is None and file.complete and chunks is None:
-            chosen = replace(chosen, steps=self.default_steps(header))
         top, left, bottom, right = (RATIO * side for side in region)
-        pixels = self._pixels(y_hat[:, :, top:bottom, left:right], header, chosen, progress)
+        corner = top * STRIDE, left * STRIDE
+        pixels = self._pixels(y_hat[:, :, top:bottom, left:right], header, chosen, corner, progress)
         pixels = pixels[part.y - top * STRIDE :, part.x - left * STRIDE :][: part.height, : part.width]
         pixels = image.mean(pixels) if header.grey else np.ascontiguousarray(pixels)
         plane, remarks = None, []
@@ -301,23 +302,26 @@ class Codec:
         return container.pack(header, sections, latent.metadata, latent.alpha), header, y_hat
 
     def _pixels(
-        self, y_hat: Tensor, header: Header, chosen: Restoration, progress: Progress | None = None
+        self,
+        y_hat: Tensor,
+        header: Header,
+        chosen: Restoration,
+        corner: tuple[int, int] = (0, 0),
+        progress: Progress | None = None,
     ) -> UInt8[np.ndarray, "h w 3"]:
-        """The picture of y_hat, sides multiples of 64."""
+        """The picture of y_hat, or of a part of it whose first row and column in pixels these are."""
         q = quality(header).float()
-        if not chosen.steps:
-            return np.concatenate([image.from_x(part.x_base) for part in self._synthesised(y_hat, q)])
+        height, width = (side + -side % HYPER_STRIDE for side in (header.height, header.width))
+        parts = self._synthesised(y_hat, q, 3 * (halo(self._model, chosen) or 0))
+        told = _part(progress, "restoration", 0.5, 1.0)
+        frame = Frame(height, width, *corner)
+        restored = restore(self._model, parts, q, header.noise_seed, chosen, frame, told)
+        return np.concatenate([image.from_x(x) for x in restored])
 
-        def stepped(k: int) -> None:
-            _tell(progress, f"step {k} of {chosen.steps}", 0.6 + 0.4 * k / chosen.steps)
-
-        certain = joined(self._synthesised(y_hat, q))
-        return image.from_x(restore(self._model, certain, q, header.noise_seed, chosen, stepped))
-
-    def _synthesised(self, y_hat: Tensor, q: Tensor) -> Iterator[Synthesised]:
-        """What g_s makes of y_hat, band by band."""
+    def _synthesised(self, y_hat: Tensor, q: Tensor, least: int) -> Iterator[Synthesised]:
+        """What g_s makes of y_hat, in bands of at least so many rows, but the last."""
         height, width = y_hat.shape[2:]
-        rows = bands.rows_of(width * STRIDE, HYPER_STRIDE) // STRIDE
+        rows = max(bands.rows_of(width * STRIDE, HYPER_STRIDE), least) // STRIDE
         for wide, keep in bands.bands(height, rows, self._model.halo // STRIDE):
             part = self._model.synthesise(y_hat[:, :, wide], q)
             yield part.part(slice(STRIDE * keep.start, STRIDE * keep.stop))

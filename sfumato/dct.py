@@ -62,14 +62,15 @@ def _transform(x: Tensor, by_matrix: Axis, by_fft: Axis) -> Tensor:
         x = x.float()
     if x[..., 0, 0].numel() > 1 and x.shape[-1] * x.shape[-2] > PLANE:
         return torch.stack([_transform(plane, by_matrix, by_fft) for plane in x.unbind()])
-    with _no_autocast(x):
+    with no_autocast(x):
         for _ in range(2):  # along the rows, then along the columns
             matrix = x.shape[-1] <= MATRIX_SIDE and not _rounds_products(x)
             x = (by_matrix if matrix else by_fft)(x).transpose(-1, -2)
         return x
 
 
-def _no_autocast(x: Tensor) -> AbstractContextManager[object]:
+def no_autocast(x: Tensor) -> AbstractContextManager[object]:
+    """What is done inside keeps its precision, on the device of x."""
     kind = x.device.type
     return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 

@@ -232,9 +232,9 @@ def _calibrated_layers(prior: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 class Calibration:
     """Notes the largest input of every layer while the float model runs; a context manager.
 
-        with Calibration(prior) as calibration:
-            prior(y, z, q)  # on training pictures, at several q
-        fractions = calibration.fractions()
+    with Calibration(prior) as calibration:
+        prior(y, z, q)  # on training pictures, at several q
+    fractions = calibration.fractions()
     """
 
     def __init__(self, prior: nn.Module) -> None:

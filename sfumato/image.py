@@ -184,9 +184,7 @@ def format_of(path: str | os.PathLike[str]) -> str:
     return FORMATS[suffix][0]
 
 
-def write(
-    path: str | os.PathLike[str], source: Picture | UInt8[np.ndarray, "h w *rgba"]
-) -> tuple[str, ...]:
+def write(path: str | os.PathLike[str], source: Picture | UInt8[np.ndarray, "h w *rgba"]) -> tuple[str, ...]:
     """Writes what `to_bytes` makes, complete or not at all; its sentences.  OSError as `open` does."""
     data, sentences = to_bytes(path, source)
     write_bytes(path, data)

@@ -46,7 +46,7 @@ class SfumatoImageFile(ImageFile.ImageFile):
         assert self.fp is not None
         data = self.fp.read()
         try:
-            file = container.unpack(data[:container.HEADER_MAX], partial=True)
+            file = container.unpack(data[: container.HEADER_MAX], partial=True)
         except FormatError as error:
             raise SyntaxError(str(error)) from error  # Pillow's word for: not this format
         with contextlib.suppress(FormatError):  # what is wrong further on is told when it is needed

@@ -1,13 +1,15 @@
 """What the main decoder made, band by band, in; the restored picture out: the blurring diffusion of a file.
 
-Frequencies are restored over the whole picture; the network works in bands of it, with as many rows around
-them as it sees, so memory is bounded and no seam can arise.
+Network and heat look only so far, so each band is restored with as many rows around it as they see: memory is
+bounded, no seam can arise, and a part of a picture costs its share.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -40,28 +42,69 @@ class Restoration:
             raise ValueError(f"need steps >= 0, realism in 0..1 and eta in 0..1, got {given}")
 
 
+class Frame(NamedTuple):
+    """Where a part of a picture lies, in pixels; all are multiples of 64."""
+
+    height: int  # of the whole picture
+    width: int
+    top: int = 0  # of the part
+    left: int = 0
+
+
+def halo(model: Model, chosen: Restoration) -> int | None:
+    """Pixels around a part of the picture that the steps look at, a multiple of 64; None: all of them.
+
+    Fresh noise, heat that has gone far, and a network that looks at everything need the whole picture.
+    """
+    if not chosen.steps:
+        return 0
+    times = sampler.times(model.config.t0, chosen.steps, model.config.times_power)
+    reach: int | None = model.denoiser.reach  # type: ignore[assignment]
+    blurs = [model.schedule.reach(t) for t in times[:-1]]
+    if chosen.eta > 0 or reach is None or model.config.t0 == 1 or None in blurs:
+        return None
+    total = blurs[0] + sum(reach + blur for blur in blurs[:-1]) + reach  # type: ignore[operator, misc]
+    return -(-total // HYPER_STRIDE) * HYPER_STRIDE
+
+
 def restore(
     model: Model,
-    certain: Synthesised,
+    parts: Iterable[Synthesised],
     q: Float[Tensor, " 1"],
     seed: int,
     chosen: Restoration,
-    progress: Callable[[int], None],
-) -> Float[Tensor, "1 3 h w"]:
-    """The picture [1, 3, H, W] after the steps, in [-1, 1], not clamped; sides are multiples of 64.
+    frame: Frame,
+    progress: Callable[[float], None] | None = None,
+) -> Iterator[Float[Tensor, "1 3 h w"]]:
+    """The picture after the steps, in [-1, 1], not clamped: bands [1, 3, h, W], from top to bottom.
 
-    The same seed gives the same picture, to the rounding of float32.  `progress` hears the steps done.
+    `parts` are bands of what the main decoder made, each at least `halo` rows high but the last.  The same
+    seed gives the same picture, to the rounding of float32.  `progress` hears the part that is done.
     """
-    x_base, t0 = certain.x_base, model.config.t0
-    start = sampler.noise(x_base.shape, seed)
-    if t0 < 1:
-        start = sampler.late_start(x_base, t0, start, model.schedule)
-    f = _by_bands(model, certain, q)
-    if model.denoiser.predicts == "epsilon":
-        f = sampler.from_epsilon(f, model.schedule)
+    around = halo(model, chosen)
+    if around == 0:
+        yield from (part.x_base for part in parts)
+        return
+    schedule, t0 = model.schedule, model.config.t0
+    if around is None:
+        whole = joined(parts)
+        windows = iter([(whole, slice(0, whole.x_base.shape[2]))])
+    else:
+        schedule, windows = replace(schedule, local=True), in_context(parts, around)
     times = sampler.times(t0, chosen.steps, model.config.times_power)
-    x_hat = sampler.ancestral(f, start, times, model.schedule, seed, chosen.eta, lambda k, _: progress(k))
-    return torch.lerp(x_base, x_hat, chosen.realism)
+    row = frame.top
+    for window, keep in windows:
+        start = _noise(window, seed, frame._replace(top=row - keep.start))
+        if t0 < 1:
+            start = sampler.late_start(window.x_base, t0, start, schedule)
+        f = _network(model, window, q, whole=around is None)
+        if model.denoiser.predicts == "epsilon":
+            f = sampler.from_epsilon(f, schedule)
+        x_hat = sampler.ancestral(f, start, times, schedule, seed, chosen.eta)
+        yield torch.lerp(window.x_base, x_hat, chosen.realism)[:, :, keep]
+        row += keep.stop - keep.start
+        if progress is not None:
+            progress((row - frame.top) / frame.height)
 
 
 def joined(parts: Iterable[Synthesised]) -> Synthesised:
@@ -72,18 +115,43 @@ def joined(parts: Iterable[Synthesised]) -> Synthesised:
     return Synthesised(x_base, tuple(features))
 
 
-def _by_bands(model: Model, certain: Synthesised, q: Tensor) -> sampler.Denoiser:
-    """The denoiser as a function of z_t and t alone."""
-    height, width = certain.x_base.shape[2:]
+def in_context(parts: Iterable[Synthesised], around: int) -> Iterator[tuple[Synthesised, slice]]:
+    """Each band with up to `around` rows of its neighbours, and which of the rows are its own."""
+    above: list[Synthesised] = []
+    band: Synthesised | None = None
+    for below in chain(parts, [None]):
+        if band is not None:
+            height = band.x_base.shape[2]
+            after = [] if below is None else [below.part(slice(0, min(around, below.x_base.shape[2])))]
+            first = above[0].x_base.shape[2] if above else 0
+            yield joined([*above, band, *after]), slice(first, first + height)
+            above = [band.part(slice(max(0, height - around), height))]
+        band = below
+
+
+def _noise(part: Synthesised, seed: int, frame: Frame) -> Float[Tensor, "1 3 h w"]:
+    """The part of the picture's noise that lies over this part of it."""
+    height, width = part.x_base.shape[2:]
+    planes = (
+        sampler.noise((height, frame.width), seed, start=(channel * frame.height + frame.top) * frame.width)
+        for channel in range(3)
+    )
+    return torch.stack([plane[:, frame.left : frame.left + width] for plane in planes])[None]
+
+
+def _network(model: Model, part: Synthesised, q: Tensor, whole: bool) -> sampler.Denoiser:
+    """The denoiser as a function of z_t and t alone; over a whole picture it works in bands."""
+    height, width = part.x_base.shape[2:]
     reach: int | None = model.denoiser.reach  # type: ignore[assignment]
-    rows = height if reach is None else bands.rows_of(width, HYPER_STRIDE)
-    halo = 0 if reach is None else -(-reach // HYPER_STRIDE) * HYPER_STRIDE
+    rows, around = height, 0
+    if whole and reach is not None:
+        rows, around = bands.rows_of(width, HYPER_STRIDE), -(-reach // HYPER_STRIDE) * HYPER_STRIDE
 
     def f(z_t: Tensor, t: Tensor) -> Tensor:
         def network(span: slice) -> Tensor:
-            part = certain.part(span)
-            return model.denoiser(z_t[:, :, span], t, q, part.x_base, part.features)
+            mine = part.part(span)
+            return model.denoiser(z_t[:, :, span], t, q, mine.x_base, mine.features)
 
-        return torch.cat(list(bands.in_bands(network, height, rows, halo)), 2)
+        return torch.cat(list(bands.in_bands(network, height, rows, around)), 2)
 
     return f

@@ -35,23 +35,27 @@ def times(t0: float, steps: int, power: float = 2.0) -> tuple[float, ...]:
     return tuple(t0 * (1 - k / steps) ** power for k in range(steps + 1))
 
 
-def noise(shape: Sequence[int], seed: int, step: int = 0) -> Float[Tensor, ...]:
+def noise(shape: Sequence[int], seed: int, step: int = 0, start: int = 0) -> Float[Tensor, ...]:
     """White Gaussian noise, float32 on the CPU: the same for the same (seed, step) on every machine.
 
     Philox 4x64-10 (Salmon et al. 2011) with the key (seed, step) and the counter from 0 gives one 64-bit
     word for two values; its halves make two uniform numbers, and those two normal ones (Box & Muller 1958).
     No value is ever rejected, so a rounding in log or cos moves one value by one unit in the last place
-    and never shifts those after it.  A longer draw begins with the shorter one.
+    and never shifts those after it.  A longer draw begins with the shorter one.  `start`, an even number,
+    leaves out so many values.
 
     By convention step 0 is the start and step k the noise that the k-th step of `ancestral` adds.
-    Raises ValueError unless 0 <= seed, step < 2^64.
+    Raises ValueError unless 0 <= seed, step < 2^64 and start is even.
     """
     for name, value in (("seed", seed), ("step", step)):
         if not 0 <= value < 2**64:
             raise ValueError(f"{name} must lie in [0, 2^64), got {value}")
+    if start < 0 or start % 2:
+        raise ValueError(f"start must be even, got {start}")
     count = int(np.prod(shape, dtype=np.int64))
     generator = np.random.Philox(key=np.array([seed, step], dtype=np.uint64))
-    words = generator.random_raw((count + 1) // 2)
+    counter, word = divmod(start // 2, 4)  # four words a count
+    words = generator.advance(counter).random_raw(word + (count + 1) // 2)[word:]
     u_1 = ((words >> np.uint64(32)).astype(np.float64) + 0.5) * 2.0**-32  # in (0, 1), both ends excluded
     u_2 = ((words & np.uint64(0xFFFFFFFF)).astype(np.float64) + 0.5) * 2.0**-32
     radius = np.sqrt(-2 * np.log(u_1))
@@ -69,7 +73,8 @@ def late_start(
 
     For small t0 the synthesis only restores what the blur takes from x_base.  `noise` as from `noise()`.
     """
-    return schedule.forward(x_base, _batch(t0, x_base), noise.to(x_base.device))
+    a, sigma = _factors(schedule, t0)
+    return a * schedule.dissipate(x_base, t0) + sigma * noise.to(x_base.device)
 
 
 def from_epsilon(g: Denoiser, schedule: Blurring) -> Denoiser:
@@ -165,21 +170,33 @@ def _walk(
         raise ValueError(f"times must fall from at most 1 to 0, got {tuple(ts)}")
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must lie in [0, 1], got {eta}")
-    u = dct(z)
-    z = z.to(u.dtype)
+    z = z if z.dtype == torch.float64 else z.float()
+    u = dct(z) if eta > 0 else z
     for k, (t, s) in enumerate(pairwise(ts[:-1]), start=1):
-        x_hat = f(z, _batch(t, z))
+        x_hat = f(z, _batch(t, z)).to(z.dtype)
         if progress is not None:
             progress(k, x_hat)
-        keep, pull, spread = (w.to(u) for w in step_weights(schedule, t, s, z.shape[-2], z.shape[-1], eta))
-        u = keep * u + pull * dct(x_hat)
         if eta > 0:
+            weights = step_weights(schedule, t, s, z.shape[-2], z.shape[-1], eta)
+            keep, pull, spread = (w.to(u) for w in weights)
+            u = keep * u + pull * dct(x_hat)
             u = u + spread * noise(u.shape, seed, k).to(u)  # drawn as coefficients: DCT(white noise) is white
-        z = idct(u)
+            z = idct(u)
+        else:  # keep is one number, and pull u_x_hat two dissipations of x_hat
+            (a_t, sigma_t), (a_s, sigma_s) = _factors(schedule, t), _factors(schedule, s)
+            share = sigma_s / sigma_t
+            pulled = a_s * schedule.dissipate(x_hat, s) - share * a_t * schedule.dissipate(x_hat, t)
+            z = share * z + pulled
     x_hat = f(z, _batch(ts[-2], z)).to(z.dtype)
     if progress is not None:
         progress(len(ts) - 1, x_hat)
     return x_hat
+
+
+def _factors(schedule: Blurring, t: float) -> tuple[float, float]:
+    """(a_t, sigma_t)."""
+    at = torch.tensor([t], dtype=torch.float64)
+    return schedule.a(at, torch.float64).item(), schedule.sigma(at, torch.float64).item()
 
 
 def _batch(t: float, like: Tensor) -> Float[Tensor, " b"]:

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-import sfumato.dct as dct_module
-from sfumato import bands, container, image
+from sfumato import bands, container, image, restoration
 from sfumato.codec import Codec
 from sfumato.model import Model, load_weights, save_weights
-from sfumato.restoration import Restoration, restore
+from sfumato.restoration import Frame, Restoration, restore
 from tests.conftest import tables_of
 
 
@@ -78,24 +77,52 @@ def test_a_picture_in_bands_is_the_picture_in_one_piece(
     assert torch.allclose(y, model.g_a(whole) * model.gain(q), atol=0.05 * float(y.abs().max()))
 
 
-def test_the_steps_in_bands_are_the_steps_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Picture and features, network and frequencies."""
+@pytest.mark.parametrize("preset", ["small", "base"])
+@pytest.mark.parametrize(("steps", "eta"), [(1, 0.0), (3, 0.0), (2, 1.0)])
+def test_the_steps_in_bands_are_those_of_the_whole_picture(
+    monkeypatch: pytest.MonkeyPatch, preset: str, steps: int, eta: float
+) -> None:
+    """Network and heat with their surroundings, against the frequencies of the whole picture."""
     torch.manual_seed(0)
-    model = Model("base").eval()
+    model = Model(preset).eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += 0.03 * torch.randn_like(parameter)
-    y_hat, q = torch.randn(1, model.config.latent, 40, 8), torch.tensor([0.5])
-    certain = model.synthesise(y_hat, q)
-    told: list[int] = []
+            parameter += 0.02 * torch.randn_like(parameter)
+    y_hat, q = torch.randn(1, model.config.latent, 64, 8), torch.tensor([0.5])
+    frame, chosen = Frame(1024, 128), Restoration(steps, eta=eta)
+    told: list[float] = []
     with torch.inference_mode():
-        whole = restore(model, certain, q, 1, Restoration(2), told.append)
+        certain = model.synthesise(y_hat, q)
+        around = restoration.halo(model, chosen)
+        assert (around is None) == (eta > 0)
+        rows = 320 if around is None else around
+        parts = [certain.part(slice(at, min(at + rows, 1024))) for at in range(0, 1024, rows)]
         monkeypatch.setattr(bands.rows_of, "__defaults__", (64 * 128,))
-        monkeypatch.setattr(dct_module, "PLANE", 64)
-        banded = restore(model, certain, q, 1, Restoration(2), told.append)
-    assert told == [1, 2, 1, 2]
-    assert (whole - certain.x_base).abs().mean() > 0.05, "the steps do something"
-    assert (whole - banded).abs().max() < 1e-3
+        banded = torch.cat(list(restore(model, parts, q, 1, chosen, frame, told.append)), 2)
+        monkeypatch.undo()
+        monkeypatch.setattr(restoration, "halo", lambda *_: None)  # by the DCT
+        whole = torch.cat(list(restore(model, [certain], q, 1, chosen, frame)), 2)
+    assert told == sorted(told) and told[-1] == 1 and len(told) == (1 if around is None else len(parts))
+    assert (whole - certain.x_base).abs().mean() > 0.02, "the steps do something"
+    assert (whole - banded).abs().max() < 0.01 and (whole - banded).abs().mean() < 5e-4
+
+
+def test_a_part_is_restored_as_in_the_whole() -> None:
+    torch.manual_seed(0)
+    model = Model("small").eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.02 * torch.randn_like(parameter)
+    y_hat, q, chosen = torch.randn(1, model.config.latent, 24, 24), torch.tensor([0.5]), Restoration(1)
+    around = restoration.halo(model, chosen)
+    assert around == 64
+    with torch.inference_mode():
+        certain = model.synthesise(y_hat, q)
+        (whole,) = restore(model, [certain], q, 1, chosen, Frame(384, 384))
+        part = certain.part(slice(64, 320), slice(128, 320))
+        (found,) = restore(model, [part], q, 1, chosen, Frame(384, 384, 64, 128))
+    inner = (..., slice(around, -around), slice(around, -around))
+    assert torch.allclose(whole[..., 64:320, 128:320][inner], found[inner], atol=1e-5)
 
 
 @pytest.mark.parametrize("preset", ["small", "base"])

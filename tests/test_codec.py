@@ -286,12 +286,10 @@ def test_steps_need_a_trained_denoiser_and_use_the_seed(tmp_path: Path) -> None:
     assert np.array_equal(codec.decode(other, steps=0), base), "the seed is of no consequence without steps"
     told: list[str] = []
     codec.decode(data, steps=2, progress=lambda what, part: told.append(what))
-    assert "step 2 of 2" in told and told[-1] == "done"
+    assert "restoration" in told and told[-1] == "done"
 
 
-def test_a_whole_file_is_decoded_with_the_default_steps_and_a_part_of_it_with_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_whole_files_are_decoded_with_the_default_steps_and_previews_with_none(tmp_path: Path) -> None:
     codec = with_denoiser(tmp_path)
     data, decoded = codec.encode_and_decode(picture(50, 70))
     one, none = (codec.decode(data, steps=n) for n in (codec_module.DEFAULT_STEPS, 0))
@@ -299,12 +297,21 @@ def test_a_whole_file_is_decoded_with_the_default_steps_and_a_part_of_it_with_no
     assert np.array_equal(codec.decode(data), one) and np.array_equal(decoded, one)
     assert np.array_equal(codec.decode(data, steps=None), one)
     assert np.array_equal(codec.decode(data, chunks=5), none)
-    crop = codec_module.Crop(0, 0, 70, 50)
-    assert np.array_equal(codec.decode(data, crop=crop), none)
+    assert np.array_equal(codec.decode(data, crop=codec_module.Crop(0, 0, 70, 50)), one)
     cut = data[:-1]
     assert np.array_equal(codec.decode(cut, partial=True), codec.decode(cut, partial=True, steps=0))
-    monkeypatch.setattr(codec_module, "DEFAULT_STEPS_PIXELS", 50 * 70 - 1)
-    assert np.array_equal(codec.decode(data), none), "too large"
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_a_crop_with_steps_is_that_part_of_the_whole(tmp_path: Path, steps: int) -> None:
+    codec = with_denoiser(tmp_path)
+    data = codec.encode(picture(700, 650))
+    whole = codec.decode(data, steps=steps).astype(int)
+    for x, y, width, height in ((580, 620, 70, 80), (300, 0, 9, 500), (330, 350, 1, 1)):
+        part = codec.decode(data, steps=steps, crop=codec_module.Crop(x, y, width, height))
+        assert np.abs(part - whole[y : y + height, x : x + width]).max() <= 1
+    with pytest.raises(ValueError, match="eta=1 with these weights works on whole pictures"):
+        codec.decode(data, steps=steps, eta=1.0, crop=codec_module.Crop(0, 0, 5, 5))
 
 
 def test_weights_without_denoiser_say_so(tmp_path: Path) -> None:
@@ -345,7 +352,7 @@ def test_alpha_comes_back_exactly_also_of_a_crop(codec: Codec, monkeypatch: pyte
     seen = original[..., 3] > 0
     assert np.abs(decoded[seen].astype(int) - original[seen]).mean() < 12
     part = codec.decode(data, crop=sfumato.Crop(100, 50, 61, 7))
-    decoded = codec.decode(data, steps=0)
+    decoded = codec.decode(data)
     assert np.array_equal(part[..., 3], original[50:57, 100:161, 3])
     assert np.abs(part.astype(int) - decoded[50:57, 100:161]).max() <= 1
     assert codec.decode(codec.encode(original[..., 2:])).shape == (130, 180, 2)

@@ -1,7 +1,9 @@
 """The forward process: schedules against known values, marginals, the two parametrisations, the losses."""
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -9,7 +11,8 @@ from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 
 from sfumato.dct import dct, idct
-from sfumato.diffusion import Blurring, epsilon_loss, sample_t, x_loss
+from sfumato.diffusion import Blurring
+from training.denoising import epsilon_loss, sample_t, x_loss
 
 unit = st.floats(0, 1)
 blurs = st.sampled_from([0.0, 1.0, 6.0, 20.0])
@@ -208,3 +211,40 @@ def test_refuses_bad_schedules(bad):
 def test_refuses_times_that_are_no_batch():
     with pytest.raises((ValueError, TypeCheckError), match=r"times \[B\]|Type-check"):
         Blurring(1.0).a(torch.tensor(0.3))
+
+
+# heat that stays near
+
+
+@pytest.mark.parametrize("sigma_b_max", [0.0, 1.0, 20.0])
+@pytest.mark.parametrize("t", [0.0, 0.02, 0.075, 0.17, 0.3])
+def test_local_dissipation_is_that_of_the_whole_picture(sigma_b_max, t):
+    """Sides that are not multiples of a block, borders included, in pictures and in noise."""
+    exact = Blurring(sigma_b_max)
+    local = replace(exact, local=True)
+    rng = np.random.default_rng(0)
+    x = torch.from_numpy(rng.uniform(-1, 1, (2, 3, 70, 301))).float()
+    smooth = torch.nn.functional.avg_pool2d(x, 3, 1, 1)
+    assert (local.dissipate(x, t) - exact.dissipate(x, t)).abs().max() < 3e-3
+    assert (local.dissipate(smooth, t) - exact.dissipate(smooth, t)).abs().max() < 1e-3
+    expected = idct(exact.d(torch.tensor([t, t]), 70, 301) * dct(x))
+    torch.testing.assert_close(exact.dissipate(x, t), expected, atol=1e-6, rtol=1e-5)
+    assert torch.allclose(local.dissipate(x + 1, t), local.dissipate(x, t) + 1, atol=1e-5), "heat is kept"
+
+
+def test_local_dissipation_sees_no_further_than_its_reach():
+    schedule = Blurring(20.0, local=True)
+    reach = schedule.reach(0.3)
+    x = torch.zeros(1, 1, 101, 140)
+    x[0, 0, 50, 70] = 1
+    touched = schedule.dissipate(x, 0.3)[0, 0].nonzero()
+    edges = [touched.amin(0).tolist(), touched.amax(0).tolist()]
+    assert edges == [[50 - reach, 70 - reach], [50 + reach, 70 + reach]]
+    x.requires_grad_(True)
+    schedule.dissipate(x, 0.3).sum().backward()
+    assert torch.allclose(x.grad, torch.ones_like(x), atol=1e-4)
+    assert schedule.reach(1.0) is None
+    with pytest.raises(ValueError, match="no local dissipation to t = 1"):
+        schedule.dissipate(x, 1.0)
+    with pytest.raises(ValueError, match="in 8x140 pixels"):
+        schedule.dissipate(x[:, :, :8], 0.3)

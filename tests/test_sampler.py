@@ -62,6 +62,15 @@ def test_noise_never_changes():
     assert torch.equal(noise((2, 2), 1).flatten(), noise((5,), 1)[:4])
 
 
+def test_noise_can_begin_anywhere():
+    whole = noise((3, 64, 64), 5, 2)
+    for start in (0, 2, 6, 8, 4096, 4098, 3 * 4096 - 2):
+        assert torch.equal(noise((2,), 5, 2, start), whole.flatten()[start : start + 2])
+    assert torch.equal(noise((10, 64), 5, 2, start=4096 + 7 * 64), whole[1, 7:17])
+    with pytest.raises(ValueError, match="start must be even, got 3"):
+        noise((2,), 5, start=3)
+
+
 def test_noise_is_white_and_normal():
     n = noise((400, 501), 11).double()
     assert abs(n.mean()) < 0.01 and abs(n.var() - 1) < 0.02

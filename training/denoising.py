@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metrics.dists import DISTS
-from sfumato import diffusion
+from sfumato.dct import dct
+from sfumato.diffusion import Blurring
 from sfumato.lpips import LPIPS
 from sfumato.model import Model
 from sfumato.transform import Synthesised
@@ -46,15 +47,15 @@ class Denoising(nn.Module):
         """The loss of each picture and the terms that it is made of; `perceive` brings LPIPS and DISTS in."""
         model, schedule = self.model, self.model.schedule
         base = decoded(model, x, q)
-        t = diffusion.sample_t(x.shape[0], model.config.t0).to(x.device)
+        t = sample_t(x.shape[0], model.config.t0).to(x.device)
         epsilon = torch.randn_like(x)
         z_t = schedule.forward(x, t, epsilon)
         prediction = model.denoiser(z_t, t, q, base.x_base, base.features).float()
         if model.denoiser.predicts == "epsilon":
             x_hat = schedule.x_from_epsilon(z_t, t, prediction).clamp(-1, 1)
-            denoising = diffusion.epsilon_loss(epsilon, prediction)
+            denoising = epsilon_loss(epsilon, prediction)
         else:
-            x_hat, denoising = prediction, diffusion.x_loss(x, prediction, t, schedule)
+            x_hat, denoising = prediction, x_loss(x, prediction, t, schedule)
         out = self.distortion(x, x_hat, self.recipe.restored, perceive)
         out["diffusion"] = denoising
         out["loss"] = out.pop("distortion") + denoising * 127.5**2
@@ -81,3 +82,45 @@ class Unrolled(nn.Module):
         out = self.distortion(x, x_hat, self.recipe.restored, perceive)
         out["loss"] = out.pop("distortion")
         return out
+
+
+def x_loss(
+    x: Float[Tensor, "b c h w"],
+    x_hat: Float[Tensor, "b c h w"],
+    t: Float[Tensor, " b"],
+    schedule: Blurring,
+    w_min: float = 0.05,
+    w_max: float = 5.0,
+) -> Float[Tensor, " b"]:
+    """Squared error of a predicted picture, each frequency weighted by its signal-to-noise ratio at t.
+
+        sum_f clip(alpha_t,f^2 / sigma_t^2, w_min, w_max) (u_x - u_x_hat)_f^2 / (C H W)
+
+    Unclipped this is the squared error of epsilon (Hoogeboom & Salimans 2022), which hardly
+    sees detail except at small t; w_min gives detail a voice, w_max = 5 is that of Yang & Mandt's CDC.
+    Returns one value a picture, in squared units of x; with w_min = w_max = 1 it is the plain MSE.
+    """
+    weight = (schedule.alpha(t, *x.shape[-2:]) / schedule.sigma(t)).square().clamp(w_min, w_max).to(x.device)
+    return (weight * dct(x - x_hat).square()).mean((1, 2, 3))
+
+
+def epsilon_loss(
+    epsilon: Float[Tensor, "b c h w"], epsilon_hat: Float[Tensor, "b c h w"], power: float = 1.0
+) -> Float[Tensor, " b"]:
+    """mean |epsilon - epsilon_hat|^power, one value a picture.
+
+    power 1: Yang & Mandt 2023 (CDC) and the released settings of Khoshkhahtinat et al. 2024;
+    power 2: Hoogeboom & Salimans 2022, section 4.
+    """
+    return (epsilon - epsilon_hat).float().abs().pow(power).mean((1, 2, 3))
+
+
+def sample_t(n: int, t0: float = 1.0, generator: torch.Generator | None = None) -> Float[Tensor, " n"]:
+    """n random times t = t0 u^2, u uniform on [0, 1): small t is favoured, where a codec's detail is decided.
+
+    The same density as the quadratic times of the sampler.  On the generator's device.
+    """
+    if not 0 < t0 <= 1:
+        raise ValueError(f"t0 must lie in (0, 1], got {t0}")
+    device = generator.device if generator is not None else "cpu"
+    return t0 * torch.rand(n, generator=generator, device=device).square()
