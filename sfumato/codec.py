@@ -312,7 +312,7 @@ class Codec:
         """The picture of y_hat, or of a part of it whose first row and column in pixels these are."""
         q = quality(header).float()
         height, width = (side + -side % HYPER_STRIDE for side in (header.height, header.width))
-        parts = self._synthesised(y_hat, q, 3 * (halo(self._model, chosen) or 0))
+        parts = self._synthesised(y_hat, q, 4 * (halo(self._model, chosen) or 0))
         told = _part(progress, "restoration", 0.5, 1.0)
         frame = Frame(height, width, *corner)
         restored = restore(self._model, parts, q, header.noise_seed, chosen, frame, told)
