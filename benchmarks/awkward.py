@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import tyro
@@ -93,7 +93,12 @@ GREY = RGB.convert("L")
 DISC = Image.fromarray((np.hypot(*(np.mgrid[0:HEIGHT, 0:WIDTH] - 25)) < 20).astype(np.uint8) * 255)
 
 
-def save(image: Image.Image, **options: object) -> Callable[[Path], object]:
+def unreadable(path: Path) -> None:
+    RGB.save(path)
+    path.chmod(0)
+
+
+def save(image: Image.Image, **options: Any) -> Callable[[Path], object]:
     return lambda path: image.save(path, **options)
 
 
@@ -207,7 +212,7 @@ def bad() -> list[Case]:
         Case("page.jpg", data(b"<!DOCTYPE html><title>404</title>"), "not a picture", 1),
         Case("missing.png", None, "No such file", 1),
         Case("folder.png", lambda path: path.mkdir(), "folder.png: no files to read", 1),
-        Case("unreadable.png", lambda path: (RGB.save(path), path.chmod(0)), "Permission denied", 1),
+        Case("unreadable.png", unreadable, "Permission denied", 1),
         Case("/dev/null", None, "not a picture", 1),
         Case("/dev/zero", None, "not a picture", 1),
         Case("long-exif.webp", save(RGB, exif=b"Exif\0\0II*\0" + bytes(1 << 24)), "the limit is 16777216", 1),

@@ -108,7 +108,8 @@ def main(
         ways = [Restoration(n) for n in (0, *numbers)[len(rows) > 0 :]]  # steps 0 is the same for all
         for row, _, _ in steps.measure(Codec(trained), pictures, qualities, ways, judge):
             steps.show(row)
-            rows.append(Row(**vars(row), **chosen, trained=int(trained.notes["steps"])))
+            trained_for = int(trained.notes["steps"])
+            rows.append(Row(**(vars(row) | chosen), trained=trained_for))
             steps.write(table, rows)
     draw(output / f"{name}.svg", rows)
 

@@ -28,6 +28,7 @@ from sfumato.latents import quality, stepper
 from sfumato.lpips import LPIPS
 from sfumato.model import load_weights
 from sfumato.prior import Prior
+from sfumato.restoration import Restoration
 
 QUALITIES = (0.0, 0.25, 0.5, 0.75, 1.0)
 SIZES = ((512, 768), (1024, 1536), (1536, 2048), (3000, 4000))
@@ -58,7 +59,7 @@ class Pair:
 
     @torch.inference_mode()
     def picture(self, y_hat: Tensor, header: Header) -> np.ndarray:
-        pixels = self.codec._certain(y_hat.float(), quality(header).float())
+        pixels = self.codec._pixels(y_hat.float(), header, Restoration())
         return pixels[: header.height, : header.width]
 
 

@@ -48,7 +48,9 @@ def mosaic(paths: list[Path]) -> UInt8[np.ndarray, "height width 3"]:
     return np.ascontiguousarray(np.concatenate(rows)[SHIFT:][:HEIGHT])
 
 
-def work(what: str, folder: Path, q: float, threads: int, name: str, steps: int) -> tuple[float, float]:
+def work(
+    what: str, folder: Path, q: float, threads: int, name: str, steps: int | None
+) -> tuple[float, float]:
     """(seconds, peak of resident memory in 2^20 bytes) of one piece of work in this process."""
     import torch
 
@@ -108,8 +110,9 @@ def main(
         original = mosaic(pictures)
         Image.fromarray(original).save(folder / "large.png", compress_level=1)
         Image.fromarray(original[: HEIGHT // 2, : WIDTH // 2]).save(folder / "quarter.png", compress_level=1)
-        jobs = [(what, "large", 0, what) for what in ("encode", "decode", "crop")]
-        jobs += [("encode", "quarter", 0, "encode 12 MP")]
+        jobs: list[tuple[str, str, int | None, str]]
+        jobs = [(what, "large", None, what) for what in ("encode", "decode", "crop")]
+        jobs += [("encode", "quarter", None, "encode 12 MP")]
         jobs += [("decode", "quarter", n, f"decode 12 MP with {n} steps") for n in STEPS]
         for what, picture, steps, told in jobs:
             context = multiprocessing.get_context("spawn")

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import matplotlib
 import numpy as np
@@ -70,7 +70,7 @@ def measure(
         files = [codec.encode(picture, q) for picture in pictures]
         bpp = [8 * len(data) / picture[..., 0].size for data, picture in zip(files, pictures, strict=True)]
         for way in ways:
-            figures = defaultdict(list)
+            figures: defaultdict[str, list[Any]] = defaultdict(list)
             crops, seconds, spectra = [], [], []
             for data, original in zip(files, originals, strict=True):
                 begun = time.perf_counter()

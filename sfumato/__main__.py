@@ -97,7 +97,7 @@ def decode(
         out: the picture to write, in the format of its suffix, or the folder, or - for a PNG on standard
             output; without it the name with .png, unless taken.
         steps: of the diffusion that restores texture; 0 gives the certain picture. Without it 1, or 0 for
-            previews, crops and pictures of over 16 megapixels.
+            previews.
         realism: 0 (the most faithful picture) .. 1 (the most natural one), with steps.
         eta: fresh noise at each step, 0 (none) .. 1.
         partial: accept a file that is cut short and show what its beginning holds.
