@@ -1,90 +1,152 @@
-"""python -m benchmarks.speed PICTURE -o results/X/speed.csv: medians of encode and decode, beside AVIF's.
+"""python -m benchmarks.speed PICTURE ... -o CSV [--before FOLDER]: import, load, encode, decode, beside others.
 
-All rows come from one run on one machine, so the ratios mean something where the seconds do not.
+Medians of one run on one machine, everything in turn, so the ratios mean something where the seconds do not.
+Each round of ours is a process of its own.  FOLDER is a checkout of another version, timed in the same run.
 """
 
 from __future__ import annotations
 
 import csv
-import io
+import json
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections import defaultdict
 from pathlib import Path
 from typing import Annotated
 
-import torch
+import numpy as np
 import tyro
 from PIL import Image
 
+from benchmarks.large import mosaic
+from evaluation.codecs import JXL_EFFORT, decode_jxl, encode_jxl
 from sfumato import image
-from sfumato.codec import Codec
-from sfumato.model import load_weights
 
+AVIF_SPEED = 4
+AVIF, JXL = f"AVIF (Pillow, speed {AVIF_SPEED}, 4:4:4)", f"JPEG XL (effort {JXL_EFFORT}, one thread)"
+ANCHOR = f"{AVIF}: encode"
+STEPS = (0, 1, 4)
+LARGE = (3000, 4000)  # pixels, rows and columns
 
-def main(
-    picture: Annotated[Path, tyro.conf.Positional],
-    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
-    runs: int = 7,
-    threads: int = 2,
-    model: str = "small",
-    quality: float = 0.5,
-) -> None:
-    """Time the codec on one picture.
-
-    Args:
-        picture: the picture.
-        output: the CSV file.
-        runs: of each kind; the median counts.
-        threads: of torch.  AVIF chooses its own.
-        model: name of weights.
-        quality: of the file.
-    """
+OURS = """
+import json, sys, time
+from pathlib import Path
+path, threads, quality, steps, runs = Path(sys.argv[1]), *json.loads(sys.argv[2])
+found = {}
+def timed(name, work):
+    begun = time.perf_counter()
+    out = work()
+    found.setdefault(name, []).append(time.perf_counter() - begun)
+    return out
+def start():
+    import sfumato
+def torch_start():
+    import torch
     torch.set_num_threads(threads)
-    pixels = image.read(picture)
-    weights = load_weights(model)
-    note = "" if weights.denoiser_id else " (untrained denoiser)"  # which takes as long as a trained one
-    codec = Codec(replace(weights, denoiser_id=weights.denoiser_id or "untrained"))
-    data = codec.encode(pixels, quality)
-    pillow = Image.fromarray(pixels)
-    avif = io.BytesIO()
+def rest():
+    import sfumato.codec
+timed("import sfumato", start)
+timed("import torch", torch_start)
+timed("import sfumato.codec, torch being there", rest)
+import numpy, sfumato
+pixels = numpy.load(path)
+codec = timed("load weights", lambda: sfumato.load())
+for _ in range(runs):
+    data = timed("encode", lambda: codec.encode(pixels, quality))
+    for n in steps:
+        timed(f"decode, steps {n}", lambda: codec.decode(data, steps=n))
+print(json.dumps(found))
+"""
 
-    def write_avif() -> None:
-        avif.seek(0)
-        pillow.save(avif, "AVIF", quality=50, speed=4, subsampling="4:4:4")
+
+def ours(folder: Path, pixels: Path, threads: int, quality: float, runs: int) -> dict[str, list[float]]:
+    """Seconds of each part, from a process that runs the package in this folder."""
+    settings = json.dumps([threads, quality, STEPS, runs])
+    command = [sys.executable, "-c", OURS, str(pixels.resolve()), settings]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{folder}: {done.stderr}")
+    found: dict[str, list[float]] = json.loads(done.stdout)
+    return found
+
+
+def others(picture: np.ndarray, folder: Path) -> dict[str, float]:
+    """Seconds of AVIF and JPEG XL, once each."""
+    pillow, avif, jxl = Image.fromarray(picture), folder / "picture.avif", folder / "picture.jxl"
 
     def read_avif() -> None:
-        avif.seek(0)
         with Image.open(avif) as opened:
             opened.load()
 
-    kinds: dict[str, Callable[[], object]] = {
-        "AVIF encode (Pillow, speed 4, 4:4:4)": write_avif,
-        "AVIF decode": read_avif,
-        "load weights": lambda: Codec(load_weights(model)),
-        "encode": lambda: codec.encode(pixels, quality),
-        "decode, steps 0": lambda: codec.decode(data, steps=0),
-        f"decode, steps 1{note}": lambda: codec.decode(data, steps=1),
-        f"decode, steps 4{note}": lambda: codec.decode(data, steps=4),
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in kinds}
-    for _ in range(runs):  # in turn, so that a busy minute hits all kinds alike
-        for name, function in kinds.items():
-            begun = time.perf_counter()
-            function()
-            seconds[name].append(time.perf_counter() - begun)
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    anchor = next(iter(medians.values()))
-    height, width = pixels.shape[:2]
+    found = {}
+    for name, work in (
+        (ANCHOR, lambda: pillow.save(avif, quality=50, speed=AVIF_SPEED, subsampling="4:4:4")),
+        (f"{AVIF}: decode", read_avif),
+        (f"{JXL}: encode", lambda: encode_jxl(picture, 3.0, jxl)),
+        (f"{JXL}: decode", lambda: decode_jxl(jxl)),
+    ):
+        begun = time.perf_counter()
+        work()
+        found[name] = time.perf_counter() - begun
+    return found
+
+
+def main(
+    pictures: Annotated[list[Path], tyro.conf.Positional],
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+    before: Path | None = None,
+    rounds: int = 3,
+    runs: int = 3,
+    threads: int = 2,
+    quality: float = 0.5,
+    large: bool = True,
+) -> None:
+    """Time the first picture, and a mosaic of 12 megapixels of them all.
+
+    Args:
+        pictures: photographs of at least 768x512 pixels.
+        output: the CSV file.
+        before: a checkout of another version.
+        rounds: processes of each version.
+        runs: of encode and decode in each; the large picture has one.
+        threads: of torch.  AVIF chooses its own.
+        quality: of our files.
+        large: whether the mosaic is timed.
+    """
+    table = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        first = image.read(pictures[0])
+        for picture in (first, *([mosaic(pictures)[: LARGE[0], : LARGE[1]]] if large else [])):
+            np.save(folder / "pixels.npy", picture)
+            each = runs if picture is first else 1
+            now: defaultdict[str, list[float]] = defaultdict(list)
+            then: defaultdict[str, list[float]] = defaultdict(list)
+            for _ in range(rounds):
+                for key, value in others(picture, folder).items():
+                    now[key].append(value)
+                for seconds, place in ((then, before), (now, Path())):
+                    found = ours(place, folder / "pixels.npy", threads, quality, each) if place else {}
+                    for key, values in found.items():
+                        seconds[key] += values
+            anchor = statistics.median(now[ANCHOR])
+            for key, values in now.items():
+                median = statistics.median(values)
+                old = statistics.median(then[key]) if key in then else float("nan")
+                size = f"{picture.shape[1]}x{picture.shape[0]}"
+                row = [key, size, threads, len(values), f"{median:.4f}", f"{median / anchor:.3f}"]
+                row += [f"{old:.4f}", f"{old / median:.2f}"] if key in then else ["", ""]
+                table.append(row)
+                print(*row, sep="  ")
     output.parent.mkdir(parents=True, exist_ok=True)
     with output.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["what", "width", "height", "threads", "runs", "median_s", "times_avif_encode"])
-        for name, median in medians.items():
-            ratio = f"{median / anchor:.2f}"
-            writer.writerow([name, width, height, threads, runs, f"{median:.3f}", ratio])
-            print(f"{name:45} {median:7.3f} s  {ratio:>6} x AVIF encode  ({threads} threads, {runs} runs)")
+        heads = ["what", "pixels", "threads", "runs", "median_s", "times_avif_encode"]
+        writer.writerow([*heads, "before_s", "before_over_now"])
+        writer.writerows(table)
 
 
 if __name__ == "__main__":

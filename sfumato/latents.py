@@ -135,29 +135,24 @@ def stepper(coders: Sequence[Coder], checksum: Checksum, sealed: Callable[[int],
     """
 
     def code(section: int, ends: bool, mu: Tensor, level: Tensor, value: Tensor | None) -> Tensor:
-        mu = quantise.snap(mu)
-        index = quantise.hard(level).clamp(0, scales.LEVELS - 1)
+        mu = quantise.snap(mu).contiguous()
+        index = quantise.hard(level).clamp(0, scales.LEVELS - 1).to(torch.uint8).flatten().numpy()
         symbols = None
         if value is not None:
             limit = scales.SYMBOL_MAX
-            symbols = quantise.hard(value - mu).clamp(-limit, limit)
-        coded = index > 0
-        if not coded.all():
+            symbols = quantise.hard(value - mu).clamp(-limit, limit).to(torch.int32).flatten().numpy()
+        coded: slice | NDArray[np.intp] = np.flatnonzero(index)
+        if not index.all():
             # at level 0 a symbol is all but surely zero: one flag instead of many symbols says that all are
-            flag = None if symbols is None else _int32(symbols[~coded].any()[None])
+            flag = None if symbols is None else np.array([symbols[index == 0].any()], np.int32)
             if coders[section].code(np.zeros(1, np.uint8), flag)[0]:
-                coded.fill_(True)
-        given = None if symbols is None else _int32(symbols[coded])
-        found = coders[section].code(index[coded].to(torch.uint8).numpy(), given)
+                coded = slice(None)
+        found = coders[section].code(index[coded], None if symbols is None else symbols[coded])
         checksum.update(found)
         if ends:
             sealed(section)
         y_hat = mu.clone()
-        y_hat[coded] += torch.from_numpy(found)
+        y_hat.view(-1).numpy()[coded] += found
         return y_hat
 
     return code
-
-
-def _int32(x: Tensor) -> NDArray[np.int32]:
-    return x.to(torch.int32).numpy()
