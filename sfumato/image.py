@@ -2,7 +2,7 @@
 
     file -> load -> Picture: pixels -> to_x -> [1, 3, H, W] in [-1, 1] -> pad -> [1, 3, H', W'] -> networks
                        |     alpha, ICC, EXIF, XMP: past the networks
-    file <- write <- Picture: pixels <- from_x <- [1, 3, H, W]        <- crop <-------------------+
+    file <- write <- Picture: pixels <- from_x <- [1, 3, H, W] <----------------------------------+
 
 What is neither grey nor RGB becomes sRGB; RGB keeps its values and its profile.  Files need no torch: it is
 imported by the functions on tensors.
@@ -165,11 +165,6 @@ def pad(x: Float[Tensor, "b c h w"], multiple: int) -> Float[Tensor, "b c h2 w2"
 
     height, width = x.shape[-2:]
     return torch_pad(x, (0, -width % multiple, 0, -height % multiple), mode="replicate")
-
-
-def crop(x: Float[Tensor, "b c h2 w2"], h: int, w: int) -> Float[Tensor, "b c h w"]:
-    """The top left `h` x `w` pixels: undoes `pad`."""
-    return x[..., :h, :w]
 
 
 def format_of(path: str | os.PathLike[str]) -> str:
