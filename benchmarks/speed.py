@@ -1,4 +1,4 @@
-"""python -m benchmarks.speed PICTURE ... -o CSV [--before FOLDER]: import, load, encode, decode, beside others.
+"""python -m benchmarks.speed PICTURE ... -o CSV [--before FOLDER]: import, load, encode, decode; and others'.
 
 Medians of one run on one machine, everything in turn, so the ratios mean something where the seconds do not.
 Each round of ours is a process of its own.  FOLDER is a checkout of another version, timed in the same run.

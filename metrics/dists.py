@@ -14,10 +14,10 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from metrics import features
-from sfumato.lpips import load_tensors
+from sfumato.lpips import Perceptual, load_tensors
 
 CHANNELS = (3, 64, 128, 256, 512, 512)  # the picture itself, then VGG16's five stages
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet, on [0, 1]
@@ -39,8 +39,8 @@ def likeness(
     return texture, structure
 
 
-class DISTS(nn.Module):
-    """DISTS with fixed weights, differentiable in the decoded picture.
+class DISTS(Perceptual):
+    """DISTS with fixed weights.
 
     `weights`  folder with `vgg16_features.safetensors` and `dists_alpha_beta.safetensors`.
 
@@ -66,30 +66,13 @@ class DISTS(nn.Module):
         self.register_buffer("deviation", torch.tensor(DEVIATION)[None, :, None, None])
         self.eval()
 
-    def forward(self, x: Float[Tensor, "b 3 h w"], x_hat: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
-        """DISTS(x, x_hat) for each picture.  Gradients flow to `x_hat` only: `x` is the original."""
-        return self.distance(self.reference(x), x_hat)
+    def compare(self, reference: list[Tensor], decoded: list[Tensor]) -> Float[Tensor, " b"]:
+        """DISTS of two lists of `features`, one value a picture; float32."""
+        alike = [likeness(f, f_hat) for f, f_hat in zip(reference, decoded, strict=True)]
+        texture, structure = (torch.cat(kind, 1) for kind in zip(*alike, strict=True))
+        return 1 - ((self.alpha * texture).sum(1) + (self.beta * structure).sum(1))  # eq. 6
 
-    @torch.no_grad()
-    def reference(self, x: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
-        """The originals and their features, one [b, c_i, h_i, w_i] float32 a stage, without gradients.
-
-        A training step that compares several decoded pictures with one original computes them once.
-        """
-        return self._features(x)
-
-    def distance(self, reference: list[Tensor], x_hat: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
-        """Distance of each `x_hat` from the original whose `reference` features are given; float32."""
-        texture, structure = [], []
-        for f, f_hat in zip(reference, self._features(x_hat), strict=True):
-            if f.shape != f_hat.shape:
-                raise ValueError(f"features are {list(f.shape)} in x, {list(f_hat.shape)} in x_hat")
-            alike = likeness(f, f_hat)
-            texture.append(alike[0])
-            structure.append(alike[1])
-        total = (self.alpha * torch.cat(texture, 1)).sum(1) + (self.beta * torch.cat(structure, 1)).sum(1)
-        return 1 - total  # eq. 6
-
-    def _features(self, x: Tensor) -> list[Tensor]:
+    def features(self, x: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
+        """The pictures and their features, one [b, c_i, h_i, w_i] float32 a stage; gradients flow to `x`."""
         x = (x.float() + 1) / 2
         return [x, *(f.float() for f in self.trunk((x - self.mean) / self.deviation))]

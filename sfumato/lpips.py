@@ -12,6 +12,7 @@ are read from a folder, into which `python -m evaluation weights` of the source 
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -91,12 +92,46 @@ def alexnet() -> Trunk:
     return Trunk(layers, taps=(1, 4, 7, 9, 11), minimum=31)
 
 
-class LPIPS(nn.Module):
-    """LPIPS v0.1 with fixed weights, differentiable in the decoded picture.
+class Perceptual(nn.Module, ABC):
+    """A distance of two pictures by features, differentiable in the decoded one.
 
-    Pictures are [B, 3, H, W], sRGB in [-1, 1], sides of at least `trunk.minimum` pixels.  Under autocast the
-    convolutions run in the lower precision; everything after them is float32.
-    Raises ValueError for a wrong shape or size.
+    Pictures are [B, 3, H, W], sRGB in [-1, 1].  Under autocast the convolutions run in the lower precision;
+    everything after them is float32.
+    """
+
+    def forward(self, x: Float[Tensor, "b 3 h w"], x_hat: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
+        """Distance of each picture.  Gradients flow to `x_hat` only: `x` is the original."""
+        return self.distance(self.reference(x), x_hat)
+
+    @torch.no_grad()
+    def reference(self, x: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
+        """Features of the originals, one [b, c_i, h_i, w_i] float32 a layer, without gradients.
+
+        A training step that compares several decoded pictures with one original computes them once.
+        """
+        return self.features(x)
+
+    def distance(self, reference: list[Tensor], x_hat: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
+        """Distance of each `x_hat` from the original whose `reference` features are given; float32."""
+        decoded = self.features(x_hat)
+        for f, f_hat in zip(reference, decoded, strict=True):
+            if f.shape != f_hat.shape:
+                raise ValueError(f"features are {list(f.shape)} in x, {list(f_hat.shape)} in x_hat")
+        return self.compare(reference, decoded)
+
+    @abstractmethod
+    def features(self, x: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
+        """What is compared, one [b, c_i, h_i, w_i] float32 a layer; gradients flow to `x`."""
+
+    @abstractmethod
+    def compare(self, reference: list[Tensor], decoded: list[Tensor]) -> Float[Tensor, " b"]:
+        """Distance of two lists of `features`, one value a picture; float32."""
+
+
+class LPIPS(Perceptual):
+    """LPIPS v0.1 with fixed weights.
+
+    Sides are at least `trunk.minimum` pixels.  Raises ValueError for a wrong shape or size.
     """
 
     shift: Tensor
@@ -111,28 +146,10 @@ class LPIPS(nn.Module):
         self.register_buffer("scale", torch.tensor(SCALE)[None, :, None, None])
         self.eval()
 
-    def forward(self, x: Float[Tensor, "b 3 h w"], x_hat: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
-        """LPIPS(x, x_hat) for each picture.  Gradients flow to `x_hat` only: `x` is the original."""
-        return self.distance(self.reference(x), x_hat)
-
-    @torch.no_grad()
-    def reference(self, x: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
-        """Normalised features of the originals, one [b, c_i, h_i, w_i] float32 a layer, without gradients.
-
-        A training step that compares several decoded pictures with one original computes them once.
-        """
-        return self.features(x)
-
-    def distance(self, reference: list[Tensor], x_hat: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
-        """Distance of each `x_hat` from the original whose `reference` features are given; float32."""
-        return self.compare(reference, self.features(x_hat))
-
     def compare(self, reference: list[Tensor], decoded: list[Tensor]) -> Float[Tensor, " b"]:
         """Distance of two lists of `features`, one value a picture; float32."""
         total = torch.zeros(len(decoded[0]), device=decoded[0].device)
         for f, f_hat, head in zip(reference, decoded, self.heads, strict=True):
-            if f.shape != f_hat.shape:
-                raise ValueError(f"features are {list(f.shape)} in x, {list(f_hat.shape)} in x_hat")
             # eq. 1: a 1x1 convolution without bias, written as a sum so that autocast leaves it in float32
             total = total + ((f - f_hat).square() * head).sum(1).mean((1, 2))
         return total
