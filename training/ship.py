@@ -61,7 +61,8 @@ def main(
     }
     # estimated rate, PSNR and LPIPS-Alex on the held-out pictures
     for figures in validation[0] if validation else ():
-        row |= {f"{name}_at_q{figures['q']:g}": value for name, value in figures.items() if name != "q"}
+        scores = {f"{name}_at_q{figures['q']:g}": value for name, value in figures.items()}
+        row |= {name: scores[name] for name in SCORES if name in scores}
     row["notes"] = notes
     write_bytes(WEIGHTS / f"{preset}.safetensors", (run / "weights.safetensors").read_bytes())
     RECORDS.parent.mkdir(exist_ok=True)
