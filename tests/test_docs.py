@@ -107,8 +107,9 @@ def test_the_reference_of_the_command_is_up_to_date(monkeypatch: pytest.MonkeyPa
     assert command.text() == command.PAGE.read_text(), "run python -m docs.command"
 
 
-def test_the_figures_are_up_to_date() -> None:
-    assert figures.page() == figures.PAGE.read_text(), "run python -m docs.figures"
+@pytest.mark.parametrize("path", figures.PAGES, ids=lambda path: path.name)
+def test_the_figures_are_up_to_date(path: Path) -> None:
+    assert figures.page(path) == path.read_text(), "run python -m docs.figures"
 
 
 def test_pictures_are_made_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
