@@ -143,7 +143,7 @@ def main(
     folders: Annotated[list[Path], tyro.conf.Positional],
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
     model: str = "small",
-    qualities: tuple[float, ...] = (0.28, 0.45, 0.7),
+    qualities: tuple[float, ...] = (0.2, 0.37, 0.56),
     steps: tuple[int, ...] = (0, 1, 4, 8),
     realism: tuple[float, ...] = (1.0,),
     weights: Path | None = None,

@@ -99,7 +99,7 @@ def small_joint() -> Recipe:
 
     python -m training small_joint --init WEIGHTS --data DIR --metrics DIR --minutes 130 --out runs/joint
     """
-    leg = replace(small_more(), part="all", learning_rate=6e-4, equalise=0.3, lmbda=(0.00012, 0.03))
+    leg = replace(small_more(), part="all", learning_rate=6e-4, lmbda=(0.00012, 0.03))
     leg = replace(leg, perceptual_crop=96, dists_crops=4, unroll=(1, 1, 2, 4), restored_crop=128)
     certain = Loss(mse=0.8, chroma=0.5, lattice=20.0, lpips=250.0)
     return replace(leg, certain=certain, restored=Loss(mse=0.3, lattice=20.0, lpips=400.0, dists=900.0))
