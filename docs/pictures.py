@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import tyro
 from PIL import Image, ImageDraw
@@ -18,34 +18,52 @@ from sfumato.codec import Codec, load
 from sfumato.target import Rate
 
 FOLDER = Path(__file__).with_name("pictures")
-WIDTH, HEIGHT = 240, 180  # of a part, pixels
 BAR, GAP = 14, 4  # height of the captions, space between the parts
-VIEWS = {  # name: picture, left, top, bits per pixel
-    "face": ("kodim04", 190, 250, 0.15),
-    "hair": ("kodim04", 130, 150, 0.15),
-    "foliage": ("kodim07", 450, 190, 0.10),
-    "water": ("kodim14", 300, 20, 0.30),
-    "lettering": ("kodim08", 480, 240, 0.20),
-    "plumage": ("kodim23", 60, 120, 0.10),
-    "machinery": ("kodim05", 110, 180, 0.15),
-    "sky": ("kodim20", 180, 160, 0.08),
-    "border": ("kodim07", 528, 332, 0.10),
+
+
+class View(NamedTuple):
+    """A part of a Kodak picture, beside it the same of sfumato's file at `bpp` and of AVIF's."""
+
+    picture: str
+    left: int  # pixels
+    top: int
+    bpp: float  # of the whole picture
+    width: int = 240
+    height: int = 180
+    steps: bool = False  # by sfumato without steps and with four, rather than as by default
+
+
+VIEWS = {
+    "face": View("kodim04", 190, 250, 0.15),
+    "hair": View("kodim04", 130, 150, 0.15),
+    "foliage": View("kodim07", 450, 190, 0.10),
+    "water": View("kodim14", 300, 20, 0.30),
+    "lettering": View("kodim08", 480, 240, 0.20),
+    "plumage": View("kodim23", 60, 120, 0.10),
+    "machinery": View("kodim05", 110, 180, 0.15),
+    "sky": View("kodim20", 180, 160, 0.08),
+    "border": View("kodim07", 528, 332, 0.10),
+    "aeroplane": View("kodim20", 190, 190, 0.12, 300, 300, steps=True),
+    "flower": View("kodim07", 280, 60, 0.12, 300, 300, steps=True),
 }
 
 
-def view(codec: Codec, path: Path, left: int, top: int, bpp: float) -> Image.Image:
-    """Original, sfumato and AVIF side by side: the part at (left, top) of WIDTH x HEIGHT pixels."""
-    fit = Rate(bpp).fit(codec, image.read(path))
+def draw(codec: Codec, folder: Path, view: View) -> Image.Image:
+    """Original, sfumato (twice, where a view is about the steps) and AVIF side by side."""
+    path = folder / f"{view.picture}.png"
+    fit = Rate(view.bpp).fit(codec, image.read(path))
     scene = compare.compare(path, ["avif"], codec, fit.q).scene
-    sheet = Image.new("RGB", (3 * WIDTH + 2 * GAP, HEIGHT + BAR), "white")
-    draw = ImageDraw.Draw(sheet)
-    names = (path.stem, f"sfumato, {len(fit.data):,} bytes", f"AVIF, {scene.versions[-1].size_bytes:,} bytes")
-    shown = (scene.original, scene.versions[0], scene.versions[-1])
-    for i, (name, version) in enumerate(zip(names, shown, strict=True)):
+    ours, avif = scene.versions[1:-1] if view.steps else scene.versions[:1], scene.versions[-1]
+    captions = [(scene.original, view.picture)]
+    captions += [(v, f"{v.codec}, {v.size_bytes:,} bytes") for v in (*ours, avif)]
+    width, height = view.width + GAP, view.height + BAR
+    sheet = Image.new("RGB", (len(captions) * width - GAP, height), "white")
+    pen = ImageDraw.Draw(sheet)
+    for i, (version, caption) in enumerate(captions):
         with Image.open(io.BytesIO(version.data)) as whole:
-            part = whole.convert("RGB").crop((left, top, left + WIDTH, top + HEIGHT))
-        sheet.paste(part, (i * (WIDTH + GAP), BAR))
-        draw.text((i * (WIDTH + GAP) + 2, 1), name, fill="black")
+            box = (view.left, view.top, view.left + view.width, view.top + view.height)
+            sheet.paste(whole.convert("RGB").crop(box), (i * width, BAR))
+        pen.text((i * width + 2, 1), caption, fill="black")
     return sheet
 
 
@@ -65,8 +83,7 @@ def main(
     """
     out.mkdir(exist_ok=True)
     for name in only:
-        picture, left, top, bpp = VIEWS[name]
-        sheet = view(load(model), kodak / f"{picture}.png", left, top, bpp)
+        sheet = draw(load(model), kodak, VIEWS[name])
         buffer = io.BytesIO()
         sheet.save(buffer, "WEBP", quality=88, method=6)
         image.write_bytes(out / f"{name}.webp", buffer.getvalue())

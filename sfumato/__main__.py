@@ -59,7 +59,7 @@ def encode(
         source: the picture: PNG, JPEG, WebP, AVIF, TIFF, ...; or a folder; or - for standard input.
         out: the file or folder to write, or - for standard output; without it the picture's name with .sfu,
             unless that is taken.
-        quality: 0 (about 0.05 bits per pixel) .. 1 (about 0.8); 0.5 if no target is given either.
+        quality: 0 (about 0.04 bits per pixel) .. 1 (about 1.1); 0.5 if no target is given either.
         target_bytes: the best file of at most so many bytes.
         target_bpp: the best file of at most so many bits per pixel.
         target_psnr: the smallest file of at least so many decibels.

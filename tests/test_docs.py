@@ -116,13 +116,14 @@ def test_pictures_are_made_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyP
     found = {path.stem: path for path in pictures.FOLDER.glob("*.webp")}
     assert set(found) == set(pictures.VIEWS)
     assert sum(path.stat().st_size for path in found.values()) <= 400_000
-    page = (DOCS / "good-and-bad.md").read_text()
-    assert set(re.findall(r"\(pictures/(\w+)\.webp\)", page)) == set(found)
+    page = (DOCS / "good-and-bad.md").read_text() + (ROOT / "README.md").read_text()
+    assert set(re.findall(r"pictures/(\w+)\.webp\)", page)) == set(found)
     Image.fromarray(toy.picture(96, 128)).save(tmp_path / "kodim99.png")
-    monkeypatch.setattr(pictures, "VIEWS", {"waves": ("kodim99", 8, 8, 0.5)})
+    waves = pictures.View("kodim99", 8, 8, 0.5)
+    monkeypatch.setattr(pictures, "VIEWS", {"waves": waves})
     pictures.main(tmp_path, ("waves",), tmp_path / "out", str(toy.WEIGHTS))
     with Image.open(io.BytesIO((tmp_path / "out" / "waves.webp").read_bytes())) as sheet:
-        assert sheet.size == (3 * pictures.WIDTH + 2 * pictures.GAP, pictures.HEIGHT + pictures.BAR)
+        assert sheet.size == (3 * waves.width + 2 * pictures.GAP, waves.height + pictures.BAR)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
