@@ -1,0 +1,84 @@
+"""python -m benchmarks.lattice DIR -o CSV: whether all decoded pictures have one pattern of 8 x 8 pixels.
+
+Transforms that work on patches can.  Two looks at it: the mean error at each place of the patch, over all
+patches of all pictures, and the power at multiples of 1/8 cycle a pixel, as a share of the originals'.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+from jaxtyping import Float, UInt8
+
+from evaluation.measure import pictures_in
+from sfumato.codec import load
+from sfumato.image import read
+
+PERIOD = 8  # pixels
+SIDE = 512  # pixels of the part that is transformed, from the middle
+LUMA = np.array([0.299, 0.587, 0.114])  # BT.601
+
+Picture = UInt8[np.ndarray, "h w 3"]
+
+
+def tile(original: Picture, decoded: Picture) -> Float[np.ndarray, "8 8 3"]:
+    """Mean error at each place of the patch, in grey levels, less that of the picture."""
+    height, width = (side // PERIOD * PERIOD for side in original.shape[:2])
+    error = decoded[:height, :width].astype(np.float64) - original[:height, :width]
+    mean = error.reshape(height // PERIOD, PERIOD, width // PERIOD, PERIOD, 3).mean((0, 2))
+    return mean - mean.mean((0, 1))
+
+
+def peaks(picture: Picture) -> Float[np.ndarray, " n"]:
+    """Power of the luma at the multiples of 1/8 cycle a pixel, a half of the plane, without its mean."""
+    top, left = ((side - SIDE) // 2 for side in picture.shape[:2])
+    luma = picture[top : top + SIDE, left : left + SIDE] @ LUMA
+    window = np.hanning(SIDE)
+    power = np.abs(np.fft.rfft2((luma - luma.mean()) * np.outer(window, window))) ** 2
+    return power[:: SIDE // PERIOD, :: SIDE // PERIOD].ravel()[1:]
+
+
+def main(
+    pictures: Annotated[Path, tyro.conf.Positional],
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+    models: tuple[str, ...] = ("small",),
+    qualities: tuple[float, ...] = (0.2, 0.5),
+    steps: tuple[int, ...] = (0, 1),
+) -> None:
+    """Look for the pattern in the files of each model.
+
+    Args:
+        pictures: folder of pictures, sides of 512 pixels at least.
+        output: the CSV file.
+        models: weights by name, or paths.
+        qualities: q of the files.
+        steps: numbers of steps.
+    """
+    originals = [read(path) for path in pictures_in(pictures)]
+    expected = np.sum([peaks(original) for original in originals], 0)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with output.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["model", "q", "steps", "bpp", "tile_rms_levels", "highest_peak", "median_peak"])
+        for name in models:
+            codec = load(name)
+            for q in qualities:
+                files = [codec.encode(original, q) for original in originals]
+                bpp = np.mean([8 * len(d) / o[..., 0].size for d, o in zip(files, originals, strict=True)])
+                for count in steps:
+                    decoded = [codec.decode(data, steps=count) for data in files]
+                    mean = np.mean([tile(o, d) for o, d in zip(originals, decoded, strict=True)], 0)
+                    ratio = np.sum([peaks(picture) for picture in decoded], 0) / expected
+                    figures = f"{bpp:.4f}", f"{np.sqrt((mean**2).mean()):.3f}"
+                    shares = f"{ratio.max():.2f}", f"{np.median(ratio):.2f}"
+                    row = [f"{codec.model_id:08x}", q, count, *figures, *shares]
+                    writer.writerow(row)
+                    print(*row, sep="  ", flush=True)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
