@@ -9,6 +9,11 @@ from dataclasses import dataclass
 
 SIDE_MAX = 65535  # pixels a side of a picture
 PIXELS_MAX = 1 << 27  # pixels of a picture
+METADATA_MAX = 1 << 24  # bytes of what comes with a picture, inflated
+MAX_PIXELS = 89_478_485
+"""Pixels, padding included, that are decoded if the caller does not say otherwise: Pillow's
+MAX_IMAGE_PIXELS.
+"""
 CELL = 64  # pixels of a cell of z
 WHOLE = 1 << 22  # pixels, padding included, up to which a picture is one tile
 SIDE = 16  # cells of z a side of a tile otherwise: 1024 pixels
@@ -40,10 +45,16 @@ def cells(height: int, width: int) -> tuple[int, int]:
     return -(-height // CELL), -(-width // CELL)
 
 
+def padded_pixels(height: int, width: int) -> int:
+    """Pixels of a picture with both sides rounded up to multiples of 64, as it is coded: what it costs."""
+    rows, columns = cells(height, width)
+    return rows * columns * CELL * CELL
+
+
 def grid(height: int, width: int) -> tuple[Tile, ...]:
     """The tiles of a picture of this many pixels, row by row: one, or squares of 16 cells and the rest."""
     rows, columns = cells(height, width)
-    if rows * columns * CELL * CELL <= WHOLE:
+    if padded_pixels(height, width) <= WHOLE:
         return (Tile(0, 0, 0, rows, columns),)
     corners = [(top, left) for top in range(0, rows, SIDE) for left in range(0, columns, SIDE)]
     return tuple(

@@ -1,0 +1,121 @@
+"""Bytes in; a file that is there as a whole or not at all out.
+
+Written under a temporary name in the folder of the target, flushed to the disk, renamed.  A file that is
+there is replaced only where the caller allows it, and keeps its permissions and its hard links.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+PART = ".part"
+"""Suffix of temporary names."""
+
+writing = threading.RLock()
+"""Held while a file is being written: a process that is to end waits for it, and leaves nothing half."""
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes, overwrite: bool = True) -> None:
+    """Writes a file that appears complete or not at all, and stays after a loss of power.
+
+    A symbolic link is followed; what is neither file nor folder (/dev/stdout, a pipe) is written directly.
+    A file that is replaced keeps its mode, and its owner where the system lets it; one with several hard
+    links is filled anew under all of its names, from a copy that stays until that is done.
+
+    Raises OSError as `open` does, always with the name of the target: FileNotFoundError names the folder when
+    that is missing, FileExistsError is raised without `overwrite` where anything is there, PermissionError
+    for a file that is read-only.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with _named(path):  # the name of /dev/stdout is not resolved: it may lead to a pipe without a name
+            path.write_bytes(data)
+        return
+    target = Path(os.path.realpath(path))
+    if not target.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "no such folder", str(target.parent))
+    with writing, _named(path):
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        old = target.stat() if target.exists() else None
+        if old is not None and not overwrite:
+            raise FileExistsError(errno.EEXIST, "exists, and was not to be replaced", str(path))
+        if old is not None and not old.st_mode & 0o222:
+            raise PermissionError(errno.EACCES, "is read-only", str(path))
+        part = target.with_name(f".{secrets.token_hex(8)}{PART}")
+        try:
+            _write(part, data, old)
+            if old is not None and old.st_nlink > 1:
+                _refill(target, data)
+            elif overwrite:
+                part.replace(target)
+            else:
+                _rename_new(part, target)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                part.unlink()
+        _sync_folder(target.parent)
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors name the target, and not a temporary file that nobody knows of."""
+    try:
+        yield
+    except OSError as error:
+        hidden = error.filename is None or str(error.filename).endswith(PART)
+        if hidden and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            reason = f"{error.strerror}: no file can be made in the folder {path.parent}"
+            raise type(error)(error.errno, reason, str(path)) from error
+        if hidden:
+            error.filename = os.fspath(path)
+        error.filename2 = None
+        raise
+
+
+def _write(part: Path, data: bytes, old: os.stat_result | None) -> None:
+    with open(part, "xb") as file:
+        if old is not None and hasattr(os, "fchmod"):
+            with contextlib.suppress(OSError):  # the owner can be kept by root only
+                os.fchown(file.fileno(), old.st_uid, old.st_gid)
+            os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _refill(target: Path, data: bytes) -> None:
+    with open(target, "r+b") as file:
+        file.write(data)
+        file.truncate()
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _rename_new(part: Path, target: Path) -> None:
+    """Gives the file its name; FileExistsError, and nothing is lost, if another took it meanwhile."""
+    try:
+        os.link(part, target)
+    except FileExistsError:
+        raise FileExistsError(errno.EEXIST, "exists, and was not to be replaced", str(target)) from None
+    except OSError:  # a file system without hard links
+        if target.exists():
+            raise FileExistsError(errno.EEXIST, "exists, and was not to be replaced", str(target)) from None
+        part.replace(target)
+
+
+def _sync_folder(folder: Path) -> None:
+    """So that the new name stays too; systems that cannot flush a folder do without."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
