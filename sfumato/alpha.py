@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import io
 import struct
-import warnings
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, PngImagePlugin, WebPImagePlugin
 
 from sfumato.errors import FormatError
 
 Plane = UInt8[np.ndarray, "h w"]
 
 WEBP_SIDE = 16383  # pixels; a limit of that format
-WEBP_PIXELS = 1 << 24  # beyond, PNG: Pillow's WebP wants 20 bytes a pixel
+WEBP_PIXELS = 1 << 24  # beyond, PNG, for writer and reader alike: Pillow's WebP wants 20 bytes a pixel
 CELL = 8  # pixels
 
 
@@ -43,8 +42,11 @@ def unpack(data: bytes, height: int, width: int) -> Plane:
         raise FormatError(f"alpha: starts with {data[:16]!r}: neither lossless WebP nor grey PNG of 8 bits")
     if found != (height, width):
         raise FormatError(f"alpha: {found[1]}x{found[0]} pixels, the header says {width}x{height}")
+    if kind == "WEBP" and height * width > WEBP_PIXELS:
+        raise FormatError(f"alpha: a WebP of {width}x{height} pixels, the limit is {WEBP_PIXELS}")
+    opened = WebPImagePlugin.WebPImageFile if kind == "WEBP" else PngImagePlugin.PngImageFile
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=[kind]) as image:
+        with opened(io.BytesIO(data)) as image:
             if image.size != (width, height) or getattr(image, "n_frames", 1) != 1:
                 raise FormatError(f"alpha: {image.size} pixels or several frames")
             return np.array(image if image.mode == "L" else image.getchannel("G"))

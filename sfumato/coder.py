@@ -72,26 +72,7 @@ class Encoder:
 
     def finish(self) -> bytes:
         """The payload: the shortest bytes that decode to all that was written.  Empty for nothing."""
-        words: NDArray[np.uint32] = self._queue.get_compressed()
-        position: int
-        lower: int
-        size: int
-        position, (lower, size) = self._queue.pos()
-        if not words.size:
-            return b""
-        # constriction ends at lower + 2**32 - 1 and, where that passes 2**64, has carried into the words
-        # before `position`.  Taking the carry back gives the interval as one long integer.
-        head = int.from_bytes(words[:position].astype(">u4").tobytes(), "big")
-        head -= (lower + (1 << _WORD) - 1) >> (2 * _WORD)
-        low = (head << (2 * _WORD)) + lower
-        if low == 0:
-            return b""
-        # low - 1 and top agree above bit b and differ in it, so exactly one multiple of 2**b lies in
-        # [low, top], and none of 2**(b + 1).
-        top = low + size - 1
-        b = ((low - 1) ^ top).bit_length() - 1
-        point = (top >> b) << b
-        return point.to_bytes(4 * position + 8, "big").rstrip(b"\0")
+        return _payload(self._queue)
 
 
 class Decoder:
@@ -103,6 +84,8 @@ class Decoder:
         # Past the last word constriction reads zeros, as the format asks.
         padded = data + bytes(-len(data) % 4)
         self._queue = _queue.RangeDecoder(np.frombuffer(padded, ">u4").astype(np.uint32))
+        self._data = data
+        self._again = _queue.RangeEncoder()  # writes what is read, to tell where it ends
 
     def code(self, index: NDArray[np.uint8], symbols: NDArray[np.int32] | None = None) -> NDArray[np.int32]:
         """Reads and returns the symbols; ignores those given.  See `Coder.code`.
@@ -113,18 +96,31 @@ class Decoder:
         order, groups = _by_level(index)
         number = np.empty(index.size, np.int32)
         for level, part in groups:
-            number[order[part]] = self._read(self._models[level], part.stop - part.start)
+            found = self._read(self._models[level], part.stop - part.start)
+            self._again.encode(found, self._models[level])
+            number[order[part]] = found
         width = self._tables.widths[index]
         symbols = number - width
         escaped = np.flatnonzero(symbols > width)
         if escaped.size:
             n = self._read(_CLASS, escaped.size)
             rest = self._read(_UNIFORM, 2 << n)
+            self._again.encode(n, _CLASS)
+            self._again.encode(rest, _UNIFORM, 2 << n)
             magnitude = width[escaped] + (1 << n) + (rest >> 1)
             if magnitude.max() > SYMBOL_MAX:
                 raise FormatError(f"symbol of magnitude {magnitude.max()}, the limit is {SYMBOL_MAX}")
             symbols[escaped] = np.where(rest & 1, -magnitude, magnitude)
         return symbols
+
+    def finish(self) -> None:
+        """FormatError unless the payload ends with what was read: bytes behind it, or other bytes for the
+        same.
+        """
+        wanted = _payload(self._again)
+        if wanted != self._data:
+            sizes = f"{len(self._data)} bytes, its symbols take {len(wanted)}"
+            raise FormatError(f"payload holds {sizes}: it does not end where they end")
 
     def _read(self, model: Any, amount: int | NDArray[np.int32]) -> NDArray[np.int32]:
         try:
@@ -149,6 +145,30 @@ class Meter:
         symbols = _check_symbols(index, symbols)
         self.bits += float(self._tables.bits(index, symbols).sum())
         return symbols
+
+
+def _payload(queue: Any) -> bytes:
+    """The shortest bytes that decode to all that a range encoder took; empty for nothing."""
+    words: NDArray[np.uint32] = queue.get_compressed()
+    position: int
+    lower: int
+    size: int
+    position, (lower, size) = queue.pos()
+    if not words.size:
+        return b""
+    # constriction ends at lower + 2**32 - 1 and, where that passes 2**64, has carried into the words
+    # before `position`.  Taking the carry back gives the interval as one long integer.
+    head = int.from_bytes(words[:position].astype(">u4").tobytes(), "big")
+    head -= (lower + (1 << _WORD) - 1) >> (2 * _WORD)
+    low = (head << (2 * _WORD)) + lower
+    if low == 0:
+        return b""
+    # low - 1 and top agree above bit b and differ in it, so exactly one multiple of 2**b lies in
+    # [low, top], and none of 2**(b + 1).
+    top = low + size - 1
+    b = ((low - 1) ^ top).bit_length() - 1
+    point = (top >> b) << b
+    return point.to_bytes(4 * position + 8, "big").rstrip(b"\0")
 
 
 def _categorical(counts: NDArray[np.int32]) -> Any:

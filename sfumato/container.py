@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfumato.errors import FormatError
-from sfumato.tiles import PIXELS_MAX, SIDE_MAX
+from sfumato.tiles import METADATA_MAX as METADATA_MAX
+from sfumato.tiles import PIXELS_MAX, SIDE_MAX, padded_pixels
 
 MAGIC = b"SFU"
 VERSION = 2
@@ -27,7 +28,11 @@ SECTIONS = ("z", "chunk 1", "chunk 2", "chunk 3", "chunk 4", "chunk 5")
 CHECK_BYTES = (2, 2, 2, 2, 2, 4)
 
 SECTION_MAX = 1 << 28
-METADATA_MAX = 1 << 24
+"""Bytes of a section's payload at most, however large the picture: `section_limit` has what its pixels
+allow.
+"""
+METADATA_STORED_MAX = METADATA_MAX + (1 << 16)
+"""Bytes of the deflated metadata: DEFLATE adds little to what it cannot shorten."""
 RAW_DEFLATE = -15  # zlib's word for a stream of RFC 1951 without a frame
 VARINT_BYTES = 5
 
@@ -130,6 +135,8 @@ class File:
 
     complete  False for a prefix, which may hold fewer than six sections
     alpha     stream of the plane, not yet decoded; None if the picture is opaque, empty if it was cut off
+    stored    bytes of the metadata as the file holds them, deflated
+    wanted    of a prefix: bytes of the file before which nothing more of it can be read
     """
 
     header: Header
@@ -137,6 +144,27 @@ class File:
     metadata: Mapping[str, bytes] = field(default_factory=dict)
     complete: bool = True
     alpha: bytes | None = None
+    stored: int = field(default=0, compare=False)
+    wanted: int = field(default=0, compare=False)
+
+
+def section_limit(header: Header) -> int:
+    """Bytes of a range-coded section at most: 8 for each pixel, padding included, and 2^16; 2^28 in all.
+
+    A symbol takes less than 64 bits, and no chunk has more symbols than pixels.
+    """
+    return min(SECTION_MAX, 8 * padded_pixels(header.height, header.width) + (1 << 16))
+
+
+def alpha_limit(header: Header) -> int:
+    """Bytes of the stream of alpha at most: 2 for each pixel, and 2^16; 2^28 in all."""
+    return min(SECTION_MAX, 2 * header.width * header.height + (1 << 16))
+
+
+def file_limit(header: Header) -> int:
+    """Bytes of a file with this header at most."""
+    sections = len(SECTIONS) * (section_limit(header) + VARINT_BYTES + 4)
+    return HEADER_MAX + sections + alpha_limit(header) + METADATA_STORED_MAX + 2 * (VARINT_BYTES + 4)
 
 
 def pack(
@@ -159,14 +187,14 @@ def pack(
     head[len(MAGIC)] |= (_METADATA if metadata else 0) | (0 if alpha is None else _ALPHA)
     parts = [bytes(head)]
     for name, size, section in zip(SECTIONS, CHECK_BYTES, sections, strict=True):
-        if len(section.payload) > SECTION_MAX:
-            raise ValueError(f"{name}: payload of {len(section.payload)} bytes, the limit is {SECTION_MAX}")
+        if len(section.payload) > (limit := section_limit(header)):
+            raise ValueError(f"{name}: payload of {len(section.payload)} bytes, the limit is {limit}")
         if not 0 <= section.check < 1 << 8 * size:
             raise ValueError(f"{name}: check {section.check:#x} does not fit into {size} bytes")
         parts += _varint(len(section.payload)), section.check.to_bytes(size, "little"), section.payload
     if alpha is not None:
-        if not 0 < len(alpha) <= SECTION_MAX:
-            raise ValueError(f"alpha of {len(alpha)} bytes, not in 1..{SECTION_MAX}")
+        if not 0 < len(alpha) <= (limit := alpha_limit(header)):
+            raise ValueError(f"alpha of {len(alpha)} bytes, not in 1..{limit}")
         parts += _varint(len(alpha)), _U32.pack(zlib.crc32(alpha)), alpha
     if metadata:
         payload = metadata_payload(metadata)
@@ -199,20 +227,21 @@ def unpack(data: bytes, *, partial: bool = False) -> File:
     alpha = b"" if flags & _ALPHA else None
     try:
         for name, size in zip(SECTIONS, CHECK_BYTES, strict=True):
-            length = reader.length(name, SECTION_MAX)
+            length = reader.length(name, section_limit(header))
             check = reader.uint(size, f"{name}'s check")
             sections.append(Section(reader.take(length, f"{name}'s payload"), check))
         if alpha is not None:
-            alpha = _read_checked(reader, "alpha", SECTION_MAX)
+            alpha = _read_checked(reader, "alpha", alpha_limit(header))
+        stored = reader.at
         if flags & _METADATA:
             metadata = _read_metadata(reader)
     except _Ended as error:
         if partial:
-            return File(header, tuple(sections), complete=False, alpha=alpha)
+            return File(header, tuple(sections), complete=False, alpha=alpha, wanted=error.wanted)
         raise FormatError(f"{error}; {len(sections)} of {len(SECTIONS)} sections are whole") from None
     if reader.at < len(data):
         raise FormatError(f"{len(data) - reader.at} bytes follow the end of the file at byte {reader.at}")
-    return File(header, tuple(sections), metadata, alpha=alpha)
+    return File(header, tuple(sections), metadata, alpha=alpha, stored=reader.at - stored)
 
 
 def join(number: int, tiles: Sequence[Section]) -> Section:
@@ -264,7 +293,11 @@ def fixed_bytes(data: bytes) -> int:
 
 
 class _Ended(FormatError):
-    """The data end inside a field."""
+    """The data end inside a field, which would end at byte `wanted`."""
+
+    def __init__(self, message: str, wanted: int) -> None:
+        super().__init__(message)
+        self.wanted = wanted
 
 
 class _Reader:
@@ -276,7 +309,7 @@ class _Reader:
 
     def take(self, size: int, what: str) -> bytes:
         if size > len(self.data) - self.at:
-            raise _Ended(f"the file ends at byte {len(self.data)}, inside {what}")
+            raise _Ended(f"the file ends at byte {len(self.data)}, inside {what}", self.at + size)
         self.at += size
         return self.data[self.at - size : self.at]
 
@@ -331,7 +364,7 @@ def _read_checked(reader: _Reader, what: str, limit: int) -> bytes:
 
 
 def _read_metadata(reader: _Reader) -> dict[str, bytes]:
-    payload = _inflated(_read_checked(reader, "metadata", SECTION_MAX))
+    payload = _inflated(_read_checked(reader, "metadata", METADATA_STORED_MAX))
     entries: dict[str, bytes] = {}
     inner = _Reader(payload)
     while inner.at < len(payload):

@@ -18,6 +18,7 @@ from torch import Tensor
 from sfumato import container, exact, quantise, scales
 from sfumato.coder import Coder, Decoder, Encoder, Meter
 from sfumato.container import SECTIONS, Checksum, Header, Section
+from sfumato.errors import FormatError
 from sfumato.model import Weights
 from sfumato.prior import Code
 from sfumato.tiles import Tile, grid
@@ -89,8 +90,17 @@ class LatentCoder:
             coders = [Decoder(self.tables, piece.payload) for piece in mine]
             checksum = Checksum(header, tile.number if len(tiles) > 1 else None)
 
-            def sealed(section: int, checksum: Checksum = checksum, mine: list[Section] = mine) -> None:
+            def sealed(
+                section: int,
+                checksum: Checksum = checksum,
+                mine: list[Section] = mine,
+                coders: list[Decoder] = coders,
+            ) -> None:
                 checksum.verify(section, mine[section])
+                try:
+                    coders[section].finish()
+                except FormatError as error:
+                    raise FormatError(f"{SECTIONS[section]}: {error}") from None
 
             step = stepper(coders, checksum, sealed)
             found, _ = self.prior.walk(step, quality(header), (tile.height, tile.width), chunks=len(mine) - 1)

@@ -131,9 +131,10 @@ REST = b"\x80\x78\x56\x34\x12"
         (START + varint(65535) + varint(65535) + REST, "65535 x 65535 pixels"),
         (START + b"\x81\x00" + varint(5) + REST, "the width: 1 is not in the shortest form"),
         (START + b"\xff" * 6 + REST, "the width: varint of more than 5 bytes"),
-        (HEADER.pack() + b"\xff\xff\xff\xff\x7f\x00\x00", "z: length 34359738367, the limit is 268435456"),
+        (HEADER.pack() + b"\xff\xff\xff\xff\x7f\x00\x00", "z: length 34359738367, the limit is 3211264"),
         (HEADER.pack() + varint(2**28 + 1) + b"\x00\x00", "z: length 268435457"),
-        (HEADER.pack() + varint(2**28) + b"\x00\x00", "inside z's payload; 0 of 6"),
+        (HEADER.pack() + varint(8 * 768 * 512 + 2**16 + 1) + b"\x00\x00", "z: length 3211265"),
+        (HEADER.pack() + varint(8 * 768 * 512 + 2**16) + b"\x00\x00", "inside z's payload; 0 of 6"),
         (pack(HEADER, SECTIONS) + b"\x00", "1 bytes follow the end of the file at byte 78"),
     ],
 )
