@@ -181,6 +181,7 @@ def good() -> list[Case]:
         Case("jpeg-named.png", data(saved(RGB, "JPEG"))),
         Case("damaged-exif.png", data(saved(RGB, "PNG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff"))),
         Case("one-pixel.png", save(Image.new("RGB", (1, 1), "teal"))),
+        Case("long-exif.webp", save(RGB, exif=b"Exif\0\0II*\0" + bytes(1 << 24)), "the limit is 16777216"),
         Case("narrow.png", save(Image.new("RGB", (1, 3000), "teal"))),
     ]
 
@@ -205,7 +206,7 @@ def bad() -> list[Case]:
         Case("broken.jpg", data(jpeg[:20] + b"\xff\xd9" + jpeg[40:]), "broken.jpg: ", 1),
         Case("truncated.png", data(plain[: len(plain) // 2]), "truncated.png: cannot be read", 1),
         Case("flipped.png", data(bytes(flipped)), "flipped.png: cannot be read", 1),
-        Case("bomb.png", png(100_000, 100_000, 1, 0, b""), "more than 134217728 pixels", 1),
+        Case("bomb.png", png(100_000, 100_000, 1, 0, b""), "more pixels than Pillow opens", 1),
         Case("large.png", png(11586, 11585, 1, 0, b""), "11586x11585 pixels, over", 1),
         Case("wide.png", png(65536, 1, 1, 0, b""), "65536x1 pixels, over", 1),
         Case("empty.png", data(b""), "not a picture", 1),
@@ -215,7 +216,6 @@ def bad() -> list[Case]:
         Case("unreadable.png", unreadable, "Permission denied", 1),
         Case("/dev/null", None, "not a picture", 1),
         Case("/dev/zero", None, "not a picture", 1),
-        Case("long-exif.webp", save(RGB, exif=b"Exif\0\0II*\0" + bytes(1 << 24)), "the limit is 16777216", 1),
         Case("to-nowhere.png", save(RGB), "no such folder", 1, output="missing/out.sfu"),
         Case("to-full-device.png", save(RGB), "/dev/full: No space left", 1, output="/dev/full"),
         Case("to-full-disk.png", save(noise), "out.sfu: File too large", 1, limit=200),

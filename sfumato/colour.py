@@ -14,6 +14,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageCms
 
 from sfumato.errors import ImageError
+from sfumato.profiles import Space
 
 CONVERTED = "colours were converted to sRGB"
 
@@ -40,9 +41,18 @@ def hidden_bits(head: bytes) -> int:
 
 
 def eight_bits(
-    image: Image.Image, name: str, raw: str, top: int, again: Callable[[str], np.ndarray] | None
-) -> Image.Image:
-    """The decoded picture with samples of 8 bits, rounded to the nearest where all bits can be had."""
+    image: Image.Image,
+    name: str,
+    raw: str,
+    top: int,
+    again: Callable[[str], np.ndarray] | None,
+    space: Space | None = None,
+) -> tuple[Image.Image, bool]:
+    """(the decoded picture with samples of 8 bits, whether they have sRGB's curve in place of that of
+    `space`).
+
+    Rounded to the nearest where all bits can be had.
+    """
     mode, key = image.mode, image.info.get("transparency")
     deep = re.fullmatch(r"(LA|RGB|RGBA|RGBX|CMYK);16([BLN])", raw)
     if mode[0] == "I":
@@ -52,6 +62,8 @@ def eight_bits(
             message = f"samples from {low} to {high}; the range of more than 16 bits is not known"
             raise ImageError(f"{name}: {message}")
         top = 4095 if raw.endswith(";12") else 65535
+        if image.format == "TIFF" and image.tag_v2.get(262) == 0:  # type: ignore[attr-defined]
+            values = top - np.minimum(values, top)  # white is zero: Pillow inverts no more than 8 bits
     elif deep and again is not None:
         if deep[1] == "LA":
             values = again("RGBA").view(">u2")
@@ -59,13 +71,29 @@ def eight_bits(
             other = "L" if deep[2] == "B" or (deep[2] == "N" and sys.byteorder == "big") else "B"
             values = np.asarray(image).astype(np.uint16) << 8 | again(f"{deep[1]};16{other}")
     else:
-        return image
+        return image, False
     bytes8 = ((values.astype(np.uint32) * 255 + top // 2) // top).astype(np.uint8)
     if mode == "CMYK":
-        return Image.frombytes(mode, image.size, bytes8.tobytes())
+        return Image.frombytes(mode, image.size, bytes8.tobytes()), False
+    table = None if space is None else space.to_srgb(top + 1)
+    if table is not None:
+        colours = values.shape[2] - (values.shape[2] in (2, 4))
+        bytes8[..., :colours] = table[np.minimum(values[..., :colours], top)]
     if key is not None and values.shape[2] in (1, 3):
         bytes8 = np.dstack([bytes8, np.where((values == key).all(2), 0, 255).astype(np.uint8)])
-    return Image.fromarray(bytes8[..., 0] if bytes8.shape[2] == 1 else bytes8)
+    return Image.fromarray(bytes8[..., 0] if bytes8.shape[2] == 1 else bytes8), table is not None
+
+
+def described(image: Image.Image, space: Space, curved: bool) -> tuple[Image.Image, str, bytes | None]:
+    """(grey or RGB with sRGB's curve, what was done in words, a profile of its primaries or None)."""
+    table = None if curved else space.to_srgb(256)
+    if table is not None:
+        same = list(range(256)) if image.mode in ("LA", "RGBA") else []
+        colours = len(image.getbands()) - bool(same)
+        image = image.point(table.tolist() * colours + same)
+    icc = space.icc() if image.mode[0] == "R" else None
+    done = "now have an ICC profile" if icc else "were converted to sRGB"
+    return image, f"colours described by {space.words} {done}", icc
 
 
 def srgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, list[str], bytes | None]:

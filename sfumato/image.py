@@ -1,41 +1,41 @@
 """Picture files in, 8-bit pictures or float tensors [1, 3, H, W] out; and back to files.
 
     file -> load -> Picture: pixels -> to_x -> [1, 3, H, W] in [-1, 1] -> pad -> [1, 3, H', W'] -> networks
-                       |     alpha, ICC, EXIF, XMP: past the networks
+                       |     alpha, ICC, EXIF, XMP, resolution, text: past the networks
     file <- write <- Picture: pixels <- from_x <- [1, 3, H, W] <----------------------------------+
 
 What is neither grey nor RGB becomes sRGB; RGB keeps its values and its profile.  Files need no torch: it is
-imported by the functions on tensors.
+imported by the functions on tensors.  Nothing that is global to the process is touched.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import os
-import re
-import secrets
-import struct
-import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
-from sfumato import colour
+from sfumato import colour, formats, metadata, profiles
 from sfumato.errors import ImageError as ImageError
-from sfumato.tiles import PIXELS_MAX, SIDE_MAX
+from sfumato.files import write_bytes as write_bytes
+from sfumato.formats import fault as fault
+from sfumato.metadata import EXIF_PREFIX as EXIF_PREFIX
+from sfumato.picture import Picture as Picture
+from sfumato.profiles import Space
+from sfumato.tiles import MAX_PIXELS, METADATA_MAX, PIXELS_MAX, SIDE_MAX, padded_pixels
+from sfumato.writing import format_of as format_of
+from sfumato.writing import to_bytes as to_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 # EXIF 2.3, tag 0x0112: what turns the stored picture upright.
-ORIENTATION_TAG = 0x0112
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -45,98 +45,114 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+SIDEWAYS = (5, 6, 7, 8)
 
 CAMERA_TAGS = (270, 271, 272, 305, 306, 315, 33432)  # what of a TIFF's own tags is about the photograph
-EXIF_PREFIX = b"Exif\0\0"
-
-# What `write` can write: suffix -> Pillow's name of the format, its options, and what it holds beside pixels.
-_ALL = ("alpha", "icc", "exif", "xmp")
-FORMATS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
-    "": ("PNG", {}, _ALL),
-    ".png": ("PNG", {}, _ALL),
-    ".ppm": ("PPM", {}, ()),
-    ".bmp": ("BMP", {}, ()),
-    ".tif": ("TIFF", {"compression": "tiff_deflate"}, _ALL),
-    ".tiff": ("TIFF", {"compression": "tiff_deflate"}, _ALL),
-    ".webp": ("WEBP", {"lossless": True, "exact": True}, _ALL),
-    ".jpg": ("JPEG", {"quality": 95, "subsampling": "4:4:4"}, _ALL[1:]),
-    ".jpeg": ("JPEG", {"quality": 95, "subsampling": "4:4:4"}, _ALL[1:]),
-}
-
-
-@dataclass(frozen=True, eq=False)
-class Picture:
-    """A picture and what comes with it, upright.
-
-    pixels   uint8 [H, W, 3], sRGB or what `icc` says; or grey [H, W]
-    alpha    uint8 [H, W], 0 invisible .. 255 opaque; not multiplied into the pixels.  None: opaque
-    icc      colour profile of RGB pixels, if not sRGB's
-    exif     from its TIFF header on; its orientation says upright
-    xmp      a packet of XML
-    remarks  sentences that say what was changed, or is missing
-    """
-
-    pixels: UInt8[np.ndarray, "h w *rgb"]
-    alpha: UInt8[np.ndarray, "h w"] | None = None
-    icc: bytes | None = None
-    exif: bytes | None = None
-    xmp: bytes | None = None
-    remarks: tuple[str, ...] = ()
-
-    @property
-    def array(self) -> UInt8[np.ndarray, "h w *channels"]:
-        """[H, W, 3], grey [H, W], with alpha [H, W, 4] or [H, W, 2]."""
-        return self.pixels if self.alpha is None else np.dstack([self.pixels, self.alpha])
-
-    @property
-    def rgb(self) -> UInt8[np.ndarray, "h w 3"]:
-        """The pixels, three channels also where they are grey."""
-        grey = self.pixels.ndim == 2
-        return np.repeat(self.pixels[:, :, None], 3, 2) if grey else self.pixels
+NEARLY_GREY = 2
+"""Levels between the channels of a pixel up to which an image counts as grey: what a JPEG or a scanner
+adds.
+"""
 
 
 Source = str | os.PathLike[str] | IO[bytes] | Image.Image | np.ndarray | Picture
 
 
-def load(source: Source) -> Picture:
+def load(source: Source, max_pixels: int | None = MAX_PIXELS) -> Picture:
     """The picture in a file, an open binary file, a Pillow image or an array, upright, 8 bits a sample.
 
     Arrays are uint8 [H, W], [H, W, 2], [H, W, 3] or [H, W, 4].  Samples of more bits are rounded to 8; CMYK,
-    Lab and grey with a profile become sRGB.  An alpha that is opaque everywhere is dropped.
+    Lab and grey with a profile become sRGB; colour that is described without a profile gets one.  An alpha
+    that is opaque everywhere is dropped.  `max_pixels` is for files: pixels with both sides rounded up to
+    multiples of 64, as they are coded; None for no limit but the format's.
 
     Raises ImageError for what is not a picture, is damaged or cut short, has several frames, or more than
-    65535 pixels a side or 2^27 in all (told before they are decoded), and for samples whose range is
-    unknown; OSError where the system does (FileNotFoundError, IsADirectoryError ..).
+    65535 pixels a side, 2^27 or `max_pixels` in all (told before they are decoded), and for samples whose
+    range is unknown or high dynamic; OSError where the system does (FileNotFoundError, IsADirectoryError ..).
     """
     if isinstance(source, Picture):
         return source
     name = _name(source)
     if isinstance(source, np.ndarray):
         return _from_array(source, name)
+    if isinstance(source, Image.Image):
+        with _pillow_errors(name):
+            return _opened(source, name)
+    if isinstance(source, str | os.PathLike):
+        if isinstance(os.fspath(source), bytes):
+            source = os.fsdecode(source)
+        with _pillow_errors(name), open(source, "rb") as file:
+            return _read_file(file, name, max_pixels)
+    if not hasattr(source, "read"):
+        kind = type(source).__name__
+        hint = {"bytes": "; wrap the bytes of a file in io.BytesIO", "Tensor": "; pass tensor.numpy()"}
+        hint |= {
+            "bytearray": hint["bytes"],
+            "memoryview": hint["bytes"],
+            "list": "; pass numpy.asarray(list, 'u1')",
+        }
+        kinds = "a path, an open binary file, a Pillow image, a Picture or a uint8 array"
+        raise ImageError(f"a picture is {kinds}, not {kind}{hint.get(kind, '')}")
     with _pillow_errors(name):
-        if isinstance(source, Image.Image):
-            return _picture(source, name)
-        if isinstance(source, str | os.PathLike):
-            with open(source, "rb") as file:
-                return _read_file(file, name)
-        return _read_file(source, name)
+        return _read_file(source, name, max_pixels)
 
 
 def read(source: Source) -> UInt8[np.ndarray, "h w 3"]:
-    """The pixels of `load`, always RGB; ImageError also where some of them are not opaque."""
+    """The pixels of `load`, always sRGB; ImageError also where some of them are not opaque."""
     picture = load(source)
     if picture.alpha is not None:
         raise ImageError(f"{_name(source)}: transparent pixels; expected an opaque picture")
-    return np.ascontiguousarray(picture.rgb)
+    return np.ascontiguousarray(in_srgb(picture).rgb)
+
+
+def in_srgb(picture: Picture) -> Picture:
+    """The picture with its colours converted to sRGB and no profile; its remarks say so."""
+    if not picture.icc or picture.pixels.ndim == 2:
+        return replace(picture, icc=None)
+    pixels, said = colour.through(picture.pixels, picture.icc)
+    return replace(picture, pixels=pixels, icc=None, remarks=(*picture.remarks, said))
 
 
 def strip(picture: Picture) -> Picture:
-    """The picture without ICC, EXIF and XMP, its colours converted to sRGB."""
-    pixels, remarks = picture.pixels, picture.remarks
-    if picture.icc:
-        pixels, said = colour.through(pixels, picture.icc)
-        remarks = (*remarks, said)
-    return Picture(pixels, picture.alpha, remarks=remarks)
+    """The picture without ICC, EXIF, XMP, resolution and text, its colours converted to sRGB."""
+    picture = in_srgb(picture)
+    return Picture(picture.pixels, picture.alpha, remarks=picture.remarks)
+
+
+def upright(picture: Picture) -> Picture:
+    """The picture turned as its EXIF says, which then says upright, and its XMP too."""
+    xmp = picture.xmp and metadata.upright_xmp(picture.xmp)
+    if not picture.exif:
+        return replace(picture, xmp=xmp)
+    number = metadata.orientation(picture.exif)
+    exif = metadata.upright_exif(picture.exif, number in UPRIGHT, number in SIDEWAYS)
+    picture = replace(picture, exif=exif, xmp=xmp)
+    if number not in UPRIGHT:
+        return picture
+
+    def turned(plane: np.ndarray) -> np.ndarray:
+        return np.array(Image.fromarray(plane).transpose(UPRIGHT[number]))
+
+    alpha = None if picture.alpha is None else turned(picture.alpha)
+    return replace(picture, pixels=turned(picture.pixels), alpha=alpha)
+
+
+def without_tint(picture: Picture) -> Picture:
+    """A nearly grey picture of three channels as a grey one, which coding cannot turn coloured."""
+    if picture.pixels.ndim == 2 or not _nearly_grey(picture.pixels):
+        return picture
+    grey = in_srgb(picture).pixels
+    return replace(picture, pixels=mean(grey), icc=None) if _nearly_grey(grey) else picture
+
+
+def _nearly_grey(pixels: UInt8[np.ndarray, "h w 3"]) -> bool:
+    """Whether the channels of each pixel are at most `NEARLY_GREY` levels apart; by rows, in little
+    memory.
+    """
+    for top in range(0, len(pixels), 64):
+        rows = pixels[top : top + 64]
+        if int((rows.max(2) - rows.min(2)).max()) > NEARLY_GREY:
+            return False
+    return True
 
 
 def to_x(image: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "1 3 h w"]:
@@ -167,97 +183,17 @@ def pad(x: Float[Tensor, "b c h w"], multiple: int) -> Float[Tensor, "b c h2 w2"
     return torch_pad(x, (0, -width % multiple, 0, -height % multiple), mode="replicate")
 
 
-def format_of(path: str | os.PathLike[str]) -> str:
-    """Pillow's name of the format that `write` chooses by the suffix; PNG for no suffix.
+def write(
+    path: str | os.PathLike[str], source: Picture | UInt8[np.ndarray, "h w *rgba"], overwrite: bool = True
+) -> tuple[str, ...]:
+    """Writes what `writing.to_bytes` makes of a picture or an array, complete or not at all; its sentences.
 
-    Raises ImageError for an unknown suffix, so that a caller can ask before it starts to work.
+    ImageError as there, and for an array that `load` does not take; OSError as `files.write_bytes`.
     """
-    suffix = Path(path).suffix.lower()
-    if suffix not in FORMATS:
-        known = ", ".join(filter(None, FORMATS))
-        raise ImageError(f"{os.fspath(path)}: unknown suffix {suffix!r}; known are {known}")
-    return FORMATS[suffix][0]
-
-
-def write(path: str | os.PathLike[str], source: Picture | UInt8[np.ndarray, "h w *rgba"]) -> tuple[str, ...]:
-    """Writes what `to_bytes` makes, complete or not at all; its sentences.  OSError as `open` does."""
-    data, sentences = to_bytes(path, source)
-    write_bytes(path, data)
-    return sentences
-
-
-def to_bytes(
-    path: str | os.PathLike[str], source: Picture | UInt8[np.ndarray, "h w *rgba"]
-) -> tuple[bytes, tuple[str, ...]]:
-    """A picture or an array in the format of the suffix (PNG for none); all but JPEG are lossless.
-
-    Alpha, ICC, EXIF and XMP go along; a sentence comes back if the format cannot hold one of the last three.
-    Raises ImageError for an unknown suffix, an array that `load` does not take, transparent pixels where the
-    format has none, and what else it cannot hold.
-    """
-    name = format_of(path)
-    _, options, holds = FORMATS[Path(path).suffix.lower()]
     picture = source if isinstance(source, Picture) else _from_array(source, os.fspath(path))
-    if picture.alpha is not None and "alpha" not in holds:
-        if picture.alpha.min() < 255:
-            raise ImageError(f"{os.fspath(path)}: {name} has no alpha, and some pixels are transparent")
-        picture = Picture(picture.pixels, None, picture.icc, picture.exif, picture.xmp)
-    extras = {kind: getattr(picture, kind) for kind in ("icc", "exif", "xmp") if getattr(picture, kind)}
-    lost = " and ".join(kind.upper() for kind in extras if kind not in holds)
-    buffer = io.BytesIO()
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            held = _options(name, {kind: value for kind, value in extras.items() if kind in holds})
-            Image.fromarray(picture.array).save(buffer, name, **(options | held))
-    except Exception as error:  # Pillow's encoders raise what its decoders do
-        size = f"{picture.pixels.shape[1]}x{picture.pixels.shape[0]}"
-        what = "".join(f", {kind.upper()} of {len(value)} bytes" for kind, value in extras.items())
-        raise ImageError(f"{os.fspath(path)}: {size} pixels{what} do not go into {name}: {error}") from error
-    return buffer.getvalue(), (f"{name} holds no {lost}: left out",) if lost else ()
-
-
-def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Writes a file that appears complete or not at all: under another name in its folder, then renamed.
-
-    A symbolic link is followed; what is neither file nor folder (/dev/stdout, a pipe) is written directly.
-    Raises OSError as `open` does; FileNotFoundError names the folder when that is missing.
-    """
-    target = path = Path(path)
-    direct = path.exists() and not path.is_file() and not path.is_dir()
-    if not direct:  # the name of /dev/stdout is not resolved: it may lead to a pipe without a name
-        target = Path(os.path.realpath(path))
-        if not target.parent.is_dir():
-            raise FileNotFoundError(errno.ENOENT, "no such folder", str(target.parent))
-    part = target if direct else target.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        part.write_bytes(data)
-        if not direct:
-            part.replace(target)
-    except BaseException as error:
-        if not direct:
-            part.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:  # a full disk
-            error.filename = os.fspath(path)
-        raise
-
-
-def _options(name: str, extras: dict[str, bytes]) -> dict[str, Any]:
-    """How Pillow wants ICC, EXIF and XMP for a format."""
-    icc, exif, xmp = (extras.get(kind) for kind in ("icc", "exif", "xmp"))
-    options: dict[str, Any] = {"icc_profile": icc} if icc else {}
-    if name == "TIFF":
-        tags = Image.Exif()
-        tags.load(exif or b"")
-        if xmp:
-            tags[700] = xmp
-        return options | {"exif": tags} | ({"compression": None} if exif else {})  # libtiff writes no EXIF
-    if xmp and name == "PNG":
-        texts = PngImagePlugin.PngInfo()
-        texts.add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8", "replace"))
-        options["pnginfo"] = texts
-    elif xmp:
-        options["xmp"] = xmp
-    return options | ({"exif": EXIF_PREFIX + exif} if exif else {})
+    data, sentences = to_bytes(path, picture)
+    write_bytes(path, data, overwrite)
+    return sentences
 
 
 def _name(source: Source) -> str:
@@ -268,14 +204,14 @@ def _name(source: Source) -> str:
     return str(getattr(source, "filename", "") or getattr(source, "name", "") or "picture")
 
 
-def _read_file(file: IO[bytes], name: str) -> Picture:
+def _read_file(file: IO[bytes], name: str, max_pixels: int | None) -> Picture:
     if not file.seekable():
         file = io.BytesIO(file.read())
     start = file.tell()
 
     def again(raw: str) -> np.ndarray:
         file.seek(start)
-        with Image.open(file) as other:
+        with formats.open_image(file, name) as other:
             for number, tile in enumerate(other.tile):
                 args = (raw, *tile.args[1:]) if isinstance(tile.args, tuple) else raw
                 other.tile[number] = tile._replace(args=args)
@@ -283,26 +219,61 @@ def _read_file(file: IO[bytes], name: str) -> Picture:
 
     head = file.read(1 << 16)
     file.seek(start)
-    with Image.open(file) as image:
-        return _picture(image, name, again, colour.hidden_bits(head))
+    with formats.open_image(file, name) as image:
+        _check_size(image, name, max_pixels)
+        at = file.tell()  # where Pillow reads on
+        file.seek(start)
+        space, icc = profiles.of_file(file, image.format, name)
+        meta = profiles.meta_box(file) if image.format in ("AVIF", "HEIF") else b""
+        file.seek(at)
+        return _picture(image, name, again, colour.hidden_bits(head), space, icc, meta)
+
+
+def _opened(image: Image.Image, name: str) -> Picture:
+    """The picture of a Pillow image, which may come from a file that is still open."""
+    _check_size(image, name, None)
+    file, space, icc = getattr(image, "fp", None), None, None
+    if file is not None and image.format and hasattr(file, "seek"):
+        with contextlib.suppress(OSError, ValueError):  # closed, or cannot be rewound
+            at = file.tell()
+            file.seek(0)
+            try:
+                space, icc = profiles.of_file(file, image.format, name)
+            finally:
+                file.seek(at)
+    return _picture(image, name, space=space, icc=icc)
+
+
+def _check_size(image: Image.Image, name: str, max_pixels: int | None) -> None:
+    """ImageError for more than the format, or the caller, allows: before anything is decoded."""
+    width, height = image.size
+    if 0 in image.size:
+        raise ImageError(f"{name}: a picture of {width}x{height} pixels is empty")
+    if width * height > PIXELS_MAX or max(image.size) > SIDE_MAX:
+        raise ImageError(f"{name}: {width}x{height} pixels, over {SIDE_MAX} a side or {PIXELS_MAX} in all")
+    if max_pixels is not None and padded_pixels(height, width) > max_pixels:
+        padded = f"{padded_pixels(height, width)} when padded"
+        raise ImageError(
+            f"{name}: {width}x{height} pixels, {padded}, are more than max_pixels = {max_pixels}"
+        )
 
 
 @contextlib.contextmanager
 def _pillow_errors(name: str) -> Iterator[None]:
-    """Turns whatever a decoder raises on a bad file into ImageError, and lets no warning out.
+    """Turns whatever a decoder raises on a bad file into ImageError.
 
     Pillow's decoders raise OSError, SyntaxError, ValueError, EOFError, struct.error and others.  An OSError
     with a number comes from the system (a disk error, a folder) and passes through.
     """
     try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
+        yield
     except (ImageError, MemoryError):
         raise
-    except Image.UnidentifiedImageError as error:
-        raise ImageError(f"{name}: not a picture in a known format") from error
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{name}: more than {PIXELS_MAX} pixels") from error
+    except (
+        Image.DecompressionBombError,
+        Image.DecompressionBombWarning,
+    ) as error:  # a host may raise the latter
+        raise ImageError(f"{name}: more pixels than Pillow opens: {error}") from error
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
@@ -310,48 +281,74 @@ def _pillow_errors(name: str) -> Iterator[None]:
 
 
 def _picture(
-    image: Image.Image, name: str, again: Callable[[str], np.ndarray] | None = None, bits: int = 8
+    image: Image.Image,
+    name: str,
+    again: Callable[[str], np.ndarray] | None = None,
+    bits: int = 8,
+    space: Space | None = None,
+    icc: bytes | None = None,
+    meta: bytes = b"",
 ) -> Picture:
-    """`again` decodes the file anew with another raw mode; `bits` are what it has, if Pillow hides it."""
-    width, height = image.size
-    if 0 in image.size:
-        raise ImageError(f"{name}: a picture of {width}x{height} pixels is empty")
-    if width * height > PIXELS_MAX or max(image.size) > SIDE_MAX:
-        raise ImageError(f"{name}: {width}x{height} pixels, over {SIDE_MAX} a side or {PIXELS_MAX} in all")
+    """`again` decodes the file anew with another raw mode; `bits` are what it has, if Pillow hides it;
+    `space` and `icc` are what it says of its colour and Pillow does not tell, `meta` the box of an AVIF or
+    HEIC.
+    """
     frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format != "MPO":  # MPO: a photograph, followed by a depth map or another view
+    if frames > 1 and image.format not in ("MPO", "HEIF"):  # a photograph, followed by others or other views
         raise ImageError(f"{name}: has {frames} frames; only still pictures are supported")
     if image.mode == "F":
         raise ImageError(f"{name}: mode F: the range of floating-point samples is not known")
+    icc = image.info.get("icc_profile") or icc or None
     raw, top = colour.storage(image)
     image.load()
+    space = None if icc else space or _exif_space(image)
     turn, exif, xmp = _orientation(image), _exif(image), image.info.get("xmp")
-    icc = image.info.get("icc_profile") or None
-    remarks = []
-    bits = max(bits, top.bit_length())
+    xmp = xmp if isinstance(xmp, bytes) else None
+    dpi, text = metadata.dpi_of(image), metadata.text_of(image)
+    remarks = list(metadata.losses(image, meta, xmp))
+    bits = max(bits, top.bit_length(), int(image.info.get("bit_depth") or 8))
     if bits > 8:
         remarks.append(f"{bits}-bit samples were reduced to 8 bits")
-    image, said, icc = colour.srgb(colour.eight_bits(image, name, raw, top, again), icc)
+    image, curved = colour.eight_bits(image, name, raw, top, again, space)
+    image, said, icc = colour.srgb(image, icc)
+    if space is not None:
+        image, told, icc = colour.described(image, space, curved)
+        said = [*said, told]
     icc = None if icc and colour.is_srgb(icc) else icc  # it would say what is taken for granted
-    pixels = np.array(image if turn is None else image.transpose(turn))
-    xmp = re.sub(rb'(tiff:Orientation(="|>))[0-9]', rb"\g<1>1", xmp) if isinstance(xmp, bytes) else None
+    if turn in SIDEWAYS and dpi:
+        dpi = dpi[::-1]
+    pixels = np.array(image.transpose(UPRIGHT[turn]) if turn in UPRIGHT else image)
+    exif = None if exif is None else metadata.upright_exif(exif, turn in UPRIGHT, turn in SIDEWAYS)
+    if xmp and (kept := metadata.without_gain_map(metadata.upright_xmp(xmp))) is None:
+        said = [*said, "XMP was left out, as it speaks of a gain map"]
+        xmp = None
+    elif xmp:
+        xmp = kept
     alpha = None
     if image.mode in ("LA", "RGBA"):
         pixels, alpha = np.ascontiguousarray(pixels[..., :-1]), np.ascontiguousarray(pixels[..., -1])
         pixels = pixels[..., 0] if image.mode == "LA" else pixels
         alpha = None if alpha.min() == 255 else alpha
-    return Picture(pixels, alpha, icc, exif, xmp or None, (*remarks, *said))
+    picture = Picture(pixels, alpha, icc, exif, xmp, (*remarks, *said), dpi, text)
+    return metadata.fitted(in_srgb(picture) if len(icc or b"") > METADATA_MAX // 2 else picture)
 
 
-def _orientation(image: Image.Image) -> Image.Transpose | None:
+def _exif_space(image: Image.Image) -> Space | None:
     try:
-        return UPRIGHT.get(image.getexif().get(ORIENTATION_TAG, 1))
+        return profiles.of_exif(image.getexif(), image.format) if image.mode[:3] == "RGB" else None
     except Exception:  # damaged metadata does not make the picture unreadable
         return None
 
 
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(metadata.ORIENTATION, 1))
+    except Exception:  # damaged metadata does not make the picture unreadable
+        return 1
+
+
 def _exif(image: Image.Image) -> bytes | None:
-    """The EXIF block of a decoded file from its TIFF header on, orientation set to upright; None for none."""
+    """The EXIF block of a decoded file from its TIFF header on; None for none."""
     if image.format == "TIFF":
         tags, kept = image.getexif(), Image.Exif()
         kept.update({tag: tags[tag] for tag in CAMERA_TAGS if tag in tags})
@@ -360,15 +357,7 @@ def _exif(image: Image.Image) -> bytes | None:
     exif = image.info.get("exif")
     if not isinstance(exif, bytes) or not (exif := exif.removeprefix(EXIF_PREFIX)).startswith((b"II", b"MM")):
         return None
-    order = "<" if exif[:2] == b"II" else ">"
-    out = bytearray(exif)
-    with contextlib.suppress(struct.error):  # cut short
-        (at,) = struct.unpack_from(order + "I", exif, 4)
-        (count,) = struct.unpack_from(order + "H", exif, at)
-        for entry in range(at + 2, at + 2 + 12 * count, 12):
-            if struct.unpack_from(order + "H", exif, entry) == (ORIENTATION_TAG,):
-                struct.pack_into(order + "H", out, entry + 8, 1)
-    return bytes(out)
+    return exif
 
 
 def _from_array(array: np.ndarray, name: str) -> Picture:
@@ -378,4 +367,4 @@ def _from_array(array: np.ndarray, name: str) -> Picture:
         raise ImageError(f"{name}: expected uint8 {kinds}, got {array.dtype} {list(array.shape)}")
     if array.size == 0:
         raise ImageError(f"{name}: a picture of {array.shape[1]}x{array.shape[0]} pixels is empty")
-    return _picture(Image.fromarray(np.ascontiguousarray(array)), name)
+    return _opened(Image.fromarray(np.ascontiguousarray(array)), name)
