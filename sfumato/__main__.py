@@ -7,31 +7,42 @@ understood; 130 Ctrl-C.
 from __future__ import annotations
 
 import contextlib
-import json
+import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated
 
 import tyro
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import MofNCompleteColumn, TimeRemainingColumn
 from rich.table import Table
 
-from sfumato import DEFAULT_MODEL, __version__, batch, container, image
-from sfumato.job import STREAM, Decoding, Encoding, Job, Report, UsageError, described, explain, read
+from sfumato import DEFAULT_MODEL, __version__, batch, container, files, terminal
+from sfumato.job import (
+    STREAM,
+    SUFFIX,
+    Decoding,
+    Encoding,
+    Job,
+    Report,
+    UsageError,
+    described,
+    explain,
+    read,
+)
+from sfumato.terminal import bar as _bar
+from sfumato.terminal import print_json as _json
+from sfumato.terminal import print_table as _print
+from sfumato.terminal import say, warn
+from sfumato.tiles import MAX_PIXELS
 
 SHELLS = ("bash", "zsh", "fish")
+PAGES = (".html", ".htm")
+Out = Annotated[str | None, tyro.conf.arg(aliases=["-o"], metavar="{None}|PATH")]  # str: Path drops a last /
 ABOUT = f"""Pictures to small files and back.
 
 sfumato --completion SHELL prints the completion for {", ".join(SHELLS)}; sfumato --version the versions.
@@ -40,7 +51,7 @@ Exit codes: 0 done, 1 something could not be done, 2 arguments not understood, 1
 
 def encode(
     source: Annotated[Path, tyro.conf.Positional],
-    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
+    out: Out = None,
     quality: Annotated[float | None, tyro.conf.arg(aliases=["-q"])] = None,
     target_bytes: int | None = None,
     target_bpp: float | None = None,
@@ -51,14 +62,16 @@ def encode(
     strip: bool = False,
     jobs: int | None = None,
     overwrite: bool = False,
+    update: bool = False,
+    max_pixels: int = MAX_PIXELS,
     json: bool = False,
 ) -> None:
     """Make a picture a small file, or a folder of pictures a folder of small files.
 
     Args:
         source: the picture: PNG, JPEG, WebP, AVIF, TIFF, ...; or a folder; or - for standard input.
-        out: the file or folder to write, or - for standard output; without it the picture's name with .sfu,
-            unless that is taken.
+        out: the file to write, or the folder to write to (a name that ends in / is made one), or - for
+            standard output; without it the picture's name with .sfu.
         quality: 0 (about 0.04 bits per pixel) .. 1 (about 1.1); 0.5 if no target is given either.
         target_bytes: the best file of at most so many bytes.
         target_bpp: the best file of at most so many bits per pixel.
@@ -66,19 +79,23 @@ def encode(
         target_lpips: the smallest file of at most this LPIPS; its weights: docs/everyday.md.
         model: weights by name, or a path to a file of weights.
         seed: of the noise that decoding with steps uses; without it, one that follows from the file.
-        strip: leave out EXIF, XMP and the colour profile (the colours become sRGB).
+        strip: leave out what comes with the pixels (EXIF, XMP, DPI, text, profile); the colours become sRGB.
         jobs: processes that work on a folder; without it as many as there are processors.
-        overwrite: write what is there already as well: in a folder, files newer than their input are skipped
-            otherwise.
+        overwrite: replace what is there already; without it nothing that is whole is replaced.
+        update: of a folder, replace also .sfu files that are older than their picture.
+        max_pixels: refuse larger pictures, both sides rounded up to multiples of 64, before they are decoded.
         json: print one JSON object a file.
     """
-    settings = Encoding(quality, target_bytes, target_bpp, target_psnr, target_lpips, model, seed, strip)
-    _do(settings, source, out, jobs, overwrite, json)
+    settings = Encoding(
+        quality, target_bytes, target_bpp, target_psnr, target_lpips, model, seed, strip, overwrite,
+        max_pixels,
+    )  # fmt: skip
+    _do(settings, source, out, jobs, overwrite, json, update)
 
 
 def decode(
     source: Annotated[Path, tyro.conf.Positional],
-    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
+    out: Out = None,
     steps: int | None = None,
     realism: float = 1.0,
     eta: float = 0.0,
@@ -86,16 +103,18 @@ def decode(
     chunks: int | None = None,
     crop: tuple[int, int, int, int] | None = None,
     model: str | None = None,
+    strip: bool = False,
     jobs: int | None = None,
     overwrite: bool = False,
+    max_pixels: int = MAX_PIXELS,
     json: bool = False,
 ) -> None:
     """Make a file a picture again, or a folder of files a folder of PNG pictures.
 
     Args:
         source: the .sfu file; or a folder; or - for standard input.
-        out: the picture to write, in the format of its suffix, or the folder, or - for a PNG on standard
-            output; without it the name with .png, unless taken.
+        out: the picture to write, in the format of its suffix, or the folder to write to (a name that ends
+            in / is made one), or - for a PNG on standard output; without it the name with .png.
         steps: of the diffusion that restores texture; 0 gives the certain picture. Without it 1, or 0 for
             previews.
         realism: 0 (the most faithful picture) .. 1 (the most natural one), with steps.
@@ -104,42 +123,47 @@ def decode(
         chunks: 0 .. 5, decode only so many of the file's chunks: a preview, sooner.
         crop: X Y WIDTH HEIGHT in pixels: decode only this part.
         model: a path to the file of weights that wrote it, if those are not in the package.
+        strip: leave out what comes with the pixels; the colours become sRGB.
         jobs: processes that work on a folder; without it as many as there are processors.
-        overwrite: write what is there already as well: in a folder, pictures newer than their file are
-            skipped otherwise.
+        overwrite: replace what is there already; without it nothing that is whole is replaced.
+        max_pixels: refuse to decode more, both sides rounded up to multiples of 64; of a crop what it takes.
         json: print one JSON object a file.
     """
-    settings = Decoding(steps, realism, eta, partial, chunks, crop, model)
+    settings = Decoding(steps, realism, eta, partial, chunks, crop, model, overwrite, strip, max_pixels)
     _do(settings, source, out, jobs, overwrite, json)
 
 
 def compare(
     source: Annotated[Path, tyro.conf.Positional],
     against: str = "avif,webp,jpeg",
-    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
+    out: Out = None,
     quality: Annotated[float, tyro.conf.arg(aliases=["-q"])] = 0.4,
     model: str = DEFAULT_MODEL,
+    overwrite: bool = False,
 ) -> None:
     """Make a page that shows a picture at the same size by several codecs.
 
     Args:
         source: the picture.
         against: codecs beside sfumato, separated by commas: avif, webp, jpeg.
-        out: the page to write; without it the picture's name with .html, unless that is taken.
+        out: the page to write, a name with .html; without it the picture's name with .html.
         quality: of sfumato, 0 .. 1; the others take the size that follows.
         model: weights by name, or a path to a file of weights.
+        overwrite: replace a page that is there already.
     """
     from sfumato import compare as comparison
 
     names = comparison.rivals(against)
-    target = _target(source, out, ".html", overwrite=False)
+    target = _target(source, out, ".html", overwrite)
+    if target == STREAM or target.suffix.lower() not in PAGES:
+        raise UsageError(f"{target}: compare writes a page; name it with one of {' '.join(PAGES)}")
     with _bar() as bar:
         from sfumato.codec import load
 
         made = comparison.compare(source, names, load(model), quality, bar)
-        image.write_bytes(target, made.page().encode())
+        files.write_bytes(target, made.page().encode("utf-8", "replace"), overwrite)
     sizes = ", ".join(f"{v.label}: {v.size_bytes} bytes" for v in made.scene.versions)
-    print(f"{target}: {sizes}", file=sys.stdout if target.is_file() else sys.stderr)
+    say(f"{target}: {sizes}", sys.stdout if target.is_file() else sys.stderr)
 
 
 def info(
@@ -172,18 +196,21 @@ def _info_file(path: Path, as_json: bool) -> None:
         return
     whole = f"{len(file.sections)} of {len(container.SECTIONS)}"
     state = "" if file.complete else f", cut short after {whole} sections"
-    print(f"{path}: {header.width}x{header.height}, version {container.VERSION}{state}")
-    print(f"{'grey' if header.grey else 'colour'}, {'opaque' if file.alpha is None else 'with alpha'}")
-    print(f"quality {header.q / 255:.3f}, model {header.model:08x}, noise seed {header.noise_seed}")
+    say(f"{path}: {header.width}x{header.height}, version {container.VERSION}{state}")
+    say(f"{'grey' if header.grey else 'colour'}, {'opaque' if file.alpha is None else 'with alpha'}")
+    say(f"quality {header.q / 255:.3f}, model {header.model:08x}, noise seed {header.noise_seed}")
     table = Table("part", "bytes", "bits per pixel", "share")
     sizes["header, lengths, checks"] = container.fixed_bytes(data)
     sizes |= {"alpha": len(file.alpha)} if file.alpha else {}
-    sizes |= {f"metadata {tag!r}": len(value) for tag, value in file.metadata.items()}
+    if file.metadata:
+        sizes["metadata, deflated"] = file.stored
     if rest := len(data) - sum(sizes.values()):
-        sizes["lengths and checks of alpha, metadata" if file.complete else "unfinished section"] = rest
+        sizes["length and check of alpha" if file.complete else "unfinished section"] = rest
     for name, size in [*sizes.items(), ("file", len(data))]:
         table.add_row(escape(name), str(size), f"{8 * size / pixels:.4f}", f"{size / len(data):.1%}")
     _print(table)
+    for tag, value in file.metadata.items():
+        say(f"metadata {tag!r}: {len(value)} bytes before they were deflated")
 
 
 def _info_model(name: str, as_json: bool) -> None:
@@ -205,11 +232,11 @@ def _info_model(name: str, as_json: bool) -> None:
     table.add_row("decode, steps 1", "", f"{k['prior'] + k['g_s'] + k['denoiser']:.2f}")
     _print(table)
     if not (WEIGHTS / f"{name}.safetensors").is_file():
-        print("no weights of this preset are in the package")
+        say("no weights of this preset are in the package")
         return
     weights = load_weights(name)
     denoiser = weights.denoiser_id or "not trained, steps 0 only"
-    print(f"weights {weights.model_id:08x}, denoiser {denoiser}")
+    say(f"weights {weights.model_id:08x}, denoiser {denoiser}")
     table = Table("chunk", "channels", "A", "sigma", title="Laplacian position bias")
     prior = weights.model.prior
     for j, (channels, bias) in enumerate(zip(prior.sizes, prior.biases(), strict=True), start=1):
@@ -218,17 +245,20 @@ def _info_model(name: str, as_json: bool) -> None:
     _print(table)
 
 
-def _print(table: Table) -> None:
-    for column in table.columns[1:]:
-        column.justify = "right"
-    Console().print(table)
-
-
-def _do(job: Job, source: Path, out: Path | None, jobs: int | None, overwrite: bool, as_json: bool) -> None:
+def _do(
+    job: Job,
+    source: Path,
+    out: str | None,
+    jobs: int | None,
+    overwrite: bool,
+    as_json: bool,
+    update: bool = False,
+) -> None:
     if source.is_dir():
-        _do_folder(job, source, out, jobs, overwrite, as_json)
+        _do_folder(job, source, out, jobs, overwrite, as_json, update)
         return
     target = _target(source, out, job.suffix, overwrite)
+    _check_suffix(job, target)
     with _bar() as bar:
         report = job.run(source, target, bar)
     _remark(report)
@@ -237,48 +267,66 @@ def _do(job: Job, source: Path, out: Path | None, jobs: int | None, overwrite: b
         _json(asdict(report), stream)
         return
     size = f"{report.width}x{report.height}, {report.bytes} bytes, {report.bpp:.3f} bpp"
-    print(f"{target}: {size}, quality {report.quality:.3f}, {report.seconds:.2f} s", file=stream)
+    say(f"{target}: {size}, quality {report.quality:.3f}, {report.seconds:.2f} s", stream)
 
 
 def _do_folder(
-    job: Job, source: Path, out: Path | None, jobs: int | None, overwrite: bool, as_json: bool
+    job: Job, source: Path, out: str | None, jobs: int | None, overwrite: bool, as_json: bool, update: bool
 ) -> None:
     if out is None:
         raise UsageError(f"{source} is a folder; name one for what is written with -o")
+    if Path(out) == STREAM:
+        raise UsageError(f"{source} is a folder: that does not go to standard output; name a folder with -o")
     begun = time.perf_counter()
-    tasks = batch.plan(job, source, out)
-    left = tasks if overwrite else batch.pending(tasks)
-    if left:
+    planned = batch.plan(job, source, Path(out))
+    work = batch.sort(job, planned.tasks, overwrite, update)
+    if work.todo:
         job.check()
-    skipped = [task for task in tasks if task not in set(left)]
-    for task in skipped if as_json else ():
-        _json({"input": str(task.source), "output": str(task.target), "skipped": True})
+    for note in (*planned.notes, *work.notes):
+        warn(note)
+    for skipped in work.skipped:
+        if as_json:
+            _json(asdict(skipped))
+        elif skipped.reason != batch.DONE:
+            warn(f"{skipped.output}: {skipped.reason}")
+    if done := sum(skipped.reason == batch.DONE for skipped in work.skipped):
+        if not as_json:
+            warn(f"{out}: {done} files skipped: each {batch.DONE}; --overwrite writes them again")
     reports: list[Report] = []
-    failures: list[batch.Failure] = []
-    progress = _progress(MofNCompleteColumn(), TimeRemainingColumn())
+    failures = list(work.failures)
+    for failure in failures:
+        _fail(failure, as_json)
+    progress = terminal.progress(MofNCompleteColumn(), TimeRemainingColumn())
     processes = batch.processors() if jobs is None else jobs
-    with progress, contextlib.closing(batch.run(job, left, processes)) as outcomes:
-        bar = progress.add_task(str(source), total=len(left))
+    with progress, contextlib.closing(batch.run(job, work.todo, processes)) as outcomes:
+        bar = progress.add_task(terminal.printable(source), total=len(work.todo))
         for outcome in outcomes:
             progress.advance(bar)
+            if isinstance(outcome, batch.Failure):
+                failures.append(outcome)
+                _fail(outcome, as_json)
+                continue
+            reports.append(outcome)
             if as_json:
                 _json(asdict(outcome))
-            if isinstance(outcome, Report):
-                reports.append(outcome)
-                _remark(outcome)
-                continue
-            failures.append(outcome)
-            if not as_json:
-                print(f"sfumato: {outcome.input}: {outcome.error}", file=sys.stderr)
+            _remark(outcome)
     if not as_json:
-        _print(_summary(job, reports, len(skipped), len(failures), time.perf_counter() - begun))
+        counts = len(work.skipped), len(failures)
+        _print(_summary(job, reports, *counts, time.perf_counter() - begun))
     if failures:
         sys.exit(1)
 
 
+def _fail(failure: batch.Failure, as_json: bool) -> None:
+    if as_json:
+        _json(asdict(failure))
+    else:
+        warn(f"sfumato: {failure.input}: {failure.error}")
+
+
 def _remark(report: Report) -> None:
     for sentence in report.remarks:
-        print(f"{report.input}: {sentence}", file=sys.stderr)
+        warn(f"{report.input}: {sentence}")
 
 
 def _summary(job: Job, reports: list[Report], skipped: int, failures: int, seconds: float) -> Table:
@@ -292,42 +340,39 @@ def _summary(job: Job, reports: list[Report], skipped: int, failures: int, secon
     return table
 
 
-def _json(value: object, stream: TextIO | None = None) -> None:
-    print(json.dumps(value), file=stream or sys.stdout, flush=True)
-
-
-def _target(source: Path, out: Path | None, suffix: str, overwrite: bool) -> Path:
-    """Where to write: what was asked for, or the source's name with another suffix if that is free."""
-    if STREAM in (source, out):
+def _target(source: Path, out: str | None, suffix: str, overwrite: bool) -> Path:
+    """Where to write: what was asked for, in a folder the source's name with another suffix; UsageError for
+    what is there already, unless that may be replaced."""
+    if source == STREAM or out == str(STREAM):
         if out is None:
             raise UsageError("from standard input: name a file with -o, or - for standard output")
-        if out == STREAM:
-            return out
-    target = out if out is not None else source.with_suffix(suffix)
+        if out == str(STREAM):
+            return STREAM
+    target = source.with_suffix(suffix) if out is None else Path(out)
+    if out is not None and (out.endswith(("/", os.sep)) or target.is_dir()):
+        if target.exists() and not target.is_dir():
+            raise UsageError(f"{target} is no folder")
+        if source == STREAM:
+            raise UsageError(f"{out} is a folder; name a file with -o for what comes from standard input")
+        if not target.exists() and not target.parent.is_dir():
+            raise UsageError(f"{target.parent}: no such folder")
+        target = target / source.with_suffix(suffix).name
+    elif not target.parent.is_dir():
+        raise UsageError(f"{target.parent}: no such folder")
     if target.is_dir():
         raise UsageError(f"{target} is a folder; name a file with -o")
-    if not target.parent.is_dir():
-        raise UsageError(f"{target.parent}: no such folder")
-    if out is None and target.exists() and not overwrite:
-        raise UsageError(f"{target} exists; name it with -o, or use --overwrite")
     if target.exists() and source.exists() and target.samefile(source):
         raise UsageError(f"{target} is the input; name another file with -o")
+    if os.path.lexists(target) and not overwrite and (target.is_file() or not target.exists()):
+        raise UsageError(f"{target} exists; name another with -o, or replace it with --overwrite")
     return target
 
 
-@contextlib.contextmanager
-def _bar() -> Iterator[Callable[[str, float], None]]:
-    """The progress of one piece of work: to be called with what is being done, and the part that is done."""
-    with _progress() as progress:
-        task = progress.add_task("loading", total=1.0)
-        yield lambda what, part: progress.update(task, description=what, completed=part)
-
-
-def _progress(*more: ProgressColumn) -> Progress:
-    """A progress bar on the terminal while the work lasts; nothing where standard error is no terminal."""
-    console = Console(stderr=True)
-    columns = TextColumn("{task.description}"), BarColumn(), *more
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+def _check_suffix(job: Job, target: Path) -> None:
+    """UsageError where an encoder would write its bytes under the name of another format."""
+    suffix = target.suffix.lower()
+    if isinstance(job, Encoding) and suffix in batch.PICTURES | {".html", ".htm", ".jxl"}:
+        raise UsageError(f"{target}: encode writes {SUFFIX} files, not {suffix}; name it with {SUFFIX}")
 
 
 def _arguments(given: list[str]) -> list[str]:
@@ -341,8 +386,12 @@ def _arguments(given: list[str]) -> list[str]:
 
 def main() -> None:
     """Entry point; the exit codes are those above."""
+    terminal.prepare()
+    warnings.simplefilter(
+        "ignore"
+    )  # Pillow's on odd files: what matters of them is told as a remark or an error
     if sys.argv[1:] == ["--version"]:
-        print(f"sfumato {__version__}, format {container.VERSION}")
+        say(f"sfumato {__version__}, format {container.VERSION}")
         return
     try:
         commands: dict[str, Callable[..., None]] = {
@@ -355,14 +404,20 @@ def main() -> None:
         tyro.extras.subcommand_cli_from_dict(commands, prog="sfumato", description=ABOUT, args=arguments)
     except KeyboardInterrupt:
         sys.exit(130)
+    except terminal.Ended as end:
+        sys.exit(end.code)
+    except BrokenPipeError:  # nobody reads on: the interpreter must not try once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except Exception as error:
         message = explain(error)
         if message is None:
             raise
         if "--json" in sys.argv:
             _json({"error": message})
-            sys.exit(1)
-        sys.exit(f"sfumato: {message}")
+        else:
+            warn(f"sfumato: {message}")
+        sys.exit(1)
 
 
 if __name__ == "__main__":

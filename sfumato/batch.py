@@ -1,11 +1,11 @@
 """A job and two folders in; the job done on every file by several processes, and what came of each.
 
-    plan      folder -> tasks (source, target), sub-folders kept, two sources of one target refused
-    pending   the tasks whose target is missing or older than its source
+    plan      folder -> tasks (source, target), sub-folders kept, and notes on what was left out
+    sort      tasks -> those to do, those to skip and why, those that cannot be done
     run       tasks -> worker processes -> outcomes, as they are ready
 
-A bad file is an outcome like any other.  Whatever ends `run`, Ctrl-C included, ends the workers with it; a
-file that was being written is not there.
+A bad file is an outcome like any other.  Whatever ends `run`, or the process that it runs in, ends the
+workers with it; a file that was being written is not there.
 """
 
 from __future__ import annotations
@@ -14,18 +14,28 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
+import unicodedata
+from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from multiprocessing import connection
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from typing import NamedTuple
 
-from sfumato.job import SUFFIX, Decoding, Job, Report, UsageError, explain
+from sfumato import container, files, image
+from sfumato.errors import FormatError
+from sfumato.job import SUFFIX, Decoding, Encoding, Job, Report, UsageError, explain
 
 PICTURES = frozenset(
-    ".avif .bmp .gif .jp2 .jpeg .jpg .jfif .pbm .pgm .png .pnm .ppm .tga .tif .tiff .webp".split()
+    ".apng .avif .bmp .gif .jp2 .jpeg .jpg .jfif .pbm .pgm .png .pnm .ppm .tga .tif .tiff .webp"
+    # read with a plugin, or refused by name: never passed over without a word
+    " .heic .heif .hif .dng .jxl .j2k .jpf .jpx .j2c .jpe .arw .cr2 .cr3 .nef .orf .pef .raf .rw2 .srw .psd"
+    " .exr .hdr .qoi .ico .svg .eps".split()
 )
 
 
@@ -35,6 +45,7 @@ class Task:
 
     source: Path
     target: Path
+    replace: bool = False  # whether what is there may be replaced, whatever the job says
 
 
 @dataclass(frozen=True)
@@ -45,11 +56,41 @@ class Failure:
     error: str
 
 
-def plan(job: Job, source: Path, target: Path) -> list[Task]:
-    """The tasks of a folder, in the order of names; hidden files and links to folders are left out.
+@dataclass(frozen=True)
+class Skipped:
+    """A file that was left alone, and why."""
 
-    Raises UsageError where there is nothing to do, two files would become one, or a decoder would write
-    among what it reads, where the originals may lie.
+    input: str
+    output: str
+    reason: str
+    skipped: bool = True
+
+
+class Plan(NamedTuple):
+    """What a folder holds for a job."""
+
+    tasks: list[Task]
+    notes: list[str]  # lines on files that were left out or got another name
+
+
+class Work(NamedTuple):
+    """The tasks, by what is to become of them."""
+
+    todo: list[Task]
+    skipped: list[Skipped]
+    failures: list[Failure]
+    notes: list[str]
+
+
+DONE = "is there already, and no older than its input"
+
+
+def plan(job: Job, source: Path, target: Path) -> Plan:
+    """The tasks of a folder, in the order of names; hidden files are left out.
+
+    Files that would share a target, also on a disk that does not tell A from a, get targets with their whole
+    names: a.jpg.sfu beside a.png.sfu.  Raises UsageError where there is nothing to do, or a decoder would
+    write among what it reads, where the originals may lie.
     """
     if target.exists() and not target.is_dir():
         raise UsageError(f"{target} is not a folder, as {source} is")
@@ -57,28 +98,133 @@ def plan(job: Job, source: Path, target: Path) -> list[Task]:
     if decodes and target.exists() and target.samefile(source):
         raise UsageError(f"{target} is the folder of the input; name another one with -o")
     suffixes = {SUFFIX} if decodes else PICTURES
-    tasks: dict[Path, Task] = {}
-    for folder, folders, files in os.walk(source):
+    sources: list[Path] = []
+    others: Counter[str] = Counter()
+    notes: list[str] = []
+    for folder, folders, names in os.walk(source):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
+        notes += [
+            f"{Path(folder, name)}: a link to a folder, left out"
+            for name in folders
+            if Path(folder, name).is_symlink()
+        ]
+        for name in sorted(names):
             path = Path(folder, name)
-            if name.startswith(".") or path.suffix.lower() not in suffixes or not path.is_file():
+            if name.startswith("."):
                 continue
-            task = Task(path, target / path.relative_to(source).with_suffix(job.suffix))
-            if (other := tasks.setdefault(task.target, task)) is not task:
-                raise UsageError(f"{other.source} and {path} would both become {task.target}; rename one")
-    if not tasks:
+            if path.suffix.lower() not in suffixes:
+                others[path.suffix.lower() or "no suffix"] += 1
+            elif path.is_file():
+                sources.append(path)
+            else:
+                notes.append(f"{path}: no file, or a link to nothing, left out")
+    if not sources:
         raise UsageError(f"{source}: no files to read; looked for {' '.join(sorted(suffixes))}")
-    return list(tasks.values())
+    if others:
+        kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(others.items()))
+        what = "no .sfu files" if decodes else "no images by their suffix"
+        notes.append(f"{source}: {others.total()} files are {what} and were left out: {kinds}")
+    return _named(job, source, target, sources, notes)
 
 
-def pending(tasks: Sequence[Task]) -> list[Task]:
-    """The tasks whose target is not there or older than its source; settings are not compared."""
-    return [
-        task
-        for task in tasks
-        if not task.target.exists() or task.target.stat().st_mtime < task.source.stat().st_mtime
-    ]
+def _named(job: Job, source: Path, target: Path, sources: list[Path], notes: list[str]) -> Plan:
+    """Targets for the sources: the name with the job's suffix, or behind the whole name where two would
+    meet.
+    """
+
+    def place(path: Path, whole: bool) -> Path:
+        relative = path.relative_to(source)
+        return relative.with_name(relative.name + job.suffix) if whole else relative.with_suffix(job.suffix)
+
+    whole: set[Path] = set()
+    while True:
+        groups: dict[str, list[Path]] = {}
+        for path in sources:
+            groups.setdefault(_folded(place(path, path in whole)), []).append(path)
+        clash = {path for group in groups.values() if len(group) > 1 for path in group} - whole
+        if not clash:
+            break
+        whole |= clash
+    for group in groups.values():
+        if len(group) > 1 and not _tells_case(target):
+            left_out = [path for path in group[1:] if path in sources]
+            notes += [
+                f"{path}: {group[0]} would be the same file in {target}; rename one" for path in left_out
+            ]
+            sources = [path for path in sources if path not in left_out]
+    for path in sorted(whole & set(sources)):
+        plain, full = place(path, False), place(path, True)
+        notes.append(f"{path}: becomes {full}, as another file would become {plain} as well")
+    return Plan([Task(path, target / place(path, path in whole)) for path in sources], notes)
+
+
+def _folded(path: Path) -> str:
+    """What names have in common that are one on a disk that tells neither case nor composition of letters."""
+    return unicodedata.normalize("NFC", str(path)).casefold()
+
+
+def _tells_case(folder: Path) -> bool:
+    """Whether A and a are two files in this folder, or in the first above it that is there."""
+    while not folder.is_dir():
+        folder = folder.parent
+    try:
+        with tempfile.NamedTemporaryFile(prefix=".case", suffix=".part", dir=folder) as file:
+            return not (folder / Path(file.name).name.swapcase()).exists()
+    except OSError:  # not to be written in: told when it is tried
+        return True
+
+
+def sort(job: Job, tasks: Sequence[Task], overwrite: bool = False, update: bool = False) -> Work:
+    """What to do and what to leave.  Nothing that is whole is replaced but by `overwrite`, or by `update` a
+    .sfu file that is older than its picture.  What a broken run left, an empty or cut .sfu, is done again."""
+    work = Work([], [], [], [])
+    for task in tasks:
+        source, target = task.source, task.target
+        if overwrite or not os.path.lexists(target):
+            work.todo.append(replace(task, replace=overwrite))
+            continue
+        if target.is_file() and not target.stat().st_size:
+            work.notes.append(f"{target}: was empty, written anew")
+            work.todo.append(replace(task, replace=True))
+            continue
+        fault, is_ours = _fault(job, target)
+        if fault and is_ours:
+            work.notes.append(f"{target}: was not whole ({fault}), written anew")
+            work.todo.append(replace(task, replace=True))
+        elif fault:
+            reason = f"{target} is there and cannot be read ({fault}); --overwrite replaces it"
+            work.failures.append(Failure(str(source), reason))
+        elif target.stat().st_mtime >= source.stat().st_mtime:
+            work.skipped.append(Skipped(str(source), str(target), DONE))
+        elif update and isinstance(job, Encoding):
+            work.todo.append(replace(task, replace=True))
+        else:
+            ways = "--update or --overwrite replaces it"
+            if not isinstance(job, Encoding):
+                ways = "--overwrite replaces it"
+            reason = f"is there already, older than its input, and was kept; {ways}"
+            work.skipped.append(Skipped(str(source), str(target), reason))
+    return work
+
+
+def _fault(job: Job, target: Path) -> tuple[str, bool]:
+    """(what is wrong with a file that is there, or ""; whether it is one of ours that was cut or damaged)."""
+    try:
+        if isinstance(job, Decoding):
+            return image.fault(target), False
+        if not isinstance(job, Encoding):
+            return "", False
+        data = target.read_bytes()
+        try:
+            container.unpack(data)
+            return "", True
+        except FormatError as error:
+            with contextlib.suppress(FormatError):  # whether at least its beginning is that of a file of ours
+                container.unpack(data[: container.HEADER_MAX], partial=True)
+                return str(error), True
+            return str(error), False
+    except OSError as error:
+        return explain(error) or str(error), False
 
 
 def processors() -> int:
@@ -159,10 +305,24 @@ def _enter(stop: Event) -> None:
     """Once in every worker process."""
     global _stop
     _stop = stop
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # the parent answers them, and stops its workers
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     import torch
 
     torch.set_num_threads(1)
+
+
+def _end_with_parent() -> None:
+    """Ends this process when its parent is gone, however that ended; a file being written is finished
+    first.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        with files.writing:
+            os._exit(1)
 
 
 def _work(job: Job, task: Task) -> Report | Failure:
@@ -176,6 +336,8 @@ def _work(job: Job, task: Task) -> Report | Failure:
     try:
         stopping("", 0)
         task.target.parent.mkdir(parents=True, exist_ok=True)
+        if task.replace and isinstance(job, Encoding | Decoding):
+            job = replace(job, overwrite=True)
         return job.run(task.source, task.target, stopping)
     except _Stopped:
         return Failure(name, "stopped")

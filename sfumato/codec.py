@@ -22,18 +22,15 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from sfumato import DEFAULT_MODEL, alpha, bands, container, image
+from sfumato import DEFAULT_MODEL, alpha, arguments, bands, container, image, metadata
 from sfumato.container import Header
 from sfumato.errors import FormatError
 from sfumato.image import Picture
 from sfumato.latents import RATIO, LatentCoder, quality
 from sfumato.model import Weights, WeightsError, channels_last, load_weights, shipped
 from sfumato.restoration import Frame, Restoration, halo, restore
-from sfumato.tiles import cells
+from sfumato.tiles import CELL, MAX_PIXELS, cells, grid, padded_pixels
 from sfumato.transform import HYPER_STRIDE, STRIDE, Synthesised
-
-TAGS = {"icc": "ICC ", "exif": "EXIF", "xmp": "XMP "}
-"""Where a file keeps what comes with a picture (FORMAT.md, section 3)."""
 
 DEFAULT_STEPS = 1
 
@@ -80,8 +77,12 @@ class Choices(TypedDict, total=False):
               alpha by an opaque one; the picture's remarks say so
     chunks    0 .. 5, decode only so many chunks, faster, for a preview; None for all.  What follows them is
               not looked at, and may be missing
-    crop      the part to decode, with eta = 0: of a large picture, only the tiles that it needs are read
+    crop      the part to decode, a Crop or its four numbers, with eta = 0: of a large picture, only the
+              tiles that it needs are read
     progress  called as the work goes on
+    max_pixels  pixels that are decoded at most, both sides rounded up to multiples of 64; of a crop those of
+              the tiles that it needs, where the picture has no alpha.  None: the format's limit; FormatError
+              for more
     """
 
     steps: int | None
@@ -89,8 +90,9 @@ class Choices(TypedDict, total=False):
     eta: float
     partial: bool
     chunks: int | None
-    crop: Crop | None
+    crop: Crop | tuple[int, int, int, int] | None
     progress: Progress | None
+    max_pixels: int | None
 
 
 @dataclass(frozen=True)
@@ -122,14 +124,17 @@ class Codec:
 
     @torch.inference_mode()
     def transform(
-        self, source: image.Source, progress: Progress | None = None, strip: bool = False
+        self,
+        source: image.Source,
+        progress: Progress | None = None,
+        strip: bool = False,
+        max_pixels: int | None = MAX_PIXELS,
     ) -> Latent:
         """A picture -> its latent, the part of `encode` that is the same for every q; errors as there."""
-        picture = image.load(source)
-        if strip:
-            picture = image.strip(picture)
-        metadata = {tag: value for kind, tag in TAGS.items() if (value := getattr(picture, kind))}
-        container.metadata_payload(metadata)  # refuses what is too large before the work, as the header does
+        picture = image.load(source, max_pixels)
+        picture = image.without_tint(image.strip(picture) if strip else picture)
+        extras = metadata.entries(picture)
+        container.metadata_payload(extras)  # refuses what is too large before the work, as the header does
         height, width = picture.pixels.shape[:2]
         Header(width, height, 0, self.model_id)
         if picture.alpha is not None:
@@ -146,7 +151,7 @@ class Codec:
         rows = bands.rows_of(width, HYPER_STRIDE)
         parts = list(bands.in_bands(g_a, height, rows, self._model.halo, down=STRIDE))
         plane = None if picture.alpha is None else alpha.pack(picture.alpha)
-        return Latent(pixels, grey, plane, metadata, self.model_id, torch.cat(parts, 2))
+        return Latent(pixels, grey, plane, extras, self.model_id, torch.cat(parts, 2))
 
     def encode(
         self,
@@ -155,6 +160,7 @@ class Codec:
         seed: int | None = None,
         progress: Progress | None = None,
         strip: bool = False,
+        max_pixels: int | None = MAX_PIXELS,
     ) -> bytes:
         """A picture -> the bytes of a file.
 
@@ -163,12 +169,13 @@ class Codec:
         q         quality, 0 (smallest file) .. 1 (largest); kept to 1/255
         seed      of the decoder's noise, u32; None derives it from the file
         progress  called as the work goes on
-        strip     leave out EXIF, XMP and the colour profile, after converting the colours to sRGB
+        strip     leave out what comes with the pixels, after converting the colours to sRGB
+        max_pixels  of the file of a picture at most, as `image.load` has it; None: the format's limit
 
         ValueError for a q or seed out of range or a picture over the format's limits; ImageError (a
         ValueError) for a picture that cannot be read.
         """
-        return self._encode(source, q, seed, progress, strip)[0]
+        return self._encode(source, q, seed, progress, strip, max_pixels)[0]
 
     @torch.inference_mode()
     def encode_and_decode(
@@ -204,12 +211,16 @@ class Codec:
         energy = avg_pool2d(y.square_(), 3, stride=1, padding=1, count_include_pad=False)
         return float(energy.mul_(4).log1p_().sum(dtype=torch.float64)) / math.log(4)
 
-    def decode(self, data: bytes, **choices: Unpack[Choices]) -> UInt8[np.ndarray, "h w *channels"]:
-        """The bytes of a file -> uint8 [H, W, 3], grey [H, W]; [H, W, 4] or [H, W, 2] with alpha.
+    def decode(
+        self, data: bytes, *, keep_profile: bool = False, **choices: Unpack[Choices]
+    ) -> UInt8[np.ndarray, "h w *channels"]:
+        """The bytes of a file -> sRGB, uint8 [H, W, 3], grey [H, W]; [H, W, 4] or [H, W, 2] with alpha.
 
-        As `decode_picture`, which also gives what came with the picture.
+        As `decode_picture`, which also gives what came with the picture.  `keep_profile` leaves the colours
+        in the space of the file's own profile.
         """
-        return self.decode_picture(data, **choices).array
+        picture = self.decode_picture(data, **choices)
+        return (picture if keep_profile else image.in_srgb(picture)).array
 
     @torch.inference_mode()
     def decode_picture(self, data: bytes, **choices: Unpack[Choices]) -> Picture:
@@ -218,8 +229,10 @@ class Codec:
         FormatError for a bad file; ValueError for a bad argument; WeightsError for steps > 0 with weights
         that hold no trained denoiser.
         """
+        arguments.check_choices(choices)
         partial, chunks, crop = choices.get("partial", False), choices.get("chunks"), choices.get("crop")
         steps, progress = choices.get("steps"), choices.get("progress")
+        crop = Crop(*crop) if isinstance(crop, tuple) else crop
         chosen = Restoration(steps or 0, choices.get("realism", 1.0), choices.get("eta", 0.0))
         if steps and not self.denoiser_id:
             message = f"steps={steps}: the {self.preset} weights hold no trained denoiser, only steps=0"
@@ -244,6 +257,7 @@ class Codec:
             raise ValueError(f"eta={chosen.eta:g} with these weights works on whole pictures, not on a crop")
         read = _part(progress, "latents read", 0.0, 0.5)
         region = part.latents(header, self._model.halo + (seen or 0))
+        _check_pixels(file, None if crop is None else region, choices.get("max_pixels", MAX_PIXELS))
         y_hat = self._latent_coder.read(header, sections, lambda tile: tile.meets(*region), read)
         _tell(progress, "synthesis", 0.5)
         top, left, bottom, right = (RATIO * side for side in region)
@@ -260,7 +274,9 @@ class Codec:
         elif file.alpha is not None:
             plane = alpha.unpack(file.alpha, header.height, header.width)
             plane = plane[part.y : part.y + part.height, part.x : part.x + part.width].copy()
-        extras = {kind: file.metadata.get(tag) for kind, tag in TAGS.items()}
+        extras = metadata.fields(file.metadata)
+        if crop is not None and extras["exif"]:
+            extras["exif"] = metadata.upright_exif(extras["exif"], crop=True)
         _tell(progress, "done", 1.0)
         return Picture(pixels, plane, **extras, remarks=tuple(remarks))
 
@@ -271,10 +287,11 @@ class Codec:
         seed: int | None = None,
         progress: Progress | None = None,
         strip: bool = False,
+        max_pixels: int | None = MAX_PIXELS,
     ) -> tuple[Latent, Header]:
-        if not 0 <= q <= 1:
-            raise ValueError(f"q is {q}, not in 0..1")
-        latent = source if isinstance(source, Latent) else self.transform(source, progress, strip)
+        arguments.number("q", q, 0, 1)
+        arguments.integer("seed", seed, 0, 2**32 - 1)
+        latent = source if isinstance(source, Latent) else self.transform(source, progress, strip, max_pixels)
         if latent.model != self.model_id:
             raise ValueError(f"latent of model {latent.model:08x}, these weights are {self.model_id:08x}")
         height, width = latent.pixels.shape[:2]
@@ -293,9 +310,10 @@ class Codec:
         seed: int | None,
         progress: Progress | None,
         strip: bool = False,
+        max_pixels: int | None = MAX_PIXELS,
     ) -> tuple[bytes, Header, Tensor]:
         """The file, its header, and y_hat as its decoder will find it."""
-        latent, header = self._prepare(source, q, seed, progress, strip)
+        latent, header = self._prepare(source, q, seed, progress, strip, max_pixels)
         written = _part(progress, "latents written", 0.3, 1.0)
         y, z = self._latents(latent, quality(header).float())
         sections, y_hat = self._latent_coder.write(y, z, header, written)
@@ -327,6 +345,21 @@ class Codec:
             yield part.part(slice(STRIDE * keep.start, STRIDE * keep.stop))
 
 
+def _check_pixels(
+    file: container.File, region: tuple[int, int, int, int] | None, max_pixels: int | None
+) -> None:
+    """FormatError if more would be decoded than the caller allows; the region is in cells of z, None for
+    all.
+    """
+    height, width = file.header.height, file.header.width
+    pixels, what = padded_pixels(height, width), f"{width}x{height} pixels"
+    if region is not None and file.alpha is None:
+        read = [tile for tile in grid(height, width) if tile.meets(*region)]
+        pixels, what = sum(tile.height * tile.width for tile in read) * CELL**2, "the tiles of the crop"
+    if max_pixels is not None and pixels > max_pixels:
+        raise FormatError(f"{what}, {pixels} when padded, are more than max_pixels = {max_pixels}")
+
+
 def _part(progress: Progress | None, what: str, first: float, last: float) -> Callable[[float], None] | None:
     """A report of a stage that takes the work from `first` to `last`."""
     if progress is None:
@@ -355,24 +388,26 @@ def encode(
     seed: int | None = None,
     progress: Progress | None = None,
     strip: bool = False,
+    max_pixels: int | None = MAX_PIXELS,
 ) -> bytes:
     """A picture -> the bytes of a file; see `Codec.encode`.  `model` names weights or is a path to them."""
-    return load(model).encode(source, q, seed, progress, strip)
+    return load(model).encode(source, q, seed, progress, strip, max_pixels)
 
 
 def decode(
-    data: bytes, model: str | Path | None = None, **choices: Unpack[Choices]
+    data: bytes, model: str | Path | None = None, *, keep_profile: bool = False, **choices: Unpack[Choices]
 ) -> UInt8[np.ndarray, "h w *channels"]:
-    """The bytes of a file -> uint8 [H, W, 3], grey [H, W]; [H, W, 4] or [H, W, 2] with alpha.
+    """The bytes of a file -> sRGB, uint8 [H, W, 3], grey [H, W]; [H, W, 4] or [H, W, 2] with alpha.
 
-    See `Codec.decode_picture` and `Choices`.  `model` is a path to weights that are not in the package;
-    without it the file names its weights.
+    See `Codec.decode` and `Choices`.  `model` is a path to weights that are not in the package; without it
+    the file names its weights.
     """
-    return decode_picture(data, model, **choices).array
+    picture = decode_picture(data, model, **choices)
+    return (picture if keep_profile else image.in_srgb(picture)).array
 
 
 def decode_picture(data: bytes, model: str | Path | None = None, **choices: Unpack[Choices]) -> Picture:
-    """As `decode`, with alpha, ICC, EXIF and XMP apart."""
+    """As `decode`, in the file's own colours, with alpha, ICC, EXIF, XMP, resolution and text apart."""
     if not isinstance(data, bytes | bytearray | memoryview):
         raise TypeError(f"decode takes the bytes of a file, got {type(data).__name__}; read the file first")
     data = bytes(data)

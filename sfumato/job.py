@@ -12,11 +12,14 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sfumato import DEFAULT_MODEL, container, image
+from sfumato.files import write_bytes
+from sfumato.tiles import MAX_PIXELS
+from sfumato.writing import format_of, to_bytes
 
 if TYPE_CHECKING:
     from sfumato.target import Goal
@@ -78,6 +81,8 @@ class Encoding(Job):
     model: str = DEFAULT_MODEL
     seed: int | None = None
     strip: bool = False  # whether metadata and colour profile are left out
+    overwrite: bool = False  # whether a file that is there is replaced
+    max_pixels: int = MAX_PIXELS  # of a picture at most, both sides rounded up to multiples of 64
 
     suffix = SUFFIX
 
@@ -108,7 +113,7 @@ class Encoding(Job):
         from sfumato.codec import load  # torch is loaded only where it is needed, and takes a while
 
         codec = load(self.model)
-        picture = image.load(given)
+        picture = image.load(given, self.max_pixels)
         if self.strip:
             picture = image.strip(picture)
         if goal := self._goal():
@@ -116,7 +121,7 @@ class Encoding(Job):
         else:
             quality = 0.5 if self.quality is None else self.quality
             data = codec.encode(picture, quality, self.seed, progress)
-        _write(target, data)
+        _write(target, data, self.overwrite)
         return _report(source, target, data, size, begun, picture.remarks)
 
     def _goal(self) -> Goal | None:
@@ -141,6 +146,9 @@ class Decoding(Job):
     chunks: int | None = None  # None for all
     crop: tuple[int, int, int, int] | None = None  # x, y, width, height in pixels; None for the whole
     model: str | None = None  # None for the weights that the file names
+    overwrite: bool = False  # whether a file that is there is replaced
+    strip: bool = False  # whether metadata and colour profile are left out
+    max_pixels: int = MAX_PIXELS  # of a picture at most, both sides rounded up to multiples of 64
 
     suffix = ".png"
 
@@ -152,7 +160,7 @@ class Decoding(Job):
 
     def run(self, source: Path, target: Path, progress: Progress | None = None) -> Report:
         begun = time.perf_counter()
-        image.format_of(target)  # a suffix that cannot be written is told before the work
+        format_of(target)  # a suffix that cannot be written is told before the work
         data = read(source)
         from sfumato.codec import Crop, decode_picture
 
@@ -167,10 +175,15 @@ class Decoding(Job):
             chunks=self.chunks,
             crop=crop,
             progress=progress,
+            max_pixels=self.max_pixels,
         )
-        written, left_out = image.to_bytes(target, picture)
-        _write(target, written)
-        return _report(source, target, data, len(written), begun, (*picture.remarks, *left_out))
+        if self.strip:
+            picture = image.strip(picture)
+        written, left_out = to_bytes(target, picture)
+        _write(target, written, self.overwrite)
+        report = _report(source, target, data, len(written), begun, (*picture.remarks, *left_out))
+        height, width = picture.pixels.shape[:2]  # of a crop its own
+        return replace(report, width=width, height=height)
 
 
 def explain(error: BaseException) -> str | None:
@@ -186,11 +199,14 @@ def explain(error: BaseException) -> str | None:
 
 
 def read(path: Path) -> bytes:
-    """A .sfu file, or one from standard input; FormatError for what does not begin as one."""
+    """A .sfu file, or one from standard input; FormatError for what does not begin as one.
+
+    No more is read than a file of that size in pixels can have, so a device that never ends is no matter.
+    """
     with sys.stdin.buffer if path == STREAM else path.open("rb") as file:
         head = file.read(container.HEADER_MAX)
-        container.unpack(head, partial=True)  # before the rest, which a device may never end
-        return head + file.read()
+        header = container.unpack(head, partial=True).header
+        return head + file.read(container.file_limit(header) + 1 - len(head))
 
 
 def described(data: bytes) -> dict[str, Any]:
@@ -206,12 +222,13 @@ def described(data: bytes) -> dict[str, Any]:
     }
 
 
-def _write(target: Path, data: bytes) -> None:
+def _write(target: Path, data: bytes, overwrite: bool) -> None:
     if target == STREAM:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
-    else:
-        image.write_bytes(target, data)
+        return
+    target.parent.mkdir(exist_ok=True)
+    write_bytes(target, data, overwrite)
 
 
 def _report(

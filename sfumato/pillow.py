@@ -4,10 +4,11 @@
     Image.open("a.sfu").thumbnail((128, 128))    # lazy: size and mode come without decoding
     im.save("b.sfu", quality=40)                 # 0 (smallest) .. 100, as Pillow counts; 50 if not given
 
-`save` also takes model and seed, as `sfumato.encode` does, and exif, icc_profile and xmp as Pillow's own
-formats do: pixels are written as they are, orientation is the caller's (`ImageOps.exif_transpose`).  An
-opened file has `info["quality"]` and `info["model"]`, and what came with the picture under Pillow's names.
-torch is loaded when pixels are asked for or written.
+`save` also takes model and seed, as `sfumato.encode` does, and exif, icc_profile, xmp and dpi as Pillow's own
+formats do.  A file holds its pixels upright: where the exif that is given says otherwise they are turned,
+and it is set to 1; without one pixels are written as they are.  An opened file has `info["quality"]` and
+`info["model"]`, and what came with the picture under Pillow's names. torch is loaded when pixels are asked
+for or written.
 
 Errors are those of Pillow's formats: UnidentifiedImageError for what does not begin as a file of this
 version, OSError for a file that is cut short, damaged or of unknown weights.  With
@@ -23,14 +24,15 @@ from typing import IO, Any, final
 
 from PIL import Image, ImageFile
 
-from sfumato import DEFAULT_MODEL, container, image
+from sfumato import DEFAULT_MODEL, container, image, metadata
 from sfumato.errors import FormatError
+from sfumato.tiles import padded_pixels
 
 FORMAT = "SFU"
 EXTENSION = ".sfu"
 MIME = "image/x-sfumato"
-EXTRAS = {"icc_profile": "ICC ", "exif": "EXIF", "xmp": "XMP "}
-"""Pillow's names of what comes with a picture, and the file's."""
+EXTRAS = {"icc_profile": "icc", "exif": "exif", "xmp": "xmp", "dpi": "dpi"}
+"""Pillow's names of what comes with a picture, and ours."""
 DRAFTS = ((4, 2), (2, 3))
 """(reduction, chunks): a draft so many times smaller is made from the first chunks only."""
 
@@ -52,9 +54,14 @@ class SfumatoImageFile(ImageFile.ImageFile):
         with contextlib.suppress(FormatError):  # what is wrong further on is told when it is needed
             file = container.unpack(data, partial=True)
         header = file.header
+        pixels, limit = padded_pixels(header.height, header.width), _limit()
+        if limit is not None and pixels > limit:
+            size = f"{header.width}x{header.height} pixels, {pixels} when padded"
+            raise Image.DecompressionBombError(f"{size}, are more than {limit}: twice Image.MAX_IMAGE_PIXELS")
         self._size = header.width, header.height
         self._mode = ("L" if header.grey else "RGB") + ("" if file.alpha is None else "A")
-        self.info |= {name: file.metadata[tag] for name, tag in EXTRAS.items() if tag in file.metadata}
+        extras = metadata.fields(file.metadata)
+        self.info |= {name: extras[kind] for name, kind in EXTRAS.items() if extras.get(kind)}
         self.info["quality"] = round(100 * header.q / 255, 1)
         self.info["model"] = f"{header.model:08x}"
         self._plan(None)
@@ -109,11 +116,18 @@ class SfumatoDecoder(ImageFile.PyDecoder):
                 return -1, 0
             from sfumato.codec import decode
 
-            pixels = decode(data, partial=truncated, chunks=self.args[0])
+            pixels = decode(
+                data, keep_profile=True, partial=truncated, chunks=self.args[0], max_pixels=_limit()
+            )
         except FormatError as error:
             raise OSError(str(error)) from error
         self.set_as_raw(pixels.tobytes())
         return -1, 0
+
+
+def _limit() -> int | None:
+    """Pixels, padding included, from which on Pillow refuses to open a file; None for no limit."""
+    return None if Image.MAX_IMAGE_PIXELS is None else 2 * Image.MAX_IMAGE_PIXELS
 
 
 def _accept(prefix: bytes) -> bool:
@@ -135,12 +149,22 @@ def _save(im: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
     try:
         picture = image.load(plain)
         icc = options.get("icc_profile", picture.icc) if picture.pixels.ndim == 3 else None
-        exif = exif.removeprefix(image.EXIF_PREFIX)
-        picture = replace(picture, icc=icc or None, exif=exif or None, xmp=options.get("xmp") or None)
+        exif, xmp = exif.removeprefix(image.EXIF_PREFIX), options.get("xmp") or None
+        picture = replace(picture, icc=icc or None, exif=exif or None, xmp=xmp)
+        picture = replace(image.upright(picture), dpi=_dpi(options.get("dpi")))
         data = encode(picture, quality / 100, options.get("model", DEFAULT_MODEL), options.get("seed"))
     except image.ImageError as error:
         raise OSError(f"cannot write mode {im.mode} as {FORMAT}: {error}") from error
     fp.write(data)
+
+
+def _dpi(given: Any) -> tuple[float, float] | None:
+    """Both sides above 0, or None."""
+    try:
+        x, y = (float(side) for side in given)
+    except (TypeError, ValueError):
+        return None
+    return (x, y) if 0 < x < 1e5 and 0 < y < 1e5 else None
 
 
 Image.register_open(FORMAT, SfumatoImageFile, _accept)

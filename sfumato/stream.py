@@ -18,10 +18,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from sfumato import container
+from sfumato import arguments, container
 from sfumato.codec import load, model_of
 from sfumato.container import File, Header
 from sfumato.errors import FormatError
+from sfumato.tiles import MAX_PIXELS, padded_pixels
 
 FIRST_SHOWN = 2
 """Sections that make a picture: z and chunk 1."""
@@ -30,12 +31,17 @@ FIRST_SHOWN = 2
 class Reader:
     """One file being received.  Not for several threads at once.
 
-    model  a path to weights that are not in the package; None for those that the file names
+    model       a path to weights that are not in the package; None for those that the file names
+    max_pixels  pixels, both sides rounded up to multiples of 64, of a picture at most; None: the format's
+    limit
     """
 
-    def __init__(self, model: str | Path | None = None) -> None:
+    def __init__(self, model: str | Path | None = None, max_pixels: int | None = MAX_PIXELS) -> None:
+        arguments.integer("max_pixels", max_pixels, 1)
         self._model = model
+        self._max_pixels = max_pixels
         self._data = bytearray()
+        self._wanted = 0
         self._file: File | None = None
         self._shown = 0
         self._picture: UInt8[np.ndarray, "h w *channels"] | None = None
@@ -43,16 +49,24 @@ class Reader:
     def feed(self, data: bytes) -> int:
         """Takes any number of bytes, also none; how many sections are in as a whole, 0 .. 6.
 
-        Each call looks through all that is in, so blocks of some kilobytes are better than single bytes.
-        FormatError as soon as the bytes cannot be the beginning of a file.
+        What is in is looked through only when another field of it is whole, so blocks may be of any size.
+        FormatError as soon as the bytes cannot be the beginning of a file, or of one of too many pixels.
         """
         self._data += data
+        if self._file is not None and len(self._data) < self._wanted:
+            return len(self._file.sections)
         try:
             self._file = container.unpack(bytes(self._data), partial=True)
         except FormatError:
             if len(self._data) >= container.HEADER_MAX:
                 raise
             return 0  # the header may still be coming
+        self._wanted = self._file.wanted
+        header = self._file.header
+        pixels = padded_pixels(header.height, header.width)
+        if self._max_pixels is not None and pixels > self._max_pixels:
+            what = f"{header.width}x{header.height} pixels, {pixels} when padded"
+            raise FormatError(f"{what}, are more than max_pixels = {self._max_pixels}")
         return len(self._file.sections)
 
     @property
@@ -77,7 +91,7 @@ class Reader:
         if have > self._shown:
             data = bytes(self._data)
             codec = load(self._model or model_of(data))
-            self._picture = codec.decode(data, partial=True)
+            self._picture = codec.decode(data, partial=True, max_pixels=self._max_pixels)
             self._shown = have
         return self._picture
 

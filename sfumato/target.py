@@ -21,8 +21,9 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import UInt8
 
-from sfumato import DEFAULT_MODEL, image, lpips
+from sfumato import DEFAULT_MODEL, arguments, image, lpips
 from sfumato.codec import Codec, Latent, Progress, load
+from sfumato.tiles import MAX_PIXELS
 
 Picture = UInt8[np.ndarray, "h w 3"]
 
@@ -61,6 +62,7 @@ class Goal(ABC):
     """Of log(value) from q = 0 to 1, roughly; None for sizes: `Codec.magnitude` foretells them."""
 
     def __post_init__(self) -> None:
+        arguments.number("a target", self.wanted, -math.inf, math.inf)
         if not 0 < self.wanted < math.inf:
             raise ValueError(f"a target of {self.unit.format(self.wanted)}: need more than 0")
 
@@ -69,13 +71,18 @@ class Goal(ABC):
         """What a file of `size` bytes has; `picture` is what it decodes to, None if the goal is a size."""
 
     def fit(
-        self, codec: Codec, source: image.Source, seed: int | None = None, progress: Progress | None = None
+        self,
+        codec: Codec,
+        source: image.Source,
+        seed: int | None = None,
+        progress: Progress | None = None,
+        max_pixels: int | None = MAX_PIXELS,
     ) -> Fit:
         """The largest file up to a size, or the smallest that has a quality; TargetError if no q gives one.
 
-        Sources, seed, progress and further errors are those of `Codec.encode`.
+        Sources, seed, progress, max_pixels and further errors are those of `Codec.encode`.
         """
-        latent = codec.transform(source, progress)
+        latent = codec.transform(source, progress, max_pixels=max_pixels)
         tried: dict[int, tuple[bytes, float]] = {}
 
         def told(what: str, part: float) -> None:
@@ -178,12 +185,13 @@ def encode_to(
     model: str | Path = DEFAULT_MODEL,
     seed: int | None = None,
     progress: Progress | None = None,
+    max_pixels: int | None = MAX_PIXELS,
 ) -> bytes:
     """A picture -> the bytes of the file that meets the goal: `encode_to("a.png", Bytes(20_000))`.
 
     TargetError (a ValueError) where no q does; else as `encode`.
     """
-    return goal.fit(load(model), source, seed, progress).data
+    return goal.fit(load(model), source, seed, progress, max_pixels).data
 
 
 def psnr(original: Picture, decoded: Picture) -> float:

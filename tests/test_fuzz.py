@@ -37,9 +37,7 @@ def test_unpack_of_any_bytes(data: bytes, valid_start: bool) -> None:
             file = container.unpack(FILES[1][:14] + data if valid_start else data, partial=partial)
         except FormatError:
             continue
-        assert partial or container.pack(
-            file.header, file.sections, file.metadata, file.alpha
-        ).endswith(data)
+        assert partial or container.pack(file.header, file.sections, file.metadata, file.alpha).endswith(data)
 
 
 @given(st.data())
