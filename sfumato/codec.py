@@ -22,7 +22,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from sfumato import DEFAULT_MODEL, alpha, arguments, bands, container, image, metadata
+from sfumato import DEFAULT_MODEL, alpha, arguments, bands, container, forks, image, metadata
 from sfumato.container import Header
 from sfumato.errors import FormatError
 from sfumato.image import Picture
@@ -111,6 +111,7 @@ class Codec:
     """Encoder and decoder for one set of weights.  Thread-safe: nothing changes after construction."""
 
     def __init__(self, weights: Weights) -> None:
+        forks.guard()
         self.model_id = weights.model_id
         self.denoiser_id = weights.denoiser_id  # empty: no steps
         self.notes = weights.notes

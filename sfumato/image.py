@@ -304,6 +304,8 @@ def _picture(
     space = None if icc else space or _exif_space(image)
     turn, exif, xmp = _orientation(image), _exif(image), image.info.get("xmp")
     xmp = xmp if isinstance(xmp, bytes) else None
+    if image.format == "HEIF" and b"irot" not in meta and b"imir" not in meta:
+        turn = int(image.info.get("original_orientation") or 1)  # nothing but EXIF says how it lies
     dpi, text = metadata.dpi_of(image), metadata.text_of(image)
     remarks = list(metadata.losses(image, meta, xmp))
     bits = max(bits, top.bit_length(), int(image.info.get("bit_depth") or 8))

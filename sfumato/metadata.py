@@ -76,6 +76,8 @@ def dpi_of(image: Any) -> tuple[float, float] | None:
         with contextlib.suppress(Exception):
             if 282 not in image.getexif():
                 return None  # Pillow's 72, where nothing is told
+    if image.format == "TIFF" and 282 not in image.tag_v2:
+        return None  # Pillow's 1
     try:
         x, y = (float(side) for side in given)
     except (TypeError, ValueError, ZeroDivisionError):
