@@ -5,9 +5,9 @@
     x_hat --> features of seven layers -> local mean, local deviation --+   a share of the features' power
 
 After Qiu et al. 2023, "Wasserstein Distortion: Unifying Fidelity and Realism": the squared 2-Wasserstein
-distance of the Gaussians that a window's features have, for windows of a fixed size.  A window of one position
-is a squared feature distance; a wide one compares textures and forgives where exactly their grains lie.  The
-paper takes VGG19; SqueezeNet costs a fiftieth of it.  0 for equal images; lower is better.
+distance of the Gaussians that a window's features have, for windows of a fixed size.  A window of one
+position is a squared feature distance; a wide one compares textures and forgives where exactly their grains
+lie.  The paper takes VGG19; SqueezeNet costs a fiftieth of it.  0 for equal images; lower is better.
 """
 
 from __future__ import annotations

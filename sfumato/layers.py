@@ -7,10 +7,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-
 BORDER = "replicate"
-"""Padding of the transforms and the denoiser, outside exact arithmetic: zeros are a colour, mid grey, and flat
-saturated fields came back with a rim of up to 70 levels."""
+"""Padding of the transforms and the denoiser, which are outside exact arithmetic.  Zeros would be a colour,
+mid grey: flat saturated fields came back with a rim of up to 70 levels."""
 
 
 def full_precision(layer: nn.Module, x: Tensor) -> Tensor:

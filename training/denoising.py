@@ -64,7 +64,7 @@ class Denoising(nn.Module):
 
 
 class Unrolled(nn.Module):
-    """The sampler's own 1, 2 or 4 steps from the noisy x_base; `recipe.refined_loss` judges what comes out."""
+    """The sampler's own 1, 2 or 4 steps from the noisy x_base; `recipe.refined_loss` judges the outcome."""
 
     def __init__(self, model: Model, recipe: Recipe, distortion: Distortion) -> None:
         super().__init__()

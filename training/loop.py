@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -73,7 +73,7 @@ class Log:
     def __init__(self, path: Path | None) -> None:
         self.path = path
 
-    def write(self, record: dict[str, object]) -> None:
+    def write(self, record: Mapping[str, object]) -> None:
         if self.path is None:
             return
         line = json.dumps(record)
@@ -156,7 +156,7 @@ class Trainer:
         photos, held_photos = Images.load(run.data, self.device, recipe.crop, run.cache).split(run.held_out)
         held = {"photos": held_photos}
         screens = None
-        if run.screens and recipe.screens:
+        if run.screens:
             every_screen = Images.load(list(run.screens), self.device, recipe.crop, run.cache)
             screens, held["screens"] = every_screen.split(max(1, run.held_out // 3))
         return Mixture(photos, screens, recipe.screens, recipe.flat), held
@@ -193,7 +193,8 @@ class Trainer:
         state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
         if state["stage"] != [recipe.preset, recipe.part, recipe.optimiser]:
             wanted = f"the recipe trains {recipe.part} of {recipe.preset} by {recipe.optimiser}"
-            raise ValueError(f"{self.checkpoint} is a stage of {state['stage']}; {wanted}; name another --out")
+            found = f"{self.checkpoint} is a stage of {state['stage']}"
+            raise ValueError(f"{found}, {wanted}; name another --out")
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         load_states(self.optimisers, state["optimisers"])
@@ -290,8 +291,8 @@ class Trainer:
         notes = {"recipe": json.dumps(asdict(recipe)), "steps": str(self.progress.step)}
         save_weights(smooth, run.out / "weights.safetensors", tables, notes)
         figures = {name: validate(smooth, held, self.metric) for name, held in self.held.items()}
-        head = {"step": self.progress.step, "minutes": round(self.progress.seconds / 60, 2)}
-        self.log.write(head | {"validation": figures.pop("photos")} | figures)
+        at = {"step": self.progress.step, "minutes": round(self.progress.seconds / 60, 2)}
+        self.log.write({**at, "validation": figures.pop("photos"), **figures})
 
 
 def device_of_process() -> torch.device:

@@ -51,7 +51,8 @@ def make_optimisers(model: nn.Module, recipe: Recipe) -> list[Optimizer]:
         max_precondition_dim=LARGEST_SIDE,
         merge_dims=True,
     )
-    adamw = AdamW(rest, lr=recipe.learning_rate * ADAMW_SHARE, betas=ADAMW_BETAS, weight_decay=0.0, fused=True)
+    rate = recipe.learning_rate * ADAMW_SHARE
+    adamw = AdamW(rest, lr=rate, betas=ADAMW_BETAS, weight_decay=0.0, fused=True)
     return [soap, adamw]
 
 

@@ -22,7 +22,7 @@ class Recipe:
     """One stage of training.  Fractions are of its time, so that a stage of any length has the same shape."""
 
     preset: str
-    part: Literal["codec", "denoiser", "all"] = "codec"  # "codec": all but the denoiser; "denoiser": frozen codec
+    part: Literal["codec", "denoiser", "all"] = "codec"  # "denoiser": on a frozen codec
     batch: int = 8  # crops a step, on each process
     crop: int = 192  # pixels a side, a multiple of 64
     optimiser: Literal["soap", "adamw"] = "adamw"
@@ -83,7 +83,7 @@ def small() -> Recipe:
 def small_more() -> Recipe:
     """A further stage of `small` from weights: all losses from the first step, a lower learning rate.
 
-    python -m training small_more --init WEIGHTS --data DIR --screens DIR --metrics DIR --minutes 100 --out DIR
+    python -m training small_more --init WEIGHTS --data DIR --screens DIR --metrics DIR --minutes 88 --out DIR
     """
     return replace(small(), learning_rate=1e-3, decay_start=0.5, perceptual_from=0.0)
 
@@ -99,7 +99,7 @@ def small_denoiser() -> Recipe:
 def small_sampler() -> Recipe:
     """The denoiser of `small` through the 1, 2 and 4 steps that are in use, on its frozen codec.
 
-    python -m training small_sampler --init WEIGHTS --denoiser OLD --data DIR --metrics DIR --minutes 20 --out DIR
+    python -m training small_sampler --init NEW --denoiser OLD --data DIR --metrics DIR --minutes 10 --out DIR
     """
     return Recipe(
         "small",
@@ -138,7 +138,13 @@ def paper() -> Recipe:
     """
     loss = {"mse": 1.0, "lpips": 300.0}
     return Recipe(
-        "paper", batch=4, crop=256, learning_rate=2e-4, base_loss=loss, perceptual_from=0.5, perceptual_crop=256
+        "paper",
+        batch=4,
+        crop=256,
+        learning_rate=2e-4,
+        base_loss=loss,
+        perceptual_from=0.5,
+        perceptual_crop=256,
     )
 
 

@@ -13,10 +13,10 @@ import tyro
 
 from sfumato.image import write_bytes
 from sfumato.model import WEIGHTS, load_weights
-from training.loop import VALIDATION_Q
+from training.validation import QUALITIES
 
 RECORDS = Path("results/training.csv")
-SCORES = tuple(f"{name}_at_q{q:g}" for q in VALIDATION_Q for name in ("bpp", "psnr", "lpips"))
+SCORES = tuple(f"{name}_at_q{q:g}" for q in QUALITIES for name in ("bpp", "psnr", "ms_ssim", "lpips"))
 LEG = ("model_id", "preset", "part", "recipe", "commit", "data", "pictures", "steps", "minutes", "device")
 COLUMNS = (*LEG, *SCORES, "notes")
 
@@ -54,7 +54,7 @@ def main(
         "recipe": recipe,
         "commit": commit or head.stdout.strip(),
         "data": data,
-        "pictures": first["pictures"],
+        "pictures": first["images"],
         "steps": weights.notes["steps"],
         "minutes": round(last["minutes"]),
         "device": device,
