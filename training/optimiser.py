@@ -2,7 +2,7 @@
 
 SOAP (Vyas et al. 2024) is Adam in the eigenbasis of Shampoo's statistics: with L = EMA(G G^T) and
 R = EMA(G^T G), whose eigenvectors are Q_L and Q_R, Adam's moments are those of Q_L^T G Q_R (algorithm 3).
-Kernels count as matrices of [out, in * height * width]; the package merges their sides.
+Kernels have a basis for each of their sides, of which the package merges neighbours up to `LARGEST_SIDE`.
 """
 
 from __future__ import annotations

@@ -53,9 +53,7 @@ class Recipe:
 
     def without_perception(self) -> Recipe:
         """The same without the terms that need a metric's network."""
-        return replace(
-            self, base_loss=_without(self.base_loss), refined_loss=_without(self.refined_loss)
-        )
+        return replace(self, base_loss=_without(self.base_loss), refined_loss=_without(self.refined_loss))
 
 
 def _without(weights: Weights) -> Weights:

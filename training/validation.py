@@ -1,4 +1,4 @@
-"""A model and held-out crops in, figures at five qualities out; and the scales of its fixed-point integers."""
+"""A model and held-out crops in, figures at five qualities out; and the scales of its integers."""
 
 from __future__ import annotations
 
