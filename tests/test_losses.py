@@ -175,7 +175,7 @@ def test_soap_takes_the_matrices_and_adamw_the_rest_and_both_descend() -> None:
     assert held[0] | held[1] == {id(p) for p in net.parameters()}
     target = torch.randn(32, 16 * 9)
     losses = []
-    for _ in range(300):  # inputs vary: a gradient without noise has few directions, and moves along those only
+    for _ in range(300):  # inputs vary: without noise, a gradient has few directions and moves along those
         loss = ((net[0].weight.flatten(1) - target) @ torch.randn(16 * 9, 32)).square().mean()
         net[0].weight.grad = torch.autograd.grad(loss, net[0].weight)[0]
         soap.step()

@@ -18,7 +18,7 @@ from PIL import Image
 
 from sfumato.model import Model, load_weights, save_weights
 from tests.conftest import random_dists, random_metric
-from training import ship
+from training import record, ship
 from training.data import Images, Mixture
 from training.denoising import Denoising, Unrolled
 from training.initialise import karhunen_loeve
@@ -300,15 +300,34 @@ def test_shipping_copies_weights_and_writes_the_record(
 ) -> None:
     train(toy(), run_for(folder, tmp_path / "run", 1))
     monkeypatch.setattr(ship, "WEIGHTS", tmp_path)
-    monkeypatch.setattr(ship, "RECORDS", tmp_path / "results" / "training.csv")
+    monkeypatch.setattr(record, "RESULTS", tmp_path / "results")
+    old = tmp_path / "results" / "training.csv"
+    old.parent.mkdir()
+    old.write_text("model_id,notes\n01234567,before there were scores\n")
     for note in ("first", "second"):
-        ship.main(tmp_path / "run", "toy", "made-up pictures", "a test", notes=note)
+        record.main(tmp_path / "run", "toy", "made-up images", "a test", notes=note)
+    ship.main(tmp_path / "run")
     rows = list(csv.DictReader((tmp_path / "results" / "training.csv").read_text().splitlines()))
     model_id = f"{load_weights(tmp_path / 'toy.safetensors').model_id:08x}"
-    assert [row["notes"] for row in rows] == ["first", "second"]
-    assert rows[0]["model_id"] == model_id and rows[0]["preset"] == "toy" and int(rows[0]["steps"]) > 0
-    assert float(rows[0]["bpp_at_q0.5"]) > 0
+    assert [row["notes"] for row in rows] == ["before there were scores", "first", "second"]
+    assert rows[0]["model_id"] == "01234567" and rows[0]["steps"] == ""
+    assert rows[1]["model_id"] == model_id and rows[1]["preset"] == "toy" and int(rows[1]["steps"]) > 0
+    assert float(rows[1]["bpp_at_q0.5"]) > 0
+    times = list(csv.DictReader((tmp_path / "results" / "record.csv").read_text().splitlines()))
+    assert [line["minutes_to_score"] for line in times] == ["", ""], "without metrics no score is reached"
     assert (tmp_path / "results" / f"training-toy-{model_id}.jsonl").is_file()
+
+
+def test_the_record_is_the_first_time_at_which_both_scores_are_reached() -> None:
+    def validation(minutes: float, lpips: float, ms_ssim: float) -> dict:
+        points = [
+            {"bpp": b, "lpips": lpips + 0.1 - b, "ms_ssim": ms_ssim - 0.1 + b} for b in (0.05, 0.1, 0.3)
+        ]
+        return {"minutes": minutes, "validation": points}
+
+    runs = [validation(5, 0.3, 0.95), validation(10, 0.2, 0.85), validation(15, 0.24, 0.91)]
+    assert record.minutes_to_score(runs) == 15
+    assert np.isnan(record.minutes_to_score(runs[:2]))
 
 
 def test_training_starts_from_the_karhunen_loeve_transform() -> None:
