@@ -7,6 +7,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+BORDER = "replicate"
+"""Padding of the transforms and the denoiser, which are outside exact arithmetic.  Zeros would be a colour,
+mid grey: flat saturated fields came back with a rim of up to 70 levels."""
+
 
 def full_precision(layer: nn.Module, x: Tensor) -> Tensor:
     """`layer(x)` in float32 or wider, whatever autocast says: 8 bits of mantissa do not hold y or mu."""
@@ -28,7 +32,7 @@ class DepthBlock(nn.Module):
     def __init__(self, channels: int, expand: int = 2) -> None:
         super().__init__()
         self.mix_in = nn.Conv2d(channels, channels, 1)
-        self.mix = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        self.mix = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, padding_mode=BORDER)
         self.mix_out = nn.Conv2d(channels, channels, 1)
         self.expand = nn.Conv2d(channels, channels * expand, 1)
         self.reduce = nn.Conv2d(channels * expand, channels, 1)
