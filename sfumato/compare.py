@@ -105,7 +105,8 @@ def rivals(text: str) -> list[str]:
 def compare(
     source: Path, against: Sequence[str], codec: Codec, q: float = 0.4, progress: Progress | None = None
 ) -> Comparison:
-    """The picture at `source`, in sRGB, by this codec at quality q, 0 .. 1, and by `against`, names of RIVALS.
+    """The picture at `source`, in sRGB, by this codec at quality q, 0 .. 1, and by `against`, names of
+    RIVALS.
 
     With weights that hold a trained denoiser, our file is also shown with each of STEPS steps.
     ImageError for a picture that cannot be read or that a rival cannot hold; ValueError for a q out of range.

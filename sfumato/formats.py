@@ -10,7 +10,7 @@ import contextlib
 import re
 import struct
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from PIL import Image, ImageFile
 
@@ -36,25 +36,25 @@ SENSOR = (32803, 34892)  # photometric interpretations of raw samples: colour fi
 
 
 def open_image(file: IO[bytes], name: str) -> ImageFile.ImageFile:
-    """Pillow's image, not yet decoded.  ImageError for a format that is not read; else what Pillow raises."""
-    start = file.tell()
+    """Pillow's image, not yet decoded, of a file from its first byte on.
+
+    ImageError for a format that is not read; else what Pillow raises.
+    """
+    file.seek(0)
     head = file.read(64)
-    file.seek(start)
+    file.seek(0)
     if HEIC.search(head[:12]) and b"avif" not in head and b"avis" not in head:
         return _heic(file, name)
+    if head[:4] in (b"II*\0", b"MM\0*"):
+        _refuse_thumbnail(file, name)
     try:
-        image = Image.open(file, formats=READ)
+        return Image.open(file, formats=READ)
     except Image.UnidentifiedImageError:
         for pattern, what in OTHERS:
             if re.match(pattern, head, re.S):
                 raise ImageError(f"{name}: {what}, which is not read") from None
         kinds = ", ".join(kind for kind in READ if kind != "DIB")
         raise ImageError(f"{name}: not a picture in a known format; known are {kinds}") from None
-    if image.format == "TIFF":
-        at = file.tell()
-        _refuse_thumbnail(image, file, start, name)
-        file.seek(at)
-    return image
 
 
 def fault(path: Path) -> str:
@@ -81,35 +81,40 @@ def _heic(file: IO[bytes], name: str) -> ImageFile.ImageFile:
     return HeifImageFile(file)
 
 
-def _refuse_thumbnail(image: Any, file: IO[bytes], start: int, name: str) -> None:
+def _refuse_thumbnail(file: IO[bytes], name: str) -> None:
     """ImageError where the first image of a TIFF is a smaller stand-in for what the file is about."""
-    tags = image.tag_v2
-    file.seek(start + 8)
-    canon = file.read(2) == b"CR"
-    raw = canon or DNG_VERSION in tags or tags.get(PHOTOMETRIC) in SENSOR
-    if raw:
+    file.seek(0)
+    head = file.read(10)
+    order = "<" if head[:2] == b"II" else ">"
+    tags = _tags(file, order, int.from_bytes(head[4:8], "little" if order == "<" else "big"))
+    sensor = set(tags.get(PHOTOMETRIC, ())) & set(SENSOR)
+    if head[8:] == b"CR" or DNG_VERSION in tags or sensor:
         raise ImageError(f"{name}: {RAW}")
-    if int(tags.get(SUBFILE, 0) or 0) & 1:
+    if tags.get(SUBFILE, (0,))[0] & 1:
         raise ImageError(f"{name}: its first image is a reduced one, by its own tag; save the full one alone")
-    inner = tags.get(SUB_IFDS, ())
-    for offset in inner if isinstance(inner, tuple) else (inner,):
-        size = _size_of(file, start, int(offset))
-        if size[0] * size[1] > image.width * image.height:
-            full = f"{size[0]}x{size[1]}"
-            raise ImageError(f"{name}: its first image is smaller than one of {full} inside: {RAW}")
+    size = tags.get(WIDTH, (0,))[0] * tags.get(LENGTH, (0,))[0]
+    for offset in tags.get(SUB_IFDS, ()):
+        inner = _tags(file, order, offset)
+        width, height = inner.get(WIDTH, (0,))[0], inner.get(LENGTH, (0,))[0]
+        if width * height > size:
+            raise ImageError(f"{name}: its first image is smaller than one of {width}x{height} inside: {RAW}")
 
 
-def _size_of(file: IO[bytes], start: int, offset: int) -> tuple[int, int]:
-    """(width, height) that a directory of a classic TIFF tells; (0, 0) if it tells none."""
-    found = {WIDTH: 0, LENGTH: 0}
+def _tags(file: IO[bytes], order: str, offset: int) -> dict[int, tuple[int, ...]]:
+    """The whole numbers in a directory of a TIFF, up to 64 of each tag; what is damaged is left out."""
+    found: dict[int, tuple[int, ...]] = {}
     with contextlib.suppress(struct.error, OSError, OverflowError):
-        file.seek(start)
-        order = "<" if file.read(2) == b"II" else ">"
-        file.seek(start + offset)
+        file.seek(offset)
         (count,) = struct.unpack(order + "H", file.read(2))
-        for _ in range(count):
-            entry = file.read(12)
-            tag, kind = struct.unpack(order + "HH", entry[:4])
-            if tag in found:
-                (found[tag],) = struct.unpack_from(order + ("H" if kind == 3 else "I"), entry, 8)
-    return found[WIDTH], found[LENGTH]
+        data = file.read(12 * count)
+        for tag, kind, number, value in struct.iter_unpack(order + "HHI4s", data[: len(data) // 12 * 12]):
+            if kind not in (1, 3, 4, 13) or not number:
+                continue
+            form = {1: "B", 3: "H"}.get(kind, "I")
+            number = min(number, 64)
+            size = number * struct.calcsize(form)
+            if size > 4:
+                file.seek(struct.unpack(order + "I", value)[0])
+                value = file.read(size)
+            found[tag] = struct.unpack_from(f"{order}{number}{form}", value)
+    return found

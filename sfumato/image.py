@@ -207,22 +207,20 @@ def _name(source: Source) -> str:
 def _read_file(file: IO[bytes], name: str, max_pixels: int | None) -> Picture:
     if not file.seekable():
         file = io.BytesIO(file.read())
-    start = file.tell()
 
     def again(raw: str) -> np.ndarray:
-        file.seek(start)
         with formats.open_image(file, name) as other:
             for number, tile in enumerate(other.tile):
                 args = (raw, *tile.args[1:]) if isinstance(tile.args, tuple) else raw
                 other.tile[number] = tile._replace(args=args)
             return np.array(other)
 
+    file.seek(0)  # as Pillow does
     head = file.read(1 << 16)
-    file.seek(start)
     with formats.open_image(file, name) as image:
         _check_size(image, name, max_pixels)
         at = file.tell()  # where Pillow reads on
-        file.seek(start)
+        file.seek(0)
         space, icc = profiles.of_file(file, image.format, name)
         meta = profiles.meta_box(file) if image.format in ("AVIF", "HEIF") else b""
         file.seek(at)
