@@ -12,9 +12,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, wraps
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import ParamSpec, TypedDict, TypeVar, Unpack
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from sfumato import DEFAULT_MODEL, alpha, arguments, bands, container, forks, image, metadata
+from sfumato import DEFAULT_MODEL, alpha, arguments, bands, container, forks, image, metadata, rounding
 from sfumato.container import Header
 from sfumato.errors import FormatError
 from sfumato.image import Picture
@@ -107,23 +107,43 @@ class Latent:
     y: Float[Tensor, "1 m h w"]
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _settled(function: Callable[P, R]) -> Callable[P, R]:
+    """Whatever the host program has set: no gradients, no autocast, tensors on the CPU, rounding to the
+    nearest.
+    """
+
+    @wraps(function)
+    def inside(*args: P.args, **kwargs: P.kwargs) -> R:
+        rounding.check()
+        with torch.inference_mode(), torch.device("cpu"), torch.autocast("cpu", enabled=False):
+            return function(*args, **kwargs)
+
+    return inside
+
+
 class Codec:
     """Encoder and decoder for one set of weights.  Thread-safe: nothing changes after construction."""
 
     def __init__(self, weights: Weights) -> None:
         forks.guard()
+        rounding.check()
         self.model_id = weights.model_id
         self.denoiser_id = weights.denoiser_id  # empty: no steps
         self.notes = weights.notes
         self._model = channels_last(weights.model)
-        self._latent_coder = LatentCoder(weights)
+        with torch.device("cpu"):
+            self._latent_coder = LatentCoder(weights)
 
     @property
     def preset(self) -> str:
         """Name of the networks' sizes."""
         return self._model.preset
 
-    @torch.inference_mode()
+    @_settled
     def transform(
         self,
         source: image.Source,
@@ -178,7 +198,7 @@ class Codec:
         """
         return self._encode(source, q, seed, progress, strip, max_pixels)[0]
 
-    @torch.inference_mode()
+    @_settled
     def encode_and_decode(
         self,
         source: image.Source | Latent,
@@ -196,13 +216,13 @@ class Codec:
         """The `steps` of a whole file for which none are chosen (`Choices`)."""
         return DEFAULT_STEPS if self.denoiser_id else 0
 
-    @torch.inference_mode()
+    @_settled
     def measure(self, source: image.Source | Latent, q: float = 0.5) -> list[float]:
         """Ideal bits of z and of each chunk at quality q: the rate without writing bytes."""
         latent, header = self._prepare(source, q)
         return self._latent_coder.measure(*self._latents(latent, quality(header).float()), header)
 
-    @torch.inference_mode()
+    @_settled
     def magnitude(self, latent: Latent, q: float) -> float:
         """How the rate goes, without a walk: sum of log2(1 + 4 e) / 2, e the mean of y^2 around a cell, 3x3.
 
@@ -223,7 +243,7 @@ class Codec:
         picture = self.decode_picture(data, **choices)
         return (picture if keep_profile else image.in_srgb(picture)).array
 
-    @torch.inference_mode()
+    @_settled
     def decode_picture(self, data: bytes, **choices: Unpack[Choices]) -> Picture:
         """The bytes of a file -> the picture, with its alpha, ICC, EXIF and XMP; see `Choices`.
 
@@ -303,7 +323,7 @@ class Codec:
         y = latent.y * self._model.gain(q)
         return y, self._model.h_a(y)
 
-    @torch.inference_mode()
+    @_settled
     def _encode(
         self,
         source: image.Source | Latent,

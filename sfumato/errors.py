@@ -11,3 +11,9 @@ class FormatError(ValueError):
 
 class ImageError(ValueError):
     """A picture that cannot be read or written; the message names the file and what is wrong with it."""
+
+
+class HostError(RuntimeError):
+    """The program around this package, or its machine, computes otherwise than the format asks for; the
+    message says how, and what to do.
+    """

@@ -19,17 +19,28 @@ from __future__ import annotations
 
 import copy
 import math
+import zlib
 from collections.abc import Callable, Iterator
-from decimal import Decimal, localcontext
+from decimal import (
+    ROUND_HALF_EVEN,
+    Context,
+    Decimal,
+    DivisionByZero,
+    InvalidOperation,
+    Overflow,
+    localcontext,
+)
 from functools import lru_cache
 from typing import TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from sfumato.attention import OUTSIDE, DotProduct, LaplacianBias
+from sfumato.errors import HostError
 
 BITS = 15
 """Magnitude bits of activations and weights; the sign is the sixteenth."""
@@ -46,6 +57,19 @@ EXP_UNIT = 1 << BITS
 """exp(0) in the table."""
 BIAS_UNIT = 1 << 12
 """1 in the table of the Laplacian bias."""
+EXP_CHECK = 0x4ABF114A
+"""CRC-32 of the exp table as little-endian int32."""
+DECIMAL = Context(
+    prec=60,
+    rounding=ROUND_HALF_EVEN,
+    Emin=-999_999,
+    Emax=999_999,
+    capitals=1,
+    clamp=0,
+    flags=[],
+    traps=[InvalidOperation, DivisionByZero, Overflow],
+)
+"""The decimal arithmetic of the tables, whatever context the host program has set."""
 STRIP = 1 << 22
 """Largest number of values that a convolution lays out for one matrix product; bounds memory."""
 
@@ -202,21 +226,28 @@ def floor_root(x: Tensor) -> Tensor:
 
 @lru_cache(maxsize=1)
 def exp_table() -> tuple[int, ...]:
-    """round(2^15 exp(-i / 256)) for i = 0, 1, ... until it is 0, by products of 128-bit integers."""
-    with localcontext() as context:
-        context.prec = 60
+    """round(2^15 exp(-i / 256)) for i = 0, 1, ... until it is 0, by products of 128-bit integers.
+
+    HostError if they do not come out as they must: no file would be read anywhere else.
+    """
+    with localcontext(DECIMAL):
         factor = int((Decimal(-EXP_STEP).exp() * (1 << 128)).to_integral_value())
     value, out = EXP_UNIT << 128, [EXP_UNIT]
     while out[-1]:
         value = value * factor >> 128
         out.append((value + (1 << 127)) >> 128)
+    found = zlib.crc32(np.array(out, "<i4").tobytes())
+    if found != EXP_CHECK:
+        raise HostError(
+            f"the table of exp has the check {found:08x}, not {EXP_CHECK:08x}: this machine's "
+            "decimal arithmetic is not that of Python's standard library"
+        )
     return tuple(out)
 
 
 def laplacian(amplitude: float, sigma: float, furthest: int) -> list[int]:
     """round(2^12 A^2 exp(-d / (2 sigma^2))) for d = 0 .. furthest, correctly rounded by decimals."""
-    with localcontext() as context:
-        context.prec = 60
+    with localcontext(DECIMAL):
         height = Decimal(amplitude) ** 2 * BIAS_UNIT
         reach = 2 * Decimal(sigma) ** 2 + Decimal("1e-6")
         return [int((height * (-d / reach).exp()).to_integral_value()) for d in range(furthest + 1)]

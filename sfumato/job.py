@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sfumato import DEFAULT_MODEL, container, image
+from sfumato.errors import HostError
 from sfumato.files import write_bytes
 from sfumato.tiles import MAX_PIXELS
 from sfumato.writing import format_of, to_bytes
@@ -188,6 +189,10 @@ class Decoding(Job):
 
 def explain(error: BaseException) -> str | None:
     """The one line that tells a person what went wrong; None for what must be a bug in the program."""
+    if isinstance(error, HostError):
+        return str(error)
+    if isinstance(error, ImportError):  # as where memory is short
+        return f"cannot start: {error}"
     if isinstance(error, RuntimeError):  # how torch says it
         enough = "allocate memory" not in str(error)
         return None if enough else "not enough memory for a picture of this size"

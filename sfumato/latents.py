@@ -83,7 +83,7 @@ class LatentCoder:
         pieces = [container.split(number, section, len(tiles)) for number, section in enumerate(sections)]
         last = tiles[-1]
         rows, columns = (last.top + last.height) * RATIO, (last.left + last.width) * RATIO
-        y_hat = torch.zeros(1, self.channels, rows, columns)
+        y_hat = torch.zeros(1, self.channels, rows, columns, dtype=torch.float32)
         chosen = [tile for tile in tiles if wanted(tile)]
         for done, tile in enumerate(chosen):
             mine = [piece[tile.number] for piece in pieces]

@@ -223,7 +223,8 @@ def load_weights(name: str | Path) -> Weights:
     named = metadata.get("model_id"), metadata.get("denoiser_id", "")
     if named != _ids(tensors):
         raise WeightsError(f"{path} is damaged: its tensors do not match its ids {named}")
-    model = Model(metadata.get("preset", ""))
+    with torch.device("cpu"):  # whatever device and type the host program has made the default
+        model = Model(metadata.get("preset", "")).float()
     state = {k: v.float() for k, v in tensors.items() if not k.startswith("tables.")}
     try:
         missing, unexpected = model.load_state_dict(state, strict=False)

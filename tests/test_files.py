@@ -104,7 +104,9 @@ def photo(path: Path) -> Path:
     "name", ["b].png", "[red]x.png", "a\nb.png", "a\x1b[31mred.png", "caf\u00e9\u202e.png", b"\xff\xfe.png"]
 )
 def test_any_name_can_be_told(name: str | bytes, tmp_path: Path, call: Callable[..., Call]) -> None:
-    folder = tmp_path / "in["  # with the first name the path holds [/b], which ends bold text in rich's markup
+    folder = (
+        tmp_path / "in["
+    )  # with the first name the path holds [/b], which ends bold text in rich's markup
     folder.mkdir()
     path = photo(Path(os.fsdecode(os.path.join(os.fsencode(folder), os.fsencode(name)))))
     done = call("encode", path, "-o", tmp_path / "a.sfu")
