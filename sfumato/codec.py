@@ -196,7 +196,7 @@ class Codec:
         ValueError for a q or seed out of range or a picture over the format's limits; ImageError (a
         ValueError) for a picture that cannot be read.
         """
-        return self._encode(source, q, seed, progress, strip, max_pixels)[0]
+        return self._encode(source, q, seed, progress, strip, max_pixels, reconstruct=False)[0]
 
     @_settled
     def encode_and_decode(
@@ -277,7 +277,9 @@ class Codec:
         if seen is None and crop is not None:
             raise ValueError(f"eta={chosen.eta:g} with these weights works on whole pictures, not on a crop")
         read = _part(progress, "latents read", 0.0, 0.5)
-        region = part.latents(header, self._model.halo + (seen or 0))
+        region = part.latents(
+            header, self._model.halo + (seen or 0) + HYPER_STRIDE
+        )  # seams look over borders
         _check_pixels(file, None if crop is None else region, choices.get("max_pixels", MAX_PIXELS))
         y_hat = self._latent_coder.read(header, sections, lambda tile: tile.meets(*region), read)
         _tell(progress, "synthesis", 0.5)
@@ -332,12 +334,13 @@ class Codec:
         progress: Progress | None,
         strip: bool = False,
         max_pixels: int | None = MAX_PIXELS,
+        reconstruct: bool = True,
     ) -> tuple[bytes, Header, Tensor]:
-        """The file, its header, and y_hat as its decoder will find it."""
+        """The file, its header, and y_hat, if it is wanted as its decoder will find it."""
         latent, header = self._prepare(source, q, seed, progress, strip, max_pixels)
         written = _part(progress, "latents written", 0.3, 1.0)
         y, z = self._latents(latent, quality(header).float())
-        sections, y_hat = self._latent_coder.write(y, z, header, written)
+        sections, y_hat = self._latent_coder.write(y, z, header, written, reconstruct)
         return container.pack(header, sections, latent.metadata, latent.alpha), header, y_hat
 
     def _pixels(

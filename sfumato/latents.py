@@ -15,7 +15,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sfumato import container, exact, quantise, scales
+from sfumato import container, exact, quantise, scales, seams
 from sfumato.coder import Coder, Decoder, Encoder, Meter
 from sfumato.container import SECTIONS, Checksum, Header, Section
 from sfumato.errors import FormatError
@@ -36,6 +36,7 @@ class LatentCoder:
     def __init__(self, weights: Weights) -> None:
         tables = dict(weights.tables)
         self.channels = weights.model.config.latent
+        self.z_channels = weights.model.config.z_channels
         self.prior = exact.convert(weights.model.prior, tables.pop("fractions"))
         self.tables = scales.Tables.from_arrays(**{k: v.numpy() for k, v in tables.items()})
 
@@ -45,18 +46,24 @@ class LatentCoder:
         z: Float[Tensor, "1 n h/4 w/4"],
         header: Header,
         progress: Progress | None = None,
+        reconstruct: bool = True,
     ) -> tuple[list[Section], Float[Tensor, "1 m h w"]]:
-        """All six sections, and y_hat as `read` gives it."""
+        """All six sections, and y_hat as `read` gives it; without `reconstruct`, its borders of tiles are
+        not.
+        """
         pieces: list[list[Section]] = [[] for _ in SECTIONS]
-        y_hat = torch.empty_like(y)
+        y_hat, z_hat = torch.empty_like(y), torch.empty_like(z, dtype=torch.float64)
         tiles = grid(header.height, header.width)
         for tile in tiles:
             coders = [Encoder(self.tables) for _ in SECTIONS]
-            checks, found = self._walk(y, z, header, tile, len(tiles), coders, progress)
+            checks, found, z_found = self._walk(y, z, header, tile, len(tiles), coders, progress)
             y_hat[(..., *tile.slices(RATIO))] = found.float()
+            z_hat[(..., *tile.slices())] = z_found
             for section, (coder, check) in enumerate(zip(coders, checks, strict=True)):
                 pieces[section].append(Section(coder.finish(), check))
-        return [container.join(number, tiles) for number, tiles in enumerate(pieces)], y_hat
+        if reconstruct:
+            seams.smooth(self.prior, quality(header), y_hat, z_hat, tiles)
+        return [container.join(number, parts) for number, parts in enumerate(pieces)], y_hat
 
     def measure(
         self, y: Float[Tensor, "1 m h w"], z: Float[Tensor, "1 n h/4 w/4"], header: Header
@@ -84,6 +91,7 @@ class LatentCoder:
         last = tiles[-1]
         rows, columns = (last.top + last.height) * RATIO, (last.left + last.width) * RATIO
         y_hat = torch.zeros(1, self.channels, rows, columns, dtype=torch.float32)
+        z_hat = torch.zeros(1, self.z_channels, rows // RATIO, columns // RATIO, dtype=torch.float64)
         chosen = [tile for tile in tiles if wanted(tile)]
         for done, tile in enumerate(chosen):
             mine = [piece[tile.number] for piece in pieces]
@@ -103,10 +111,14 @@ class LatentCoder:
                     raise FormatError(f"{SECTIONS[section]}: {error}") from None
 
             step = stepper(coders, checksum, sealed)
-            found, _ = self.prior.walk(step, quality(header), (tile.height, tile.width), chunks=len(mine) - 1)
+            found, z_found = self.prior.walk(
+                step, quality(header), (tile.height, tile.width), chunks=len(mine) - 1
+            )
             y_hat[(..., *tile.slices(RATIO))] = found.float()  # multiples of 2^-8: exact
+            z_hat[(..., *tile.slices())] = z_found
             if progress is not None:
                 progress((done + 1) / len(chosen))
+        seams.smooth(self.prior, quality(header), y_hat, z_hat, chosen, len(sections) - 1)
         return y_hat
 
     def _walk(
@@ -118,8 +130,8 @@ class LatentCoder:
         count: int,
         coders: Sequence[Coder],
         progress: Progress | None,
-    ) -> tuple[list[int], Tensor]:
-        """Walk over one of `count` tiles; the check of each section, and y_hat."""
+    ) -> tuple[list[int], Tensor, Tensor]:
+        """Walk over one of `count` tiles; the check of each section, y_hat and z_hat."""
         checksum = Checksum(header, tile.number if count > 1 else None)
         checks = [0] * len(SECTIONS)
 
@@ -130,7 +142,7 @@ class LatentCoder:
 
         y, z = y[(..., *tile.slices(RATIO))].double(), z[(..., *tile.slices())].double()
         step = stepper(coders, checksum, sealed)
-        return checks, self.prior.walk(step, quality(header), (tile.height, tile.width), z, y)[0]
+        return checks, *self.prior.walk(step, quality(header), (tile.height, tile.width), z, y)
 
 
 def quality(header: Header) -> Float[Tensor, 1]:

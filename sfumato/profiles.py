@@ -155,7 +155,7 @@ def _png(file: IO[bytes], name: str) -> Space | None:
         words.append(f"gAMA {gamma:g}")
     if len(data := found.get(b"cHRM", b"")) == 32:
         white, *rest = (tuple(v / 100_000 for v in pair) for pair in struct.iter_unpack(">II", data))
-        points = (*rest, white)  # type: ignore[assignment]
+        points = (*rest, white)
         words.append("cHRM")
     near = np.abs(np.array(points) - np.array(SRGB)).max() < 0.0015
     usual = abs(gamma - 0.45455) < 0.005  # what writers of sRGB put there, with sRGB's primaries

@@ -67,7 +67,8 @@ def test_a_picture_in_tiles_comes_back(codec: Codec) -> None:
     with torch.inference_mode():
         y, _ = codec._latents(codec.transform(picture), quality(file.header).float())
         y_hat = codec._latent_coder.read(file.header, file.sections)
-    assert y.shape == y_hat.shape and (y - y_hat).abs().max() <= 0.5
+    assert y.shape == y_hat.shape and (y - y_hat).abs().max() <= 1, "half a step, and half of `seams`"
+    assert (y - y_hat)[:, :, :4, :4].abs().max() <= 0.5, "away from borders half a step"
     assert codec.decode(data).shape == picture.shape
     assert 8 * len(data) == pytest.approx(sum(codec.measure(picture, 0.8)), rel=0.1)
 
