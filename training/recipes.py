@@ -89,7 +89,7 @@ def small_more() -> Recipe:
 def small_polish() -> Recipe:
     """The last stage of the codec: more LPIPS and squared error, the learning rate falls from the start.
 
-    python -m training small_polish --init WEIGHTS --data DIR --screens DIR --metrics DIR --minutes 40 --out DIR
+    python -m training small_polish --init NEW --data DIR --screens DIR --metrics DIR --minutes 40 --out DIR
     """
     loss = {**FIDELITY, "mse": 0.35, "ms_ssim": 1000.0, "lpips": 500.0}
     stage = replace(small_more(), base_loss=loss, text=3.0, learning_rate=8e-4, warmup=50)
