@@ -149,8 +149,9 @@ class ExactDotProduct(Calibrated):
 
     exp: Tensor
 
-    def __init__(self, fraction: int) -> None:
+    def __init__(self, fraction: int, heads: int = 1) -> None:
         super().__init__(fraction)
+        self.heads = heads
         self.register_buffer("exp", torch.tensor(exp_table(), dtype=torch.float64), persistent=False)
 
     def forward(
@@ -293,7 +294,8 @@ def _exact_form(layer: nn.Module, fraction: int) -> nn.Module:
         return ExactLinear(layer, fraction)
     if isinstance(layer, nn.LayerNorm):
         return ExactNorm(layer, fraction)
-    return ExactDotProduct(fraction)
+    assert isinstance(layer, DotProduct)
+    return ExactDotProduct(fraction, layer.heads)
 
 
 def _replace(root: nn.Module, name: str, new: nn.Module) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 
-def full_precision(layer: nn.Module, x: Tensor) -> Tensor:
+def full_precision(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """`layer(x)` in float32 or wider, whatever autocast says: 8 bits of mantissa do not hold y or mu."""
     if x.dtype in (torch.bfloat16, torch.float16):
         x = x.float()

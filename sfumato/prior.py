@@ -1,50 +1,24 @@
-"""Entropy model p(y_hat, z_hat | q): hyper-latent and latent in, quantised latents and their cost out.
+"""Entropy model p(y_hat, z_hat | q) as torch modules: hyper-latent and latent in, their estimated cost out.
 
-                 z_hat -> h_s -> psi_h --------------+--------------------+
-    y_hat of chunks < j -> g_ch_j -> phi_ch ---------+--------------------+
-                                                   g_ep_j               g_ep_j -> (mu, s) of non-anchors
-                                                     |                    |
-                                          (mu, s) of anchors              +-- phi_ls = g_ls_j(anchors)
-                                                                          +-- phi_gs = g_gs_j(phi_ls)
-
-Five uneven channel chunks, each in two checkerboard passes: anchors are the cells whose row + column is
-even (Khoshkhahtinat et al. 2024, entropy model figure; chunks after He et al. 2022, ELIC; checkerboard
-after He et al. 2021).  For anchors the local and global context are zeros, and are not computed.
-
-There is one walk, `Prior.walk`.  Training, rate meter, encoder and decoder differ only in the function
-`code` that it calls at each step.
+The modules hold layers; what is computed with them is `autoregressive`, the same for training and coding.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from sfumato import quantise, scales
 from sfumato.attention import GlobalContext, LaplacianBias
+from sfumato.autoregressive import INDEX_STEP, TAPS, SymbolCoder, autoregressive_pass
 from sfumato.layers import Curve, full_precision
 from sfumato.transform import HyperSynthesis
 
-ANCHOR, NON_ANCHOR = 0, 1  # parity of row + column
-LEVEL_UNIT = 8.0  # scale levels per unit of a net's output: a little under one e-fold of sigma
-
-
-class Code(Protocol):
-    """One step of the walk.  `section` is 0 for z and j for chunk j; `ends` tells the last step of a section.
-
-    `mu` is the mean and `level` the real scale level of some symbols, `value` what they are (None when that
-    is to be found out); the result, of the same shape, is what they are after quantisation.
-    """
-
-    def __call__(
-        self, section: int, ends: bool, mu: Tensor, level: Tensor, value: Tensor | None
-    ) -> Tensor: ...
+Code = SymbolCoder
 
 
 class Estimate(NamedTuple):
@@ -55,42 +29,19 @@ class Estimate(NamedTuple):
     bits: Float[Tensor, "b 6"]  # z, chunk 1 .. chunk 5
 
 
-def pack(x: Float[Tensor, "b c h w"], parity: int) -> Float[Tensor, "b c h w/2"]:
-    """The cells whose row + column has this parity, row by row; h and w even."""
-    even, odd = x[:, :, 0::2, parity::2], x[:, :, 1::2, 1 - parity :: 2]
-    return rearrange([even, odd], "two b c h w -> b c (h two) w")
-
-
-def unpack(
-    anchors: Float[Tensor, "b c h w"], non_anchors: Float[Tensor, "b c h w"]
-) -> Float[Tensor, "b c h 2*w"]:
-    """The map whose anchors and non-anchors are these; inverse of `pack`."""
-    a_even, a_odd = anchors[:, :, 0::2], anchors[:, :, 1::2]
-    n_even, n_odd = non_anchors[:, :, 0::2], non_anchors[:, :, 1::2]
-    even = rearrange([a_even, n_even], "two b c h w -> b c h (w two)")
-    odd = rearrange([n_odd, a_odd], "two b c h w -> b c h (w two)")
-    return rearrange([even, odd], "two b c h w -> b c (h two) w")
-
-
 class LocalContext(nn.Module):
-    """g_ls: checkerboard-masked 5x5 convolution, anchors in, features at the non-anchors out.
-
-    Of the 25 taps the 12 with odd offset meet anchors; the others are not computed.
-    """
-
-    RADIUS = 2
+    """The layer of `autoregressive.local_context`, on the taps that meet anchors."""
 
     def __init__(self, channels: int, features: int) -> None:
         super().__init__()
-        span = range(2 * self.RADIUS + 1)
-        self.taps = [(dy, dx) for dy in span for dx in span if (dy + dx) % 2]
-        self.weight = nn.Conv2d(len(self.taps) * channels, features, 1)
+        self.weight = nn.Conv2d(len(TAPS) * channels, features, 1)
 
-    def forward(self, anchors: Float[Tensor, "b c h w"]) -> Float[Tensor, "b f h w"]:
-        full = F.pad(unpack(anchors, torch.zeros_like(anchors)), [self.RADIUS] * 4)
-        height, width = anchors.shape[2], anchors.shape[3] * 2
-        seen = [pack(full[:, :, dy : dy + height, dx : dx + width], NON_ANCHOR) for dy, dx in self.taps]
-        return self.weight(torch.cat(seen, 1))
+
+class FullPrecisionConv(nn.Conv2d):
+    """A convolution that stays in float32 under autocast: eight bits of mantissa do not hold mu."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return full_precision(super().forward, x)
 
 
 class Chunk(nn.Module):
@@ -116,31 +67,11 @@ class Chunk(nn.Module):
         self.enter = nn.Conv2d(psi + (features if before else 0), width, 1)
         self.enter_spatial = nn.Conv2d(2 * features, width, 1, bias=False)
         self.middle = nn.Conv2d(width, width, 1)
-        self.leave = nn.Conv2d(width, 2 * channels, 1)
+        self.leave = FullPrecisionConv(width, 2 * channels, 1)
         with torch.no_grad():
             self.leave.weight *= 0.1
             # a sigma near 1 to start from, where every symbol still has a gradient
-            nn.init.constant_(self.leave.bias[channels:], level_of(1.0) / LEVEL_UNIT)  # type: ignore[index]
-
-    def shared(self, psi_h: Tensor, known: list[Tensor]) -> Tensor:
-        """[phi_ch, psi_h], which both passes use."""
-        if self.channel is None:
-            return psi_h
-        return torch.cat([self.channel(torch.cat(known, 1)), psi_h], 1)
-
-    def spatial(self, anchors: Tensor) -> Tensor:
-        """[phi_ls, phi_gs] at the non-anchors; the local features are the input of the global branch."""
-        phi_ls = self.local(anchors)
-        return torch.cat([phi_ls, self.globe(phi_ls)], 1)
-
-    def parameters_of(self, shared: Tensor, spatial: Tensor | None) -> tuple[Tensor, Tensor]:
-        """g_ep: mean and scale level (real, in units of `scales.LOG_STEP`) of the symbols of one pass."""
-        h = self.enter(shared)
-        if spatial is not None:
-            h = h + self.enter_spatial(spatial)
-        h = F.leaky_relu(self.middle(F.leaky_relu(h, 0.1)), 0.1)
-        mu, level = full_precision(self.leave, h).chunk(2, 1)
-        return mu, level * LEVEL_UNIT
+            nn.init.constant_(self.leave.bias[channels:], level_of(1.0) / INDEX_STEP)  # type: ignore[index]
 
 
 class Prior(nn.Module):
@@ -165,7 +96,7 @@ class Prior(nn.Module):
         self.z_mu = Curve(z_channels)
         self.z_level = Curve(z_channels)
         with torch.no_grad():
-            self.z_level.rows.add_(level_of(2.0) / LEVEL_UNIT)
+            self.z_level.rows.add_(level_of(2.0) / INDEX_STEP)
         self.chunks = nn.ModuleList(
             Chunk(c, sum(chunks[:j]), psi, channel_width, width, pairs, mlp_ratio)
             for j, c in enumerate(chunks)
@@ -186,33 +117,9 @@ class Prior(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Visit z, then every chunk's anchors and non-anchors; (y_hat, z_hat) in the domain of the gains.
 
-        `z_shape` is the height and width of z; y is four times as large each way.  Without z and y, `code`
-        has to know the values: that is decoding.  Of a preview only the first `chunks` are visited; the
-        means of the others follow from hyper and channel context alone, which costs less than half.
+        See `autoregressive.autoregressive_pass`.
         """
-        parameter = self.z_mu.rows
-        size = (q.shape[0], parameter.shape[1], *z_shape)
-        mu = self.z_mu(q).expand(size)
-        z_hat = code(0, True, mu, self.z_level(q).expand(size) * LEVEL_UNIT, z)
-        psi_h = self.h_s(z_hat.to(parameter.dtype), q)
-        known: list[Tensor] = []
-        values = y.split(self.sizes, 1) if y is not None else [None] * len(self.sizes)
-        for section, (chunk, value) in enumerate(zip(self.chunks, values, strict=True), start=1):
-            assert isinstance(chunk, Chunk)
-            shared = chunk.shared(psi_h, known)
-            if chunks is not None and section > chunks:
-                known.append(chunk.parameters_of(shared, None)[0])
-                continue
-            spatial = None
-            passes = []
-            for parity in (ANCHOR, NON_ANCHOR):
-                mu, level = chunk.parameters_of(pack(shared, parity), spatial)
-                packed = None if value is None else pack(value, parity)
-                passes.append(code(section, parity == NON_ANCHOR, mu, level, packed))
-                if parity == ANCHOR:
-                    spatial = chunk.spatial(passes[ANCHOR])
-            known.append(unpack(*passes))
-        return torch.cat(known, 1), z_hat
+        return autoregressive_pass(self, code, q, z_shape, z, y, chunks)
 
     def forward(self, y: Float[Tensor, "b m h w"], z: Float[Tensor, "b n h w"], q: Tensor) -> Estimate:
         """Training: straight-through values, and the rate of noisy ones (Minnen & Singh 2020)."""

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sfumato.autoregressive import hyper_synthesis
 from sfumato.layers import Curve, DepthBlock, ResnetBlock, full_precision
 
 STRIDE = 16  # picture to y
@@ -170,6 +171,4 @@ class HyperSynthesis(nn.Module):
     def forward(
         self, z_hat: Float[Tensor, "b n h w"], q: Float[Tensor, " b"]
     ) -> Float[Tensor, "b psi 4*h 4*w"]:
-        f = F.pixel_shuffle(self.up1(z_hat), 2) + self.quality(q)
-        f = F.pixel_shuffle(self.up2(F.leaky_relu(f, 0.1)), 2)
-        return F.leaky_relu(self.head(F.leaky_relu(f, 0.1)), 0.1)
+        return hyper_synthesis(self, z_hat, q)

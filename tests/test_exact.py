@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sfumato import exact, quantise
-from sfumato.attention import WINDOW, DotProduct, LaplacianBias
+from sfumato.attention import DotProduct, LaplacianBias
+from sfumato.autoregressive import WINDOW
 from sfumato.exact import Calibration, ExactConv, ExactDotProduct, ExactLinear, ExactNorm, convert
 from sfumato.prior import Prior
 from tests.test_prior import latents, make_prior
@@ -72,6 +73,7 @@ class Shuffled(nn.Module):
     def __init__(self, layer: nn.Module, seed: int) -> None:
         super().__init__()
         self.layer, self.seed = layer, seed
+        self.heads = getattr(layer, "heads", 1)
 
     def order(self, n: int) -> Tensor:
         return torch.randperm(n, generator=torch.Generator().manual_seed(self.seed))

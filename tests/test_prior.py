@@ -11,10 +11,22 @@ from torch import Tensor
 
 from sfumato import latents as latents_module
 from sfumato import quantise, scales
-from sfumato.attention import WINDOW, GlobalContext, LaplacianBias, SwinBlock
+from sfumato.attention import GlobalContext, LaplacianBias, SwinBlock
+from sfumato.autoregressive import (
+    ANCHOR,
+    NON_ANCHOR,
+    TAPS,
+    WINDOW,
+    global_context,
+    local_context,
+    pack,
+    swin_block,
+    unpack,
+    window_attention,
+)
 from sfumato.coder import Decoder, Encoder, Meter
 from sfumato.container import SECTIONS, Checksum, Header
-from sfumato.prior import ANCHOR, NON_ANCHOR, LocalContext, Prior, level_of, pack, sigma_of, unpack
+from sfumato.prior import LocalContext, Prior, level_of, sigma_of
 
 CHUNKS = (2, 2, 3, 4, 5)
 
@@ -50,11 +62,11 @@ def test_local_context_is_a_checkerboard_masked_convolution() -> None:
     local = LocalContext(3, 5).double()
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     kernel = torch.zeros(5, 3, 5, 5, dtype=torch.float64)
-    weight = local.weight.weight[:, :, 0, 0].reshape(5, len(local.taps), 3)
-    for i, (dy, dx) in enumerate(local.taps):
+    weight = local.weight.weight[:, :, 0, 0].reshape(5, len(TAPS), 3)
+    for i, (dy, dx) in enumerate(TAPS):
         kernel[:, :, dy, dx] = weight[:, i]
     full = torch.nn.functional.conv2d(x, kernel, local.weight.bias, padding=2)
-    assert torch.allclose(local(pack(x, ANCHOR)), pack(full, NON_ANCHOR))
+    assert torch.allclose(local_context(local, pack(x, ANCHOR)), pack(full, NON_ANCHOR))
 
 
 def test_laplacian_bias_follows_its_formula() -> None:
@@ -74,7 +86,7 @@ def test_laplacian_bias_follows_its_formula() -> None:
 
 def test_packed_window_attention_equals_attention_with_the_checkerboard_mask() -> None:
     torch.manual_seed(0)
-    block = SwinBlock(8, 2, 2, offset=0).double()
+    block = SwinBlock(8, 2, 2).double()
     bias = LaplacianBias().double()
     packed = torch.randn(1, WINDOW, WINDOW // 2, 8, dtype=torch.float64)
     full = torch.zeros(1, WINDOW, WINDOW, 8, dtype=torch.float64)
@@ -86,21 +98,20 @@ def test_packed_window_attention_equals_attention_with_the_checkerboard_mask() -
     logits = q @ k.mT / 2 + bias.amplitude**2 * torch.exp(-distance / (2 * bias.sigma**2))
     logits[:, :, ~odd.flatten()] = -torch.inf  # keys only at the non-anchors
     mixed = block.out((logits.softmax(-1) @ v).transpose(0, 1).reshape(-1, 8)).reshape(WINDOW, WINDOW, 8)
-    visible = torch.ones(1, WINDOW * WINDOW // 2, dtype=torch.bool)
-    ours = block._mix(packed.reshape(1, 1, -1, 8), bias(), visible)
-    assert torch.allclose(ours[0, 0], mixed[odd], atol=1e-6)
+    ours = window_attention(block, packed, bias(), 0)
+    assert torch.allclose(ours.reshape(-1, 8), mixed[odd], atol=1e-6)
 
 
 def test_global_context_does_not_depend_on_what_lies_beyond_the_border() -> None:
     """A picture of one window and the same window in a larger picture: pure window attention agrees there."""
     torch.manual_seed(0)
-    block, bias = SwinBlock(8, 2, 2, offset=0).double(), LaplacianBias().double()
+    block, bias = SwinBlock(8, 2, 2).double(), LaplacianBias().double()
     large = torch.randn(1, 2 * WINDOW, WINDOW, 8, dtype=torch.float64)
     small = large[:, :WINDOW, : WINDOW // 2]
-    assert torch.allclose(block(large, bias())[:, :WINDOW, : WINDOW // 2], block(small, bias()))
+    whole, part = (swin_block(block, x, bias(), 0) for x in (large, small))
+    assert torch.allclose(whole[:, :WINDOW, : WINDOW // 2], part)
     # the shifted block reaches over the window's edge, but a 3 x 2 map has no NaN and no foreign keys
-    shifted = SwinBlock(8, 2, 2, offset=WINDOW // 2).double()
-    assert torch.isfinite(shifted(large[:, :3, :2], bias())).all()
+    assert torch.isfinite(swin_block(block, large[:, :3, :2], bias(), WINDOW // 2)).all()
 
 
 def test_shifted_windows_join_neighbours() -> None:
@@ -109,7 +120,7 @@ def test_shifted_windows_join_neighbours() -> None:
     x = torch.randn(1, 8, 16, 8, dtype=torch.float64)
     moved = x.clone()
     moved[:, 0, 9, 1] += 1.0  # in the window below that of cell (6, 1)
-    change = (globe(moved) - globe(x)).abs().sum(1)[0]
+    change = (global_context(globe, moved) - global_context(globe, x)).abs().sum(1)[0]
     assert change[6, 1] > 1e-9
     assert change[0, 7] == 0
 
