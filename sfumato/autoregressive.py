@@ -17,13 +17,12 @@ modules of the same names when training.  Arrays are [B, C, H, W] of either libr
 
 from __future__ import annotations
 
-import sys
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-Array: TypeAlias = Any
-"""A numpy array or a torch tensor."""
+from sfumato.arrays import Array, namespace
+
 Layers: TypeAlias = Any
 """A tree of layers: attributes by name, children of a list by number, callable at the leaves."""
 
@@ -233,8 +232,3 @@ def pad(x: Array, axis: int, before: int, after: int) -> Array:
         if count:
             parts.insert(at, xp.broadcast_to(line, shape))
     return xp.concatenate(parts, axis) if len(parts) > 1 else x
-
-
-def namespace(x: Array) -> Any:
-    """The module whose functions work on x: numpy, or torch where that made x."""
-    return np if isinstance(x, np.ndarray) else sys.modules[type(x).__module__.partition(".")[0]]

@@ -9,9 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sfumato import latents as latents_module
-from sfumato import quantise, scales
-from sfumato.attention import GlobalContext, LaplacianBias, SwinBlock
+from sfumato import scales
 from sfumato.autoregressive import (
     ANCHOR,
     NON_ANCHOR,
@@ -24,9 +22,12 @@ from sfumato.autoregressive import (
     unpack,
     window_attention,
 )
-from sfumato.coder import Decoder, Encoder, Meter
-from sfumato.container import SECTIONS, Checksum, Header
-from sfumato.prior import LocalContext, Prior, level_of, sigma_of
+from sfumato.coder import Meter
+from sfumato.container import Checksum, Header
+from sfumato.latents import make_symbol_coder
+from training.networks import quantise
+from training.networks.attention import GlobalContext, LaplacianBias, SwinBlock
+from training.networks.prior import LocalContext, Prior, level_of, sigma_of
 
 CHUNKS = (2, 2, 3, 4, 5)
 
@@ -175,34 +176,6 @@ def test_each_context_reaches_the_parameters() -> None:
     assert moved[15, 7] == 0, "beyond both shifted windows"
 
 
-@pytest.mark.parametrize("size", [(1, 1), (2, 3), (3, 1)])
-@pytest.mark.parametrize("scale", [0.01, 3.0, 200.0])
-def test_encoder_decoder_and_meter_agree(size: tuple[int, int], scale: float) -> None:
-    prior, tables = make_prior(), scales.Tables.gaussian()
-    y, z = latents(*size, scale)
-    q = torch.tensor([0.4], dtype=torch.float64)
-    header = Header(size[1] * 64, size[0] * 64, 100, 1)
-
-    def walk(coders: list, **values: Tensor) -> tuple[Tensor, int]:
-        checksum = Checksum(header)
-        sealed: list[int] = []
-        y_hat, _ = prior.walk(latents_module.stepper(coders, checksum, sealed.append), q, size, **values)
-        assert sealed == list(range(len(SECTIONS)))
-        return y_hat, checksum.value
-
-    encoders = [Encoder(tables) for _ in SECTIONS]
-    meters = [Meter(tables) for _ in SECTIONS]
-    y_hat, check = walk(encoders, y=y, z=z)
-    measured, _ = walk(meters, y=y, z=z)
-    payloads = [encoder.finish() for encoder in encoders]
-    decoded, check_decoded = walk([Decoder(tables, p) for p in payloads])
-    assert torch.equal(decoded, y_hat) and torch.equal(measured, y_hat) and check == check_decoded
-    assert (y_hat - y).abs().max() <= 0.5
-    assert torch.equal(y_hat, quantise.snap(y_hat)), "y_hat lies on the dyadic grid"
-    for payload, meter in zip(payloads, meters, strict=True):
-        assert abs(8 * len(payload) - meter.bits) <= 8 + 0.001 * meter.bits
-
-
 def test_training_rate_is_what_the_meter_counts() -> None:
     """On latents drawn from the model itself, with sigmas that hide the step of the quantiser."""
     prior, tables = make_prior(), scales.Tables.gaussian()
@@ -215,8 +188,14 @@ def test_training_rate_is_what_the_meter_counts() -> None:
         return mu + sigma_of(level) * torch.randn(mu.shape, generator=g, dtype=torch.float64)
 
     y, z = prior.walk(draw, q, (6, 6))
-    meters = [Meter(tables) for _ in SECTIONS]
-    prior.walk(latents_module.stepper(meters, Checksum(Header(1, 1, 0, 0)), lambda _: None), q, (6, 6), z, y)
+    header = Header(1, 1, 0, 0)
+    meters = [Meter(tables) for _ in header.sections]
+    code = make_symbol_coder(meters, Checksum(header), lambda _: None)
+
+    def measure(section: int, is_last: bool, *values: Tensor) -> Tensor:
+        return torch.from_numpy(code(section, is_last, *(value.numpy() for value in values)))
+
+    prior.walk(measure, q, (6, 6), z, y)
     torch.manual_seed(0)
     estimate = torch.stack([prior(y, z, q).bits[0] for _ in range(10)]).mean(0)
     assert float(estimate.sum()) == pytest.approx(sum(m.bits for m in meters), rel=0.01)

@@ -17,15 +17,18 @@ import torch
 from PIL import Image
 
 from metrics.lpips import load_lpips
-from sfumato.model import Model, load_weights, save_weights
+from sfumato import weights
+from sfumato.weights import read_weights
 from tests.conftest import random_dists, random_metric
 from training import ship
 from training.data import Pictures
 from training.denoising import Denoising, Unrolled
 from training.initialise import karhunen_loeve
 from training.loop import Progress, Run, choose_parameters, ema, learning_rate, train
+from training.networks.model import Model
 from training.objective import Distortion, Objective, chroma, lattice, lmbda, mse
 from training.recipes import RECIPES, Loss, Recipe, toy
+from training.run_weights import load_weights, save_weights
 
 CPU = torch.device("cpu")
 
@@ -210,7 +213,7 @@ def test_a_run_writes_weights_resumes_and_goes_on_to_the_denoiser(folder: Path, 
         train(leg, run_for(folder, out, spent + 9))
     with pytest.raises(ValueError, match="--init"):
         train(leg, run_for(folder, tmp_path / "denoiser", 2))
-    other = second.tables | {"fractions": second.tables["fractions"] - 1}  # as from other pictures
+    other = second.tables | {"fractions.h_s.up1": second.tables["fractions.h_s.up1"] - 1}  # of other pictures
     next(iter(second.model.g_a.parameters())).flatten()[0] = -0.0  # has to stay what it is
     init = tmp_path / "codec.safetensors"
     name = save_weights(second.model, init, other, {})
@@ -320,12 +323,12 @@ def test_shipping_copies_weights_and_writes_the_record(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(toy(), run_for(folder, tmp_path / "run", 1))
-    monkeypatch.setattr(ship, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(weights, "FOLDER", tmp_path)
     monkeypatch.setattr(ship, "RECORDS", tmp_path / "results" / "training.csv")
     for note in ("first", "second"):
         ship.main(tmp_path / "run", "toy", "made-up pictures", "a test", notes=note)
     rows = list(csv.DictReader((tmp_path / "results" / "training.csv").read_text().splitlines()))
-    model_id = f"{load_weights(tmp_path / 'toy.safetensors').model_id:08x}"
+    model_id = f"{read_weights('toy').model_id:08x}"
     assert [row["notes"] for row in rows] == ["first", "second"]
     assert rows[0]["model_id"] == model_id and rows[0]["preset"] == "toy" and int(rows[0]["steps"]) > 0
     assert float(rows[0]["bpp_at_q0.5"]) > 0

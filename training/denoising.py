@@ -12,11 +12,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metrics.dists import DISTS
+from metrics.perceptual import LPIPS
 from sfumato.dct import dct
 from sfumato.diffusion import Blurring
-from sfumato.lpips import LPIPS
-from sfumato.model import Model
-from sfumato.transform import Synthesised
+from sfumato.transforms import Synthesised
+from training.networks.model import Model
 from training.objective import Distortion, restored
 from training.recipes import Recipe
 

@@ -23,16 +23,18 @@ from torch.optim.swa_utils import AveragedModel
 
 from metrics.dists import DISTS
 from metrics.lpips import load_lpips
-from sfumato import quantise, scales
-from sfumato.exact import Calibration
-from sfumato.lpips import LPIPS
-from sfumato.model import Model, channels_last, load_weights, save_weights
-from sfumato.prior import Code, sigma_of
+from metrics.perceptual import LPIPS
+from sfumato import scales
+from training.calibration import Calibration
 from training.data import Pictures
 from training.denoising import Denoising, Unrolled
 from training.initialise import karhunen_loeve
+from training.networks import quantise
+from training.networks.model import Model, channels_last
+from training.networks.prior import Code, sigma_of
 from training.objective import Objective, mse, restored
 from training.recipes import Recipe
+from training.run_weights import load_weights, save_weights
 
 VALIDATION_CROP = 256
 Tensors = tuple[Tensor, ...] | list[Tensor]
@@ -255,7 +257,7 @@ def _save(
         smooth.load_state_dict(frozen, strict=False)
     if not tables:
         tables = {k: torch.tensor(v) for k, v in scales.Tables.gaussian().arrays().items()}
-        tables["fractions"] = calibrate(smooth, held)
+        tables |= calibrate(smooth, held)
     notes = {"recipe": json.dumps(asdict(recipe)), "steps": str(progress.step)}
     save_weights(smooth, run.out / "weights.safetensors", tables, notes)
     if log is not None and recipe.part != "denoiser":
@@ -263,7 +265,7 @@ def _save(
 
 
 @torch.no_grad()
-def calibrate(model: Model, held: Pictures) -> Tensor:
+def calibrate(model: Model, held: Pictures) -> dict[str, Tensor]:
     """Fixed-point fractions of the entropy model, from held-out pictures at `VALIDATION_Q`."""
     crops = held.centres(validation_crop(held))
     with Calibration(model.prior) as calibration:

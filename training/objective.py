@@ -13,10 +13,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metrics.dists import DISTS
+from metrics.perceptual import LPIPS
 from sfumato import sampler
-from sfumato.lpips import LPIPS
-from sfumato.model import Model
-from sfumato.transform import Synthesised
+from sfumato.transforms import Synthesised
+from training.networks.model import Model
 from training.recipes import Loss, Recipe
 
 PATCH = 8  # pixels: the coarsest patches that the light decoder puts together

@@ -11,9 +11,11 @@ from typing import Annotated
 
 import tyro
 
+from sfumato import weights as shipped_form
 from sfumato.image import write_bytes
-from sfumato.model import WEIGHTS, load_weights
+from training.export import export
 from training.loop import VALIDATION_Q
+from training.run_weights import load_weights
 
 RECORDS = Path("results/training.csv")
 SCORES = tuple(f"{name}_at_q{q:g}" for q in VALIDATION_Q for name in ("bpp", "psnr", "lpips"))
@@ -41,8 +43,9 @@ def main(
     """
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     weights = load_weights(run / "weights.safetensors")
+    shipped = export(weights)
     preset = weights.model.preset
-    name = f"{weights.model_id:08x}" + (f"-{weights.denoiser_id}" if weights.denoiser_id else "")
+    name = f"{shipped.model_id:08x}" + (f"-{shipped.denoiser_id}" if shipped.denoiser_id else "")
     validation = [record["validation"] for record in log if "validation" in record][-1:]
     head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
     first = next(record for record in log if "recipe" in record)
@@ -64,7 +67,7 @@ def main(
         scores = {f"{name}_at_q{figures['q']:g}": value for name, value in figures.items()}
         row |= {name: scores[name] for name in SCORES if name in scores}
     row["notes"] = notes
-    write_bytes(WEIGHTS / f"{preset}.safetensors", (run / "weights.safetensors").read_bytes())
+    write_bytes(shipped_form.FOLDER / f"{preset}.safetensors", shipped_form.to_bytes(shipped))
     RECORDS.parent.mkdir(exist_ok=True)
     shutil.copyfile(run / "log.jsonl", RECORDS.with_name(f"training-{preset}-{name}.jsonl"))
     new = not RECORDS.exists()

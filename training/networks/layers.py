@@ -54,13 +54,10 @@ class Curve(nn.Module):
         self.rows = nn.Parameter(torch.zeros(knots, channels))
 
     def forward(self, q: Float[Tensor, " b"]) -> Float[Tensor, "b c 1 1"]:
-        last = self.rows.shape[0] - 1
-        position = q.clamp(0, 1) * last
-        below = position.floor().clamp(max=last - 1)
-        part = (position - below)[:, None]
-        index = below.long()
-        rows = self.rows[index] * (1 - part) + self.rows[index + 1] * part
-        return rows[:, :, None, None]
+        knots = torch.arange(self.rows.shape[0], device=q.device)
+        distance = (q.clamp(0, 1)[:, None] * (len(knots) - 1) - knots).abs()
+        share = (1 - distance).clamp(min=0)  # of the knots on both sides of q; of one, where q is on it
+        return (share[:, :, None] * self.rows).sum(1)[:, :, None, None]
 
 
 class ChannelNorm(nn.Module):

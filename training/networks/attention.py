@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from sfumato.fixed_point import OUTSIDE, window_distances
+from sfumato.exact import OUTSIDE, window_distances
 
 
 class LaplacianBias(nn.Module):

@@ -12,11 +12,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sfumato import quantise, scales
-from sfumato.attention import GlobalContext, LaplacianBias
+from sfumato import scales
 from sfumato.autoregressive import INDEX_STEP, TAPS, SymbolCoder, autoregressive_pass
-from sfumato.layers import Curve, full_precision
-from sfumato.transform import HyperSynthesis
+from training.networks import quantise
+from training.networks.attention import GlobalContext, LaplacianBias
+from training.networks.layers import Curve, full_precision
+from training.networks.transform import HyperSynthesis
 
 Code = SymbolCoder
 
