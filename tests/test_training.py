@@ -16,18 +16,18 @@ import pytest
 import torch
 from PIL import Image
 
-from metrics.lpips import load_lpips
 from sfumato import weights
 from sfumato.weights import read_weights
 from tests.conftest import random_dists, random_metric
-from training import ship
-from training.data import Pictures
+from training import record, ship
+from training.data import Images, Mixture
 from training.denoising import Denoising, Unrolled
 from training.initialise import karhunen_loeve
 from training.loop import Progress, Run, choose_parameters, ema, learning_rate, train
+from training.losses import Distortion, mse
 from training.networks.model import Model
-from training.objective import Distortion, Objective, chroma, lattice, lmbda, mse
-from training.recipes import RECIPES, Loss, Recipe, toy
+from training.objective import Objective, lmbda
+from training.recipes import RECIPES, Recipe, toy
 from training.run_weights import load_weights, save_weights
 
 CPU = torch.device("cpu")
@@ -67,30 +67,33 @@ def records(out: Path) -> list[dict]:
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
-def test_pictures_come_from_folders_and_tars(folder: Path) -> None:
-    pictures = Pictures.load([folder], CPU, smallest=64)
-    assert len(pictures) == 5
-    found = {bytes(pictures.picture(i).numpy().tobytes()) for i in range(5)}
+def test_images_come_from_folders_and_tars(folder: Path) -> None:
+    images = Images.load([folder], CPU, smallest=64)
+    assert len(images) == 5
+    found = {bytes(images.image(i).numpy().tobytes()) for i in range(5)}
     assert found == {pixels(i).tobytes() for i in range(5)}
-    train_on, held = pictures.split(2)
+    train_on, held = images.split(2)
     assert (len(train_on), len(held)) == (3, 2)
     assert set(train_on.starts).isdisjoint(held.starts)
 
 
 def test_missing_or_useless_data_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="absent"):
-        Pictures.load([tmp_path / "absent"], CPU, 64)
-    with pytest.raises(ValueError, match="no picture of at least 64 px"):
-        Pictures.load([tmp_path], CPU, 64)
+        Images.load([tmp_path / "absent"], CPU, 64)
+    with pytest.raises(ValueError, match="no image of at least 64 px"):
+        Images.load([tmp_path], CPU, 64)
 
 
 def test_batches_are_crops_in_range_and_repeatable(folder: Path) -> None:
-    pictures = Pictures.load([folder], CPU, smallest=64)
-    a = pictures.batch(6, 64, np.random.default_rng(5))
-    assert a.shape == (6, 3, 64, 64) and a.min() >= -1 and a.max() <= 1
-    assert torch.equal(a, pictures.batch(6, 64, np.random.default_rng(5)))
-    assert not torch.equal(a, pictures.batch(6, 64, np.random.default_rng(6)))
-    assert pictures.centres(64).shape == (5, 3, 64, 64)
+    images = Images.load([folder], CPU, smallest=64)
+    mixture = Mixture(images, images, screen_share=0.4, flat_share=0.2)
+    a, rendered = mixture.batch(20, 64, np.random.default_rng(5))
+    assert a.shape == (20, 3, 64, 64) and a.min() >= -1 and a.max() <= 1
+    assert 0 < rendered.sum() < 20, "some crops are known to be rendered"
+    assert torch.equal(a, mixture.batch(20, 64, np.random.default_rng(5))[0])
+    assert not torch.equal(a, mixture.batch(20, 64, np.random.default_rng(6))[0])
+    assert not Mixture(images).batch(20, 64, np.random.default_rng(5))[1].any()
+    assert images.centres(64).shape == (5, 3, 64, 64)
 
 
 def test_lambda_is_log_linear_in_q() -> None:
@@ -98,36 +101,12 @@ def test_lambda_is_log_linear_in_q() -> None:
     assert lmbda(torch.tensor([0.0, 0.5, 1.0]), recipe).tolist() == pytest.approx([0.001, 0.01, 0.1])
 
 
-def test_distortion_is_on_the_scale_of_bytes_and_chroma_ignores_grey() -> None:
-    x = torch.zeros(1, 3, 8, 8)
-    assert mse(x, x + 2 / 255).item() == pytest.approx(1.0)
-    assert mse(chroma(x), chroma(x + 0.1)).item() == pytest.approx(0, abs=1e-6)
-    assert mse(chroma(x), chroma(x + torch.tensor([0.1, 0, 0])[:, None, None])).item() > 1
-
-
-def test_the_lattice_is_what_repeats_from_patch_to_patch() -> None:
-    torch.manual_seed(0)
-    x, pattern = torch.rand(2, 3, 64, 96) - 0.5, torch.randn(3, 8, 8) * 0.1
-    pattern -= pattern.mean((1, 2), keepdim=True)
-    power = pattern.square().mean().item() * 127.5**2
-    assert lattice(x, x + pattern.repeat(1, 8, 12)).tolist() == pytest.approx([power, power], rel=1e-4)
-    assert lattice(x, x + 0.2).max() < 1e-6, "a shift of all pixels is no pattern"
-    noise = torch.randn_like(x) * pattern.square().mean().sqrt()
-    assert 0.5 < lattice(x, x + noise).mean() * 8 * 12 / power < 2, "of noise only its mean over the patches"
-
-
-def test_dists_of_a_part_of_the_batch_counts_for_all_of_it(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    x = (torch.rand(1, 3, 64, 64) * 2 - 1).expand(4, -1, -1, -1)
-    x_hat, dists = (x + 0.3).clamp(-1, 1), random_dists(tmp_path)
-    sums = [
-        Distortion(replace(toy(), dists_crops=n), None, dists)(x, x_hat, Loss(dists=100.0), True)[
-            "distortion"
-        ]
-        for n in (0, 1)
-    ]
-    assert sums[0].mean().item() == pytest.approx(sums[1].mean().item(), rel=1e-4)
-    assert sums[1][0] > sums[0][0] > sums[1][1]
+def distortion(folder: Path, recipe: Recipe) -> Distortion:
+    """The losses of a recipe, with random networks."""
+    random_metric(folder, "squeeze")
+    random_dists(folder)
+    terms = set(recipe.base_loss) | set(recipe.refined_loss)
+    return Distortion(terms, folder, recipe.perceptual_crop, recipe.vgg_crops)
 
 
 def test_codec_and_denoiser_train_together(tmp_path: Path) -> None:
@@ -135,18 +114,18 @@ def test_codec_and_denoiser_train_together(tmp_path: Path) -> None:
     model = Model("toy")
     torch.nn.init.normal_(model.denoiser.head.weight, std=0.01)  # type: ignore[union-attr, arg-type]
     parameters = choose_parameters(model, "all")
-    loss = Loss(mse=0.5, chroma=0.1, lattice=20.0, lpips=100.0, dists=100.0)
-    recipe = replace(toy(), part="all", crop=128, unroll=(1, 2), certain=loss, restored=loss, dists_crops=1)
-    lpips = load_lpips("squeeze", random_metric(tmp_path, "squeeze"))
-    objective = Objective(model, recipe, lpips, random_dists(tmp_path))
-    out = objective(torch.rand(2, 3, 128, 128) * 2 - 1, torch.tensor([0.2, 0.8]), True)
+    loss = {"mse": 0.5, "chroma": 0.1, "grid": 20.0, "lpips": 100.0, "dists": 100.0}
+    recipe = replace(toy(), part="all", crop=128, unroll=(1, 2), base_loss=loss, refined_loss=loss, text=3.0)
+    objective = Objective(model, recipe, distortion(tmp_path, recipe))
+    x, q = torch.rand(2, 3, 128, 128) * 2 - 1, torch.tensor([0.2, 0.8])
+    out = objective(x, q, True, torch.tensor([True, False]))
     out["loss"].mean().backward()
-    assert torch.isfinite(out["loss"]).all() and {"lattice_restored", "dists_restored", "mse"} < set(out)
+    assert torch.isfinite(out["loss"]).all() and {"grid_refined", "dists_refined", "mse"} < set(out)
     assert all(p.grad is not None for p in parameters)
 
 
 def test_learning_rate_warms_up_holds_and_falls() -> None:
-    recipe = Recipe("small", learning_rate=1.0, warmup=10, tail=0.5)
+    recipe = Recipe("small", learning_rate=1.0, warmup=10, decay_start=0.5)
     assert learning_rate(recipe, 0, 0.0) == pytest.approx(0.1)
     assert learning_rate(recipe, 100, 0.5) == 1.0
     assert learning_rate(recipe, 100, 0.75) == pytest.approx(0.505)
@@ -164,10 +143,10 @@ def test_recipes_name_presets_and_crop_in_whole_hyper_latents(name: str) -> None
 def test_the_loss_falls_on_a_fixed_batch(folder: Path) -> None:
     torch.manual_seed(0)
     model = Model("small").train()
-    objective = Objective(model, replace(toy(), certain=Loss()), None)
+    objective = Objective(model, replace(toy(), base_loss={"mse": 1.0}), Distortion({"mse"}, None, 64))
     parameters = choose_parameters(model, "codec")
     optimiser = torch.optim.AdamW(parameters, 1e-3)
-    x = Pictures.load([folder], CPU, 64).batch(2, 64, np.random.default_rng(0))
+    x, _ = Mixture(Images.load([folder], CPU, 64)).batch(2, 64, np.random.default_rng(0))
     q = torch.tensor([0.2, 0.8])
     losses = []
     for _ in range(40):
@@ -180,7 +159,7 @@ def test_the_loss_falls_on_a_fixed_batch(folder: Path) -> None:
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_each_leg_trains_its_own_part() -> None:
+def test_each_stage_trains_its_own_part() -> None:
     model = Model("small")
     codec = {id(p) for p in choose_parameters(model, "codec")}
     assert not model.has_denoiser
@@ -198,7 +177,7 @@ def test_a_run_writes_weights_resumes_and_goes_on_to_the_denoiser(folder: Path, 
     steps = [r["step"] for r in records(out) if "bpp" in r]
     assert steps and [row["q"] for row in records(out)[-1]["validation"]] == [0, 0.25, 0.5, 0.75, 1]
     assert "lpips" not in records(out)[-1]["validation"][0], "without metrics there is nothing to tell"
-    assert records(out)[0]["recipe"]["certain"]["lpips"] == 0
+    assert "lpips" not in records(out)[0]["recipe"]["base_loss"]
     first = load_weights(out / "weights.safetensors")
 
     spent = torch.load(out / "checkpoint.pt", weights_only=True)["progress"]["seconds"]
@@ -208,16 +187,16 @@ def test_a_run_writes_weights_resumes_and_goes_on_to_the_denoiser(folder: Path, 
     second = load_weights(out / "weights.safetensors")
     assert second.model_id != first.model_id and not second.model.has_denoiser
 
-    leg = replace(toy(), part="denoiser")
-    with pytest.raises(ValueError, match="is a leg of"):
-        train(leg, run_for(folder, out, spent + 9))
+    stage = replace(toy(), part="denoiser")
+    with pytest.raises(ValueError, match="is a stage of"):
+        train(stage, run_for(folder, out, spent + 9))
     with pytest.raises(ValueError, match="--init"):
-        train(leg, run_for(folder, tmp_path / "denoiser", 2))
-    other = second.tables | {"fractions.h_s.up1": second.tables["fractions.h_s.up1"] - 1}  # of other pictures
+        train(stage, run_for(folder, tmp_path / "denoiser", 2))
+    other = second.tables | {"fractions.h_s.up1": second.tables["fractions.h_s.up1"] - 1}  # of other images
     next(iter(second.model.g_a.parameters())).flatten()[0] = -0.0  # has to stay what it is
     init = tmp_path / "codec.safetensors"
     name = save_weights(second.model, init, other, {})
-    denoised = train(leg, run_for(folder, tmp_path / "denoiser", 2, init=init))
+    denoised = train(stage, run_for(folder, tmp_path / "denoiser", 2, init=init))
     third = load_weights(denoised)
     assert third.model.has_denoiser and third.model_id == int(name, 16) != second.model_id
     for name, value in second.model.g_a.state_dict().items():
@@ -238,30 +217,30 @@ def test_the_perceptual_loss_trains_and_validates(folder: Path, tmp_path: Path) 
         random_metric(metrics, net)
     recipe = replace(toy(), perceptual_from=0.0)
     denoiser = replace(recipe, part="denoiser")
-    for leg, init in ((recipe, None), (denoiser, tmp_path / "codec" / "weights.safetensors")):
-        out = tmp_path / leg.part
-        train(leg, run_for(folder, out, 1.5, metrics=metrics, init=init))
+    for stage, init in ((recipe, None), (denoiser, tmp_path / "codec" / "weights.safetensors")):
+        out = tmp_path / stage.part
+        train(stage, run_for(folder, out, 1.5, metrics=metrics, init=init))
         steps = [r for r in records(out) if "loss" in r]
         assert steps and all(np.isfinite(r["lpips"]) and r["lpips"] > 0 for r in steps)
     assert records(tmp_path / "codec")[-1]["validation"][0]["lpips"] > 0
 
 
-def test_pictures_that_cannot_be_used_are_named(folder: Path) -> None:
+def test_images_that_cannot_be_used_are_named(folder: Path) -> None:
     (folder / "broken.png").write_bytes(b"no picture")
     with pytest.raises(ValueError, match=r"broken\.png: cannot be read"):
-        Pictures.load([folder], CPU, 64)
+        Images.load([folder], CPU, 64)
     (folder / "broken.png").unlink()
     with pytest.raises(ValueError, match="neither a folder nor a tar"):
-        Pictures.load([folder / "0.png"], CPU, 64)
+        Images.load([folder / "0.png"], CPU, 64)
     with pytest.raises(ValueError, match="held_out is 5"):
-        Pictures.load([folder], CPU, 64).split(5)
+        Images.load([folder], CPU, 64).split(5)
 
 
 def test_the_epsilon_objective_of_the_paper_trains_too() -> None:
     torch.manual_seed(0)
     model = Model("paper")
     choose_parameters(model, "denoiser")
-    objective = Denoising(model, replace(RECIPES["paper"](), part="denoiser"), None)
+    objective = Denoising(model, replace(RECIPES["paper"](), part="denoiser"), Distortion(set(), None, 64))
     out = objective(torch.rand(1, 3, 64, 64) * 2 - 1, torch.tensor([0.5]), True)
     out["loss"].mean().backward()
     assert torch.isfinite(out["loss"]).all()
@@ -273,9 +252,9 @@ def test_the_sampler_trains_through_its_steps(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = Model("toy")
     choose_parameters(model, "denoiser")
-    recipe = replace(toy(), part="denoiser", unroll=(2, 4), restored=Loss(lpips=300.0, dists=100.0))
-    lpips = load_lpips("squeeze", random_metric(tmp_path, "squeeze"))
-    objective = Unrolled(model, recipe, lpips, random_dists(tmp_path))
+    loss = {"mse": 1.0, "lpips": 300.0, "dists": 100.0}
+    recipe = replace(toy(), part="denoiser", unroll=(2, 4), refined_loss=loss)
+    objective = Unrolled(model, recipe, distortion(tmp_path, recipe))
     x, q = torch.rand(2, 3, 64, 64) * 2 - 1, torch.tensor([0.2, 0.8])
     optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], 1e-3)
     losses = []
@@ -289,7 +268,7 @@ def test_the_sampler_trains_through_its_steps(tmp_path: Path) -> None:
     assert all(p.grad is not None for p in model.denoiser.parameters())
     assert all(p.grad is None for p in model.g_s.parameters())
     with pytest.raises(ValueError, match="'paper' predicts epsilon"):
-        Unrolled(Model("paper"), recipe, None)
+        Unrolled(Model("paper"), recipe, objective.distortion)
 
 
 def test_training_needs_nothing_that_only_coding_needs() -> None:
@@ -324,15 +303,34 @@ def test_shipping_copies_weights_and_writes_the_record(
 ) -> None:
     train(toy(), run_for(folder, tmp_path / "run", 1))
     monkeypatch.setattr(weights, "FOLDER", tmp_path)
-    monkeypatch.setattr(ship, "RECORDS", tmp_path / "results" / "training.csv")
+    monkeypatch.setattr(record, "RESULTS", tmp_path / "results")
+    old = tmp_path / "results" / "training.csv"
+    old.parent.mkdir()
+    old.write_text("model_id,notes\n01234567,before there were scores\n")
     for note in ("first", "second"):
-        ship.main(tmp_path / "run", "toy", "made-up pictures", "a test", notes=note)
+        record.main(tmp_path / "run", "toy", "made-up images", "a test", notes=note)
+    ship.main(tmp_path / "run")
     rows = list(csv.DictReader((tmp_path / "results" / "training.csv").read_text().splitlines()))
     model_id = f"{read_weights('toy').model_id:08x}"
-    assert [row["notes"] for row in rows] == ["first", "second"]
-    assert rows[0]["model_id"] == model_id and rows[0]["preset"] == "toy" and int(rows[0]["steps"]) > 0
-    assert float(rows[0]["bpp_at_q0.5"]) > 0
+    assert [row["notes"] for row in rows] == ["before there were scores", "first", "second"]
+    assert rows[0]["model_id"] == "01234567" and rows[0]["steps"] == ""
+    assert rows[1]["model_id"] == model_id and rows[1]["preset"] == "toy" and int(rows[1]["steps"]) > 0
+    assert float(rows[1]["bpp_at_q0.5"]) > 0
+    times = list(csv.DictReader((tmp_path / "results" / "record.csv").read_text().splitlines()))
+    assert [line["minutes_to_score"] for line in times] == ["", ""], "without metrics no score is reached"
     assert (tmp_path / "results" / f"training-toy-{model_id}.jsonl").is_file()
+
+
+def test_the_record_is_the_first_time_at_which_both_scores_are_reached() -> None:
+    def validation(minutes: float, lpips: float, ms_ssim: float) -> dict:
+        points = [
+            {"bpp": b, "lpips": lpips + 0.1 - b, "ms_ssim": ms_ssim - 0.1 + b} for b in (0.05, 0.1, 0.3)
+        ]
+        return {"minutes": minutes, "validation": points}
+
+    runs = [validation(5, 0.3, 0.95), validation(10, 0.2, 0.85), validation(15, 0.24, 0.91)]
+    assert record.minutes_to_score(runs) == 15
+    assert np.isnan(record.minutes_to_score(runs[:2]))
 
 
 def test_training_starts_from_the_karhunen_loeve_transform() -> None:

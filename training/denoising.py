@@ -1,6 +1,6 @@
 """Losses of the blurring diffusion decoder on a frozen codec: crops in, one number to descend out.
 
-Two kinds.  `Denoising` asks for the picture at one random time, as every diffusion is trained.  `Unrolled`
+Two kinds.  `Denoising` asks for the image at one random time, as every diffusion is trained.  `Unrolled`
 runs the sampler as it is used, a few steps from x_base, and judges what comes out: per-step training alone
 never sees the sampler's own inputs, and leaves noise where texture should be.
 """
@@ -8,43 +8,43 @@ never sees the sampler's own inputs, and leaves noise where texture should be.
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from metrics.dists import DISTS
-from metrics.perceptual import LPIPS
 from sfumato.dct import dct
 from sfumato.diffusion import Blurring
 from sfumato.transforms import Synthesised
+from training.losses import Distortion
 from training.networks.model import Model
-from training.objective import Distortion, restored
+from training.objective import emphasis, refined
 from training.recipes import Recipe
 
 
 @torch.no_grad()
 def decoded(model: Model, x: Float[Tensor, "b 3 h w"], q: Float[Tensor, " b"]) -> Synthesised:
-    """What the frozen codec makes of a picture."""
+    """What the frozen codec makes of a image."""
     return model.synthesise(model.prior(*model.analyse(x, q), q).y_hat, q)
 
 
 class Denoising(nn.Module):
-    """One random time; t favours small values, `recipe.restored` judges the predicted picture.
+    """One random time; t favours small values, `recipe.refined_loss` judges the predicted image.
 
     x-prediction: SNR weights per frequency, clipped; epsilon-prediction: the L1 of Yang & Mandt 2023; both
     times 127.5^2, in place of the plain MSE.
     """
 
-    def __init__(
-        self, model: Model, recipe: Recipe, perception: LPIPS | None, dists: DISTS | None = None
-    ) -> None:
+    def __init__(self, model: Model, recipe: Recipe, distortion: Distortion) -> None:
         super().__init__()
-        self.model, self.recipe = model, recipe
-        self.distortion = Distortion(recipe, perception, dists)
+        self.model, self.recipe, self.distortion = model, recipe, distortion
 
     def forward(
-        self, x: Float[Tensor, "b 3 h w"], q: Float[Tensor, " b"], perceive: bool
+        self,
+        x: Float[Tensor, "b 3 h w"],
+        q: Float[Tensor, " b"],
+        perceive: bool,
+        rendered: Bool[Tensor, " b"] | None = None,
     ) -> dict[str, Tensor]:
-        """The loss of each picture and the terms that it is made of; `perceive` brings LPIPS and DISTS in."""
+        """The loss of each image and its terms; arguments as those of `Objective.forward`."""
         model, schedule = self.model, self.model.schedule
         base = decoded(model, x, q)
         t = sample_t(x.shape[0], model.config.t0).to(x.device)
@@ -56,30 +56,33 @@ class Denoising(nn.Module):
             denoising = epsilon_loss(epsilon, prediction)
         else:
             x_hat, denoising = prediction, x_loss(x, prediction, t, schedule)
-        out = self.distortion(x, x_hat, self.recipe.restored, perceive)
+        weight_map = emphasis(x, rendered, self.recipe.text)
+        out = self.distortion(x, x_hat, self.recipe.refined_loss, perceive, weight_map)
         out["diffusion"] = denoising
         out["loss"] = out.pop("distortion") + denoising * 127.5**2
         return out
 
 
 class Unrolled(nn.Module):
-    """The sampler's own 1, 2 or 4 steps from the noisy x_base; `recipe.restored` judges what comes out."""
+    """The sampler's own 1, 2 or 4 steps from the noisy x_base; `recipe.refined_loss` judges the outcome."""
 
-    def __init__(
-        self, model: Model, recipe: Recipe, perception: LPIPS | None, dists: DISTS | None = None
-    ) -> None:
+    def __init__(self, model: Model, recipe: Recipe, distortion: Distortion) -> None:
         super().__init__()
         if model.denoiser.predicts != "x":
             raise ValueError(f"preset {model.preset!r} predicts {model.denoiser.predicts}; x is needed here")
-        self.model, self.recipe = model, recipe
-        self.distortion = Distortion(recipe, perception, dists)
+        self.model, self.recipe, self.distortion = model, recipe, distortion
 
     def forward(
-        self, x: Float[Tensor, "b 3 h w"], q: Float[Tensor, " b"], perceive: bool
+        self,
+        x: Float[Tensor, "b 3 h w"],
+        q: Float[Tensor, " b"],
+        perceive: bool,
+        rendered: Bool[Tensor, " b"] | None = None,
     ) -> dict[str, Tensor]:
-        """The loss of each picture and the terms that it is made of; `perceive` brings LPIPS and DISTS in."""
-        x_hat = restored(self.model, decoded(self.model, x, q), q, self.recipe.unroll)
-        out = self.distortion(x, x_hat, self.recipe.restored, perceive)
+        """The loss of each image and its terms; arguments as those of `Objective.forward`."""
+        x_hat = refined(self.model, decoded(self.model, x, q), q, self.recipe.unroll)
+        weight_map = emphasis(x, rendered, self.recipe.text)
+        out = self.distortion(x, x_hat, self.recipe.refined_loss, perceive, weight_map)
         out["loss"] = out.pop("distortion")
         return out
 
@@ -92,13 +95,13 @@ def x_loss(
     w_min: float = 0.05,
     w_max: float = 5.0,
 ) -> Float[Tensor, " b"]:
-    """Squared error of a predicted picture, each frequency weighted by its signal-to-noise ratio at t.
+    """Squared error of a predicted image, each frequency weighted by its signal-to-noise ratio at t.
 
         sum_f clip(alpha_t,f^2 / sigma_t^2, w_min, w_max) (u_x - u_x_hat)_f^2 / (C H W)
 
     Unclipped this is the squared error of epsilon (Hoogeboom & Salimans 2022), which hardly
     sees detail except at small t; w_min gives detail a voice, w_max = 5 is that of Yang & Mandt's CDC.
-    Returns one value a picture, in squared units of x; with w_min = w_max = 1 it is the plain MSE.
+    Returns one value a image, in squared units of x; with w_min = w_max = 1 it is the plain MSE.
     """
     weight = (schedule.alpha(t, *x.shape[-2:]) / schedule.sigma(t)).square().clamp(w_min, w_max).to(x.device)
     return (weight * dct(x - x_hat).square()).mean((1, 2, 3))
@@ -107,7 +110,7 @@ def x_loss(
 def epsilon_loss(
     epsilon: Float[Tensor, "b c h w"], epsilon_hat: Float[Tensor, "b c h w"], power: float = 1.0
 ) -> Float[Tensor, " b"]:
-    """mean |epsilon - epsilon_hat|^power, one value a picture.
+    """mean |epsilon - epsilon_hat|^power, one value a image.
 
     power 1: Yang & Mandt 2023 (CDC) and the released settings of Khoshkhahtinat et al. 2024;
     power 2: Hoogeboom & Salimans 2022, section 4.

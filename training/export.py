@@ -29,7 +29,7 @@ from sfumato.image import write_bytes
 from sfumato.transforms import STRIDE, Transforms
 from training.networks.attention import DotProduct, LaplacianBias
 from training.networks.costs import costs
-from training.networks.layers import Curve
+from training.networks.layers import Curve, pad_with_zeros
 from training.networks.model import Config, Model
 from training.networks.prior import Prior
 from training.run_weights import RunWeights, load_weights
@@ -41,14 +41,18 @@ STRUCTURE = (nn.ModuleList, nn.Sequential, nn.LeakyReLU)
 def main(
     run_weights: Annotated[Path, tyro.conf.Positional],
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
+    zero_padding: bool = False,
 ) -> None:
     """Make trained weights the file that `sfumato` reads.
 
     Args:
         run_weights: weights.safetensors of a run of `python -m training`.
         out: the file to write; without it that of the preset in the package.
+        zero_padding: for weights of version 0.1, whose transforms took zeros for what lies beyond the border.
     """
     trained = load_weights(run_weights)
+    if zero_padding:
+        pad_with_zeros(trained.model)
     shipped = export(trained)
     verify(trained.model, shipped)
     path = out or weights.FOLDER / f"{shipped.preset}{weights.SUFFIX}"
@@ -126,9 +130,11 @@ def graph_of(preset: str, config: Config, name: str, padding: str) -> bytes:
     """The ONNX graph of one network of a preset, for any height and width, batch 1, without its parameters.
 
     Their names are those of the state dict; onnxruntime gets the values as external initializers.  `config`
-    and `padding` are only there to be parts of the cache's key.
+    is only there to be a part of the cache's key.
     """
     model = Model(preset).eval().requires_grad_(False)
+    if padding == "zeros":
+        pad_with_zeros(model)
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():  # no two alike: equal ones would be merged into one
         parameter.copy_(torch.randn(parameter.shape, generator=generator) / 8)

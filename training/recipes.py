@@ -5,74 +5,85 @@ A new experiment is a new function (or `dataclasses.replace` on an old one), not
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
-from metrics.features import Net
+from training.losses import PERCEPTUAL_TERMS, TERMS
 
+Weights = Mapping[str, float]
+"""Name of a term of `losses.TERMS` -> its weight, in units of the MSE (RGB, 0..255)."""
 
-@dataclass(frozen=True)
-class Loss:
-    """What a decoded picture costs: the weight of each term, in units of the MSE (RGB, 0..255)."""
-
-    mse: float = 1.0
-    chroma: float = 0.0  # MSE of the two colour differences, on top
-    lattice: float = 0.0  # power of the error that repeats from patch to patch, on top
-    lpips: float = 0.0
-    dists: float = 0.0  # its VGG16 costs more than all else
+FIDELITY: Weights = {"mse": 0.25, "chroma": 0.5, "grid": 20.0, "ms_ssim": 1200.0, "low_frequency": 1.0}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One leg of training.  Fractions are of its time, so that a leg of any length has the same shape."""
+    """One stage of training.  Fractions are of its time, so that a stage of any length has the same shape."""
 
     preset: str
-    part: str = "codec"  # "codec": all but the denoiser; "denoiser": that alone, on the frozen codec; "all"
+    part: Literal["codec", "denoiser", "all"] = "codec"  # "denoiser": on a frozen codec
     batch: int = 8  # crops a step, on each process
     crop: int = 192  # pixels a side, a multiple of 64
+    optimiser: Literal["soap", "adamw"] = "adamw"
     learning_rate: float = 1.2e-3
-    betas: tuple[float, float] = (0.9, 0.99)
     warmup: int = 200  # steps
-    tail: float = 0.6  # where the learning rate begins to fall, linearly to 1 % at the end
+    decay_start: float = 0.6  # where the learning rate begins to fall, linearly to 1 % at the end
     clip: float = 1.0  # of the gradient's norm
     ema: float = 0.999
     lmbda: tuple[float, float] = (0.00015, 0.035)  # at q = 0 and q = 1; log-linear between
-    equalise: float = 0.25  # losses are divided by lambda^equalise, lest high rates drown low ones
-    certain: Loss = Loss()  # of x_base
-    restored: Loss = Loss()  # of what the denoiser makes of it
-    perceptual_from: float = 0.5  # where LPIPS and DISTS come in: pictures are formed by then
-    perceptual_net: Net = "squeeze"  # not the network that the evaluation uses
-    perceptual_crop: int = 128  # LPIPS and DISTS see a random part of this size of each crop
-    dists_crops: int = 0  # DISTS sees so many crops of a batch; 0: all
+    reweight: float = 0.25  # losses are divided by lambda^reweight, lest high rates drown low ones
+    base_loss: Weights = field(default_factory=lambda: {"mse": 1.0})  # of x_base
+    refined_loss: Weights = field(default_factory=dict)  # of what the denoiser makes of it
+    text: float = 1.0  # factor on squared errors where a crop holds text or line art
+    screens: float = 0.0  # share of the crops that are taken from screens
+    flat: float = 0.0  # share of the crops that are rendered flat colours and dark gradients
+    perceptual_from: float = 0.0  # where perceptual terms come in: from nothing, images must be formed first
+    perceptual_crop: int = 128  # perceptual terms see a random part of this size of each crop
+    vgg_crops: int = 1  # terms that look through VGG16 see so many crops of a batch; 0: all
     unroll: tuple[int, ...] = ()  # numbers of steps that the denoiser is trained through; (): one random time
-    restored_crop: int = 128  # the denoiser sees a part of this size where it is trained with the codec
+    refined_crop: int = 128  # the denoiser sees a part of this size where it is trained with the codec
     diffusion: dict[str, float] = field(default_factory=dict)  # other than the preset's, for studies
     compile: bool = False
 
+    def __post_init__(self) -> None:
+        for weights in (self.base_loss, self.refined_loss):
+            if unknown := sorted(set(weights) - set(TERMS)):
+                raise ValueError(f"no such loss: {', '.join(unknown)}; there are {', '.join(TERMS)}")
+
     def without_perception(self) -> Recipe:
-        """The same without LPIPS and DISTS."""
-        certain, restored = (replace(loss, lpips=0.0, dists=0.0) for loss in (self.certain, self.restored))
-        return replace(self, certain=certain, restored=restored)
+        """The same without the terms that need a metric's network."""
+        return replace(self, base_loss=_without(self.base_loss), refined_loss=_without(self.refined_loss))
+
+
+def _without(weights: Weights) -> Weights:
+    return {name: weight for name, weight in weights.items() if name not in PERCEPTUAL_TERMS}
 
 
 def small() -> Recipe:
-    """The codec of `small`, from nothing, on one CPU core.
+    """The codec of `small` from nothing: rate, squared error and MS-SSIM, then LPIPS in the second half.
 
-    8e498083: LPIPS -40 %, PSNR +4 % of AVIF's rate on Kodak.
-
-    python -m training small --data DIR --metrics DIR --minutes 117 --threads 1 --out runs/small
+    python -m training small --data DIR --screens DIR --metrics DIR --minutes 120 --threads 1 --out runs/small
     """
-    return Recipe("small", certain=Loss(chroma=0.5, lpips=300.0))
+    return Recipe(
+        "small",
+        optimiser="soap",
+        learning_rate=2.4e-3,
+        lmbda=(0.00012, 0.035),
+        base_loss={**FIDELITY, "lpips": 300.0},
+        text=4.0,
+        screens=0.24,
+        flat=0.04,
+        perceptual_from=0.5,
+    )
 
 
 def small_more() -> Recipe:
-    """A further leg of `small` from weights: more LPIPS, from the start, and a lower learning rate.
+    """A further stage of `small` from weights: all losses from the first step, a lower learning rate.
 
-    1f3c1c5a, from 8e498083: LPIPS -50 %, PSNR +3 % of AVIF's rate on Kodak.
-
-    python -m training small_more --init WEIGHTS --data DIR --metrics DIR --minutes 130 --out runs/more
+    python -m training small_more --init WEIGHTS --data DIR --screens DIR --metrics DIR --minutes 88 --out DIR
     """
-    loss = Loss(chroma=0.5, lpips=450.0)
-    return replace(small(), learning_rate=8e-4, certain=loss, perceptual_from=0.0, tail=0.4)
+    return replace(small(), learning_rate=1e-3, decay_start=0.5, perceptual_from=0.0)
 
 
 def small_denoiser() -> Recipe:
@@ -80,38 +91,34 @@ def small_denoiser() -> Recipe:
 
     python -m training small_denoiser --init WEIGHTS --data DIR --metrics DIR --minutes 60 --out runs/denoiser
     """
-    return Recipe("small", part="denoiser", restored=Loss(mse=0.0, lpips=300.0), perceptual_from=0.0)
+    return Recipe("small", part="denoiser", refined_loss={"lpips": 300.0})
 
 
 def small_sampler() -> Recipe:
-    """The denoiser of `small` through the 1, 2 and 4 steps that are in use, on one CPU core.
+    """The denoiser of `small` through the 1, 2 and 4 steps that are in use, on its frozen codec.
 
-    1bb3b6f2: DISTS -10 %, FD -16 %, PSNR -0.3 dB against steps = 0 on Kodak at 0.1 bpp.
-
-    python -m training small_sampler --init WEIGHTS --data DIR --metrics DIR --minutes 50 --out runs/d
+    python -m training small_sampler --init NEW --denoiser OLD --data DIR --metrics DIR --minutes 10 --out DIR
     """
-    leg = replace(small_denoiser(), learning_rate=1e-3, batch=6, crop=128, perceptual_crop=96, tail=0.5)
-    return replace(leg, unroll=(1, 2, 4), restored=Loss(mse=0.1, lpips=300.0, dists=1500.0))
-
-
-def small_joint() -> Recipe:
-    """All of `small` together, from weights: DISTS comes in, the lattice goes out, the step is judged too.
-
-    python -m training small_joint --init WEIGHTS --data DIR --metrics DIR --minutes 130 --out runs/joint
-    """
-    leg = replace(small_more(), part="all", learning_rate=6e-4, lmbda=(0.00012, 0.03))
-    leg = replace(leg, perceptual_crop=96, dists_crops=4, unroll=(1, 1, 2, 4), restored_crop=128)
-    certain = Loss(mse=0.8, chroma=0.5, lattice=20.0, lpips=250.0)
-    return replace(leg, certain=certain, restored=Loss(mse=0.3, lattice=20.0, lpips=400.0, dists=900.0))
+    return Recipe(
+        "small",
+        part="denoiser",
+        batch=6,
+        crop=128,
+        learning_rate=1e-3,
+        decay_start=0.5,
+        perceptual_crop=96,
+        unroll=(1, 1, 2, 4),
+        refined_loss={"mse": 0.1, "grid": 20.0, "lpips": 300.0, "dists": 900.0},
+        screens=0.2,
+    )
 
 
 def base() -> Recipe:
-    """The codec of `base`, from nothing, on one GPU.  Not run yet.
+    """The codec of `base`, from nothing.  Not run yet.
 
-    python -m training base --data DIR --metrics DIR --minutes 25 --out runs/base
+    python -m training base --data DIR --screens DIR --metrics DIR --minutes 600 --out runs/base
     """
-    loss = Loss(chroma=0.5, lattice=20.0, lpips=300.0)
-    return Recipe("base", batch=64, crop=256, certain=loss, perceptual_crop=192, compile=True)
+    return replace(small(), preset="base", batch=4, crop=256, perceptual_crop=192)
 
 
 def base_denoiser() -> Recipe:
@@ -119,9 +126,7 @@ def base_denoiser() -> Recipe:
 
     python -m training base_denoiser --init WEIGHTS --data DIR --metrics DIR --minutes 25 --out runs/denoiser
     """
-    loss = Loss(mse=0.1, lattice=20.0, lpips=300.0, dists=1500.0)
-    leg = replace(base(), part="denoiser", restored=loss, unroll=(1, 2, 4), perceptual_from=0.0)
-    return replace(leg, compile=False)
+    return replace(small_sampler(), preset="base")
 
 
 def paper() -> Recipe:
@@ -129,16 +134,33 @@ def paper() -> Recipe:
 
     torchrun --nproc-per-node 8 -m training paper --data DIR --metrics DIR --minutes 600 --out runs/paper
     """
-    loss = Loss(lpips=300.0)
-    return Recipe("paper", batch=4, crop=256, learning_rate=2e-4, certain=loss, perceptual_crop=256)
+    loss = {"mse": 1.0, "lpips": 300.0}
+    return Recipe(
+        "paper",
+        batch=4,
+        crop=256,
+        learning_rate=2e-4,
+        base_loss=loss,
+        perceptual_from=0.5,
+        perceptual_crop=256,
+    )
 
 
 def toy() -> Recipe:
     """Two crops a step: what the tests run, for seconds; no score."""
-    loss = Loss(lpips=300.0)
-    leg = Recipe("toy", batch=2, crop=64, warmup=2, certain=loss, perceptual_crop=64, restored_crop=64)
-    return replace(leg, restored=replace(loss, mse=0.0))
+    base = {"mse": 1.0, "lpips": 300.0}
+    return Recipe(
+        "toy",
+        batch=2,
+        crop=64,
+        warmup=2,
+        base_loss=base,
+        refined_loss={"lpips": 300.0},
+        perceptual_from=0.5,
+        perceptual_crop=64,
+        refined_crop=64,
+    )
 
 
-ALL = (small, small_more, small_denoiser, small_sampler, small_joint, base, base_denoiser, paper, toy)
+ALL = (small, small_more, small_denoiser, small_sampler, base, base_denoiser, paper, toy)
 RECIPES = {recipe.__name__: recipe for recipe in ALL}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sfumato.autoregressive import hyper_synthesis
 from sfumato.transforms import Synthesised
-from training.networks.layers import Curve, DepthBlock, ResnetBlock, full_precision
+from training.networks.layers import BORDER, Curve, DepthBlock, ResnetBlock, full_precision
 
 
 def _blocks(channels: int, depth: int) -> nn.Sequential:
@@ -29,7 +29,7 @@ class LightAnalysis(nn.Module):
         n16, n8, _ = depths
         self.stem = nn.Conv2d(3 * 64, c8, 1)
         self.at_8 = _blocks(c8, n8)
-        self.down = nn.Conv2d(c8, c16, 3, stride=2, padding=1)
+        self.down = nn.Conv2d(c8, c16, 3, stride=2, padding=1, padding_mode=BORDER)
         self.at_16 = _blocks(c16, n16)
         self.head = nn.Conv2d(c16, latent, 1)
         self.reach = 8 * (n8 + 1) + 16 * n16
@@ -53,7 +53,7 @@ class LightSynthesis(nn.Module):
         self.at_8 = _blocks(c8, n8)
         self.up_4 = nn.Conv2d(c8, c4 * 4, 1)
         self.at_4 = _blocks(c4, n4)
-        self.head = nn.Conv2d(c4, 3 * 16, 3, padding=1)
+        self.head = nn.Conv2d(c4, 3 * 16, 3, padding=1, padding_mode=BORDER)
         self.feature_widths = (c8, c4)
         self.reach = 16 * n16 + 8 * n8 + 4 * (n4 + 1)
 
@@ -119,9 +119,9 @@ class HyperAnalysis(nn.Module):
     def __init__(self, latent: int, width: int, z_channels: int, kernel: int) -> None:
         super().__init__()
         half = kernel // 2
-        self.stem = nn.Conv2d(latent, width, 3, padding=1)
-        self.down1 = nn.Conv2d(width, width, kernel, stride=2, padding=half)
-        self.down2 = nn.Conv2d(width, z_channels, kernel, stride=2, padding=half)
+        self.stem = nn.Conv2d(latent, width, 3, padding=1, padding_mode=BORDER)
+        self.down1 = nn.Conv2d(width, width, kernel, stride=2, padding=half, padding_mode=BORDER)
+        self.down2 = nn.Conv2d(width, z_channels, kernel, stride=2, padding=half, padding_mode=BORDER)
 
     def forward(self, y: Float[Tensor, "b m h w"]) -> Float[Tensor, "b n h/4 w/4"]:
         f = F.leaky_relu(self.stem(y), 0.1)
