@@ -119,7 +119,8 @@ def _attempt(
     stop = context.Event()
     pool = ProcessPoolExecutor(jobs, context, initializer=_enter, initargs=(stop,))
     try:
-        with _uninterrupted():  # workers inherit it: only this process answers Ctrl-C
+        # workers inherit both: only this process answers Ctrl-C, and each of them has one thread
+        with _uninterrupted(), _one_thread():
             futures: dict[Future[Report | Failure], Task] = {
                 pool.submit(_work, job, task): task for task in tasks
             }
@@ -148,6 +149,19 @@ def _uninterrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before
+
+
 class _Stopped(BaseException):
     """The parent process is ending; not an Exception, so that nothing takes it for a bad file."""
 
@@ -160,9 +174,6 @@ def _enter(stop: Event) -> None:
     global _stop
     _stop = stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    import torch
-
-    torch.set_num_threads(1)
 
 
 def _work(job: Job, task: Task) -> Report | Failure:

@@ -7,13 +7,15 @@ import re
 import sys
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import UInt8
 from PIL import Image, ImageCms
 
 from sfumato.errors import ImageError
+
+if TYPE_CHECKING:
+    from jaxtyping import UInt8
 
 CONVERTED = "colours were converted to sRGB"
 

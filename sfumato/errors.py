@@ -11,3 +11,7 @@ class FormatError(ValueError):
 
 class ImageError(ValueError):
     """A picture that cannot be read or written; the message names the file and what is wrong with it."""
+
+
+class WeightsError(ValueError):
+    """Weights that are not there, not ours, or do not fit; the message names the file and what to do."""

@@ -7,7 +7,7 @@
 `save` also takes model and seed, as `sfumato.encode` does, and exif, icc_profile and xmp as Pillow's own
 formats do: pixels are written as they are, orientation is the caller's (`ImageOps.exif_transpose`).  An
 opened file has `info["quality"]` and `info["model"]`, and what came with the picture under Pillow's names.
-torch is loaded when pixels are asked for or written.
+The networks are loaded when pixels are asked for or written.
 
 Errors are those of Pillow's formats: UnidentifiedImageError for what does not begin as a file of this
 version, OSError for a file that is cut short, damaged or of unknown weights.  With
