@@ -22,10 +22,11 @@ from evaluation.plots import OTHERS
 from evaluation.rows import read_table
 from sfumato.codec import Codec
 from sfumato.lpips import weights_folder
-from sfumato.model import WEIGHTS, load_weights
 from sfumato.restoration import Restoration
+from training.export import export
 from training.loop import Run, train
 from training.recipes import RECIPES
+from training.run_weights import load_weights
 
 FIGURES = {
     "lpips_alex": "LPIPS (AlexNet)",
@@ -56,7 +57,7 @@ def main(
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
     data: list[Path],
     runs: Path,
-    init: str = "small",
+    init: Path,
     recipe: str = "small_sampler",
     sigmas: tuple[float, ...] = (0.0, 1.0, 5.0, 10.0, 20.0),
     t0s: tuple[float, ...] = (0.3,),
@@ -76,7 +77,7 @@ def main(
         output: folder for the table and the figure.
         data: training pictures, as for `python -m training`.
         runs: folder for the runs, one a denoiser.
-        init: weights of the codec: a name or a path.
+        init: weights of the codec, from a run.
         recipe: of the denoiser.
         sigmas: sigma_B,max of each denoiser, pixels.
         t0s: where sampling starts.
@@ -102,21 +103,16 @@ def main(
         rows = [row for row in rows if row not in known]
         chosen = dict(zip(VARIED, values, strict=True))
         out = runs / "-".join(f"{key}-{value:g}" for key, value in chosen.items())
-        run = Run(data, folder, out, minutes, load_path(init), threads=threads)
+        run = Run(data, folder, out, minutes, init, threads=threads)
         trained = load_weights(train(replace(RECIPES[recipe](), diffusion=chosen), run))
         trained.model.diffuse_by(**chosen)
         ways = [Restoration(n) for n in (0, *numbers)[len(rows) > 0 :]]  # steps 0 is the same for all
-        for row, _, _ in steps.measure(Codec(trained), pictures, qualities, ways, judge):
+        for row, _, _ in steps.measure(Codec(export(trained)), pictures, qualities, ways, judge):
             steps.show(row)
             trained_for = int(trained.notes["steps"])
             rows.append(Row(**(vars(row) | chosen), trained=trained_for))
             steps.write(table, rows)
     draw(output / f"{name}.svg", rows)
-
-
-def load_path(name: str) -> Path:
-    """The file of weights of this name."""
-    return Path(name) if name.endswith(".safetensors") else WEIGHTS / f"{name}.safetensors"
 
 
 def draw(path: Path, rows: list[Row]) -> None:

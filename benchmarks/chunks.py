@@ -14,9 +14,9 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from sfumato import container, image
+from sfumato import image
 from sfumato.codec import Codec
-from sfumato.model import load_weights
+from sfumato.weights import read_weights
 
 QUALITIES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -33,11 +33,10 @@ def main(
         output: the CSV file.
         model: weights by name, or a path.
     """
-    weights = load_weights(model)
-    prior = weights.model.prior
-    reach = [(abs(float(b.amplitude)), abs(float(b.sigma))) for b in prior.biases()]
+    weights = read_weights(model)
+    config, reach = weights.config, weights.position_bias
     codec = Codec(weights)
-    bits = np.zeros((len(QUALITIES), len(container.SECTIONS)))
+    bits = np.zeros((len(QUALITIES), len(codec.sections)))
     pixels = 0
     for path in sorted(pictures.glob("*.png")):
         picture = image.read(path)
@@ -45,9 +44,9 @@ def main(
         bits += [codec.measure(picture, q) for q in QUALITIES]
     names = [f"bpp_at_q{q:g}" for q in QUALITIES] + [f"share_at_q{q:g}" for q in QUALITIES]
     rows = []
-    for section, name in enumerate(container.SECTIONS):
+    for section, name in enumerate(codec.sections):
         a, sigma = (f"{v:.3f}" for v in reach[section - 1]) if section else ("", "")
-        channels = prior.sizes[section - 1] if section else weights.model.config.z_channels
+        channels = config.chunks[section - 1] if section else config.z_channels
         rates = [f"{b / pixels:.4f}" for b in bits[:, section]]
         rows.append([name, channels, a, sigma, *rates, *(f"{s:.3f}" for s in bits[:, section] / bits.sum(1))])
     heading = ["section", "channels", "A", "sigma", *names]

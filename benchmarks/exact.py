@@ -1,7 +1,7 @@
 """python -m benchmarks.exact DIR -o FOLDER: what exact arithmetic costs in bits, in quality and in time.
 
 Bits and PSNR of every picture at five qualities, entropy model in exact arithmetic against the same networks
-in float32; then the time of the walk with writing, for pictures of 0.4 to 12 megapixels, both kinds in turn.
+in float32; then the time of the pass with writing, for pictures of 0.4 to 12 megapixels, both kinds in turn.
 """
 
 from __future__ import annotations
@@ -20,15 +20,17 @@ from torch import Tensor
 
 from metrics.distortion import psnr
 from metrics.lpips import load_lpips
-from sfumato import container, image
+from metrics.perceptual import LPIPS
+from sfumato import image
+from sfumato.autoregressive import Array, autoregressive_pass
 from sfumato.codec import Codec
 from sfumato.coder import Coder, Encoder, Meter
 from sfumato.container import Checksum, Header
-from sfumato.latents import quality, stepper
-from sfumato.lpips import LPIPS
-from sfumato.model import load_weights
-from sfumato.prior import Prior
+from sfumato.latents import make_symbol_coder, quality
 from sfumato.restoration import Restoration
+from training.export import export
+from training.networks.prior import Prior
+from training.run_weights import load_weights
 
 QUALITIES = (0.0, 0.25, 0.5, 0.75, 1.0)
 SIZES = ((512, 768), (1024, 1536), (1536, 2048), (3000, 4000))
@@ -37,29 +39,40 @@ SIZES = ((512, 768), (1024, 1536), (1536, 2048), (3000, 4000))
 class Pair:
     """One set of weights with its entropy model in both arithmetics."""
 
-    def __init__(self, model: str) -> None:
-        weights = load_weights(model)
-        self.float32: Prior = weights.model.prior
-        self.codec = Codec(weights)
-        self.exact: Prior = self.codec._latent_coder.prior
+    def __init__(self, run: Path) -> None:
+        trained = load_weights(run)
+        self.float32: Prior = trained.model.prior
+        self.codec = Codec(export(trained))
 
-    @torch.inference_mode()
-    def analyse(self, pixels: np.ndarray, q: float) -> tuple[Tensor, Tensor, Header]:
+    @property
+    def exact(self) -> Array:
+        return self.codec._latent_coder.prior
+
+    def analyse(self, pixels: np.ndarray, q: float) -> tuple[np.ndarray, np.ndarray, Header]:
         header = Header(pixels.shape[1], pixels.shape[0], round(q * 255), 0)
-        y, z = self.codec._latents(self.codec.transform(pixels), quality(header).float())
+        y, z = self.codec._latents(self.codec.transform(pixels), quality(header))
         return y, z, header
 
     @torch.inference_mode()
-    def walk(self, prior: Prior, y: Tensor, z: Tensor, header: Header, coders: list[Coder]) -> Tensor:
-        """y_hat; the coders have taken or given the symbols."""
-        step = stepper(coders, Checksum(header), lambda section: None)
-        dtype = torch.float64 if prior is self.exact else torch.float32
-        q = quality(header).to(dtype)
-        return prior.walk(step, q, (z.shape[2], z.shape[3]), z.to(dtype), y.to(dtype))[0]
+    def coded(self, prior: Array, y: Array, z: Array, header: Header, coders: list[Coder]) -> np.ndarray:
+        """y_hat; the coders have taken the symbols."""
+        code = make_symbol_coder(coders, Checksum(header), lambda section: None)
+        size = z.shape[2], z.shape[3]
+        if prior is self.exact:
+            y, z = y.astype(np.float64), z.astype(np.float64)
+            found, _ = autoregressive_pass(prior, code, quality(header), size, z, y)
+            return np.asarray(found, np.float32)
 
-    @torch.inference_mode()
-    def picture(self, y_hat: Tensor, header: Header) -> np.ndarray:
-        pixels = self.codec._pixels(y_hat.float(), header, Restoration())
+        def by_torch(section: int, is_last: bool, mu: Tensor, index: Tensor, value: Tensor | None) -> Tensor:
+            arrays = (None if t is None else t.double().numpy() for t in (mu, index, value))
+            return torch.from_numpy(code(section, is_last, *arrays)).float()
+
+        q = torch.tensor([quality(header)], dtype=torch.float32)
+        found, _ = autoregressive_pass(prior, by_torch, q, size, torch.from_numpy(z), torch.from_numpy(y))
+        return np.asarray(found)
+
+    def picture(self, y_hat: np.ndarray, header: Header) -> np.ndarray:
+        pixels = self.codec._pixels(y_hat, header, Restoration())
         return pixels[: header.height, : header.width]
 
 
@@ -72,18 +85,19 @@ def costs(pair: Pair, pictures: list[Path], lpips: LPIPS | None) -> Iterable[lis
             row: list[object] = []
             bits = []
             for prior in (pair.exact, pair.float32):
-                meters = [Meter(pair.codec._latent_coder.tables) for _ in container.SECTIONS]
-                decoded = pair.picture(pair.walk(prior, y, z, header, list(meters)), header)
+                meters = [Meter(pair.codec._latent_coder.tables) for _ in header.sections]
+                decoded = pair.picture(pair.coded(prior, y, z, header, list(meters)), header)
                 bits.append(sum(meter.bits for meter in meters))
                 row.append(f"{psnr(pixels, decoded):.4f}")
-                distance = None if lpips is None else float(lpips(image.to_x(pixels), image.to_x(decoded)))
+                pair_of_x = [torch.from_numpy(image.to_x(p)) for p in (pixels, decoded)]
+                distance = None if lpips is None else float(lpips(*pair_of_x))
                 row.append("" if distance is None else f"{distance:.5f}")
             over = 100 * (bits[0] / bits[1] - 1)
             yield [path.stem, q, f"{bits[0]:.1f}", f"{bits[1]:.1f}", f"{over:.3f}", *row]
 
 
 def timings(pair: Pair, pixels: np.ndarray, runs: int) -> Iterable[list[object]]:
-    """Rows: medians of the walk with the coder, in seconds, for the picture repeated to each size."""
+    """Rows: medians of the pass with the coder, in seconds, for the picture repeated to each size."""
     for height, width in SIZES:
         times = (-(-height // pixels.shape[0]), -(-width // pixels.shape[1]), 1)
         y, z, header = pair.analyse(np.tile(pixels, times)[:height, :width], 0.5)
@@ -91,14 +105,13 @@ def timings(pair: Pair, pixels: np.ndarray, runs: int) -> Iterable[list[object]]
         for _ in range(runs):
             for name, prior in (("float32", pair.float32), ("exact", pair.exact)):
                 begun = time.perf_counter()
-                encoders = [Encoder(pair.codec._latent_coder.tables) for _ in container.SECTIONS]
-                pair.walk(prior, y, z, header, list(encoders))
+                encoders = [Encoder(pair.codec._latent_coder.tables) for _ in header.sections]
+                pair.coded(prior, y, z, header, list(encoders))
                 for encoder in encoders:
                     encoder.finish()
                 seconds[name].append(time.perf_counter() - begun)
             begun = time.perf_counter()
-            with torch.inference_mode():
-                pair.codec._latent_coder.write(y, z, header)  # as files are written: in tiles, if it is large
+            pair.codec._latent_coder.write(y, z, header)  # as files are written: in tiles, if it is large
             seconds["tiled"].append(time.perf_counter() - begun)
         plain, exact, tiled = (statistics.median(seconds[name]) for name in ("float32", "exact", "tiled"))
         megapixels = height * width / 1e6
@@ -128,22 +141,19 @@ def write(path: Path, heading: list[str], rows: Iterable[list[object]]) -> list[
 def main(
     pictures: Annotated[Path, tyro.conf.Positional],
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+    model: Path,
     metrics: Path | None = None,
-    model: str = "small",
     runs: int = 5,
-    threads: int = 2,
 ) -> None:
     """Compare the exact entropy model with the float one.
 
     Args:
         pictures: folder of PNG files.
         output: folder for exact.csv and exact-speed.csv.
+        model: weights of a run of `python -m training`.
         metrics: folder with the LPIPS weights; without it that column stays empty.
-        model: weights by name, or a path.
         runs: of each timing; the median counts.
-        threads: of torch.
     """
-    torch.set_num_threads(threads)
     pair = Pair(model)
     paths = sorted(pictures.glob("*.png"))
     heading = ["picture", "q", "exact_bits", "float32_bits", "over_percent"]

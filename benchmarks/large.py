@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import multiprocessing
+import os
 import resource
 import tempfile
 import time
@@ -49,14 +50,11 @@ def mosaic(paths: list[Path]) -> UInt8[np.ndarray, "height width 3"]:
 
 
 def work(
-    what: str, folder: Path, q: float, threads: int, name: str, steps: int | None
+    what: str, folder: Path, q: float, name: str, steps: int | None
 ) -> tuple[float, float]:
     """(seconds, peak of resident memory in 2^20 bytes) of one piece of work in this process."""
-    import torch
-
     from sfumato.codec import Crop, load
 
-    torch.set_num_threads(threads)
     codec = load()
     begun = time.perf_counter()
     if what == "encode":
@@ -102,8 +100,9 @@ def main(
         pictures: photographs of at least 768x512 pixels.
         output: the CSV file.
         quality: of the file.
-        threads: of torch.
+        threads: of the codec.
     """
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # of the processes that are started from here
     rows: list[tuple[str, str]] = [("threads", str(threads)), ("pixels", f"{WIDTH}x{HEIGHT}")]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -117,7 +116,7 @@ def main(
         for what, picture, steps, told in jobs:
             context = multiprocessing.get_context("spawn")
             with ProcessPoolExecutor(1, context) as pool:
-                job = pool.submit(work, what, folder, quality, threads, picture, steps)
+                job = pool.submit(work, what, folder, quality, picture, steps)
                 seconds, peak = job.result()
             rows += [(f"{told}, s", f"{seconds:.2f}"), (f"{told}, peak MB", f"{peak:.0f}")]
         size = (folder / "large.sfu").stat().st_size

@@ -1,8 +1,8 @@
 """python -m benchmarks.machines [-o CSV] [--python PATH ...]: is the entropy model the same everywhere?
 
-One job decodes the golden files and walks over fixed latents, and prints a CRC-32 over every bit of every
-mean and scale level.  It runs again under other threads, instruction sets, memory layouts, batches,
-interpreters (each with its own torch), and on CUDA where there is one.  Every cell has to say "same".
+One job decodes the golden files and passes over fixed latents, and prints a CRC-32 over every bit of every
+mean and scale index.  It runs again under other threads, instruction sets, memory layouts, batches, floating
+point modes and interpreters (each with its own numpy and onnxruntime).  Every cell has to say "same".
 """
 
 from __future__ import annotations
@@ -19,19 +19,21 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import torch
 import tyro
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
-from sfumato import container, quantise
+from sfumato import container
+from sfumato.autoregressive import autoregressive_pass
 from sfumato.codec import Codec, load
 from sfumato.image import write_bytes
 
 ROOT = Path(__file__).parent.parent
 SIZES = ((1, 1), (3, 2), (8, 12))  # of z; 64 pixels each
 QUALITIES = (0, 100, 255)  # as the byte in a file
+FEATURES = "AVX2 AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL"
+"""Of the CPU; numpy leaves alone those that it was not built for."""
 
 
 @dataclass(frozen=True)
@@ -41,29 +43,25 @@ class Setting:
     name: str
     threads: int = 1
     environment: dict[str, str] = field(default_factory=dict)
-    device: str = "cpu"
 
 
 SETTINGS = (
     Setting("1 thread"),
     Setting("2 threads", threads=2),
-    Setting("torch without vector instructions", environment={"ATEN_CPU_CAPABILITY": "default"}),
-    Setting("torch up to AVX2", environment={"ATEN_CPU_CAPABILITY": "avx2"}),
-    Setting("oneDNN up to SSE4.1", environment={"ONEDNN_MAX_CPU_ISA": "SSE41"}),
-    Setting("oneDNN up to AVX-512", environment={"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}),
-    Setting("MKL compatible, 2 threads", threads=2, environment={"MKL_CBWR": "COMPATIBLE"}),
-    Setting("MKL up to AVX2", environment={"MKL_ENABLE_INSTRUCTIONS": "AVX2"}),
+    Setting("numpy without vector instructions", environment={"NPY_DISABLE_CPU_FEATURES": FEATURES}),
+    Setting("OpenBLAS for Nehalem (SSE4.2)", environment={"OPENBLAS_CORETYPE": "Nehalem"}),
+    Setting("OpenBLAS for Haswell (AVX2)", environment={"OPENBLAS_CORETYPE": "Haswell"}),
+    Setting("every floating point warning an error", environment={"BENCHMARK_NUMPY_ERRORS": "raise"}),
 )
 
 
-def latents(channels: int, height: int, width: int, seed: int, spread: float) -> Tensor:
+def latents(channels: int, height: int, width: int, seed: int, spread: float) -> NDArray[np.float64]:
     """[1, channels, height, width] of multiples of 1/256, the same on every machine."""
     x = np.random.Generator(np.random.PCG64(seed)).integers(-256, 257, (1, channels, height, width))
-    return torch.from_numpy(np.round(x * spread) / 256)
+    return np.round(x * spread) / 256
 
 
-@torch.inference_mode()
-def crcs(model: str, device: str) -> dict[str, int]:
+def crcs(model: str) -> dict[str, int]:
     """CRC-32 of each case, in this process."""
     codec = load(model)
     out = {}
@@ -72,60 +70,60 @@ def crcs(model: str, device: str) -> dict[str, int]:
     for size in SIZES:
         for q in QUALITIES:
             for layout in ("plain", "channels last", "second of a batch"):
-                out[f"{size[0]}x{size[1]} q {q} {layout}"] = _crc(_walk(codec, size, q, layout, device))
+                out[f"{size[0]}x{size[1]} q {q} {layout}"] = _crc(passed(codec, size, q, layout))
     return out
 
 
-@torch.inference_mode()
 def latent(codec: Codec, data: bytes) -> int:
     """CRC-32 of the latent that a file stands for."""
     file = container.unpack(data)
     return _crc([codec._latent_coder.read(file.header, file.sections)])
 
 
-def _walk(codec: Codec, size: tuple[int, int], q: int, layout: str, device: str) -> list[Tensor]:
-    config = codec._model.config
+def passed(codec: Codec, size: tuple[int, int], q: int, layout: str) -> list[NDArray[np.float64]]:
+    """Every mean and scale index of a pass over fixed latents, unrounded."""
+    config = codec._config
     h, w = size
-    # what a quality makes of a picture: the better, the larger the latents
+    # what a quality makes of an image: the better, the larger the latents
     spread = 1 + 40 * q / 255
-    y, z = latents(config.latent, 4 * h, 4 * w, 1, spread), latents(config.z_channels, h, w, 2, 4 * spread)
-    quality = torch.tensor([q / 255], dtype=torch.float64)
+    y, z = latents(config.channels, 4 * h, 4 * w, 1, spread), latents(config.z_channels, h, w, 2, 4 * spread)
     if layout == "channels last":
-        y, z = (t.contiguous(memory_format=torch.channels_last) for t in (y, z))
+        y, z = (np.moveaxis(np.ascontiguousarray(np.moveaxis(t, 1, 3)), 3, 1) for t in (y, z))
     if layout == "second of a batch":
-        y, z = torch.cat([y.flip(1), y]), torch.cat([z.flip(1), z])
-        quality = quality.repeat(2)
-    seen: list[Tensor] = []
+        y, z = np.concatenate([y[:, ::-1], y]), np.concatenate([z[:, ::-1], z])
+    seen: list[NDArray[np.float64]] = []
 
-    def code(section: int, ends: bool, mu: Tensor, level: Tensor, value: Tensor | None) -> Tensor:
+    def code(
+        section: int, is_last: bool, mu: NDArray, index: NDArray, value: NDArray | None
+    ) -> NDArray[np.float64]:
         assert value is not None
-        seen.extend((mu[-1], level[-1]))
-        mu = quantise.snap(mu)
-        return mu + quantise.hard(value - mu)
+        mu, index = np.broadcast_to(mu, value.shape), np.broadcast_to(index, value.shape)
+        seen.extend((mu[-1], index[-1]))
+        mu = np.rint(mu * 256) / 256
+        coded: NDArray[np.float64] = mu + np.rint(value - mu)
+        return coded
 
-    prior = codec._latent_coder.prior.to(device)
-    prior.walk(code, quality.to(device), size, z.to(device), y.to(device))
-    prior.to("cpu")
+    autoregressive_pass(codec._latent_coder.prior, code, q / 255, size, z, y)
     return seen
 
 
-def _crc(tensors: list[Tensor]) -> int:
+def _crc(arrays: list[NDArray]) -> int:
     value = 0
-    for tensor in tensors:
-        value = zlib.crc32(tensor.cpu().contiguous().numpy().tobytes(), value)
+    for array in arrays:
+        value = zlib.crc32(np.ascontiguousarray(array).tobytes(), value)
     return value
 
 
 def start(setting: Setting, python: str, model: str) -> tuple[str, dict[str, int]]:
-    """(version of torch, CRCs) from a fresh process; RuntimeError with its last line if it fails."""
-    threads = {name: str(setting.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-    command = [python, "-m", "benchmarks.machines", "--job", "--model", model, "--device", setting.device]
+    """(version of numpy, CRCs) from a fresh process; RuntimeError with its last line if it fails."""
+    threads = {"OMP_NUM_THREADS": str(setting.threads)}
+    command = [python, "-m", "benchmarks.machines", "--job", "--model", model]
     environment = os.environ | setting.environment | threads
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
     if done.returncode:
         raise RuntimeError(f"{setting.name}: {(done.stderr.strip() or 'no message').splitlines()[-1]}")
     answer = json.loads(done.stdout.splitlines()[-1])
-    return answer["torch"], answer["crcs"]
+    return answer["numpy"], answer["crcs"]
 
 
 def main(
@@ -133,26 +131,22 @@ def main(
     python: tuple[str, ...] = (),
     model: str = "small",
     job: bool = False,
-    device: str = "cpu",
 ) -> None:
     """Run the job under every setting and compare.
 
     Args:
         output: CSV file, one row a setting and interpreter.
-        python: further interpreters, each with another torch and this project's dependencies.
+        python: further interpreters, each with another numpy and this project's dependencies.
         model: weights by name, or a path.
         job: run the job in this process and print its figures as JSON.
-        device: of the job.
     """
     if job:
-        print(json.dumps({"torch": torch.__version__, "crcs": crcs(model, device)}))
+        np.seterr(all=os.environ.get("BENCHMARK_NUMPY_ERRORS", "warn"))  # type: ignore[arg-type]
+        print(json.dumps({"numpy": np.__version__, "crcs": crcs(model)}))
         return
-    settings = list(SETTINGS)
-    if torch.cuda.is_available():
-        settings.append(Setting("CUDA", device="cuda"))
-    runs = [(setting, sys.executable) for setting in settings]
+    runs = [(setting, sys.executable) for setting in SETTINGS]
     runs += [(setting, path) for path in python for setting in SETTINGS[:2]]
-    table = Table("setting", "python", "torch", "cases", "result")
+    table = Table("setting", "python", "numpy", "cases", "result")
     rows = []
     reference: dict[str, int] = {}
     for setting, path in runs:
@@ -166,7 +160,7 @@ def main(
     if output is not None:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(("setting", "torch", "cases", "result"))
+        writer.writerow(("setting", "numpy", "cases", "result"))
         writer.writerows(rows)
         write_bytes(output, text.getvalue().encode())
     if any(row[-1] != "same" for row in rows):

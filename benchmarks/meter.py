@@ -30,7 +30,7 @@ def main(
     output.parent.mkdir(parents=True, exist_ok=True)
     with output.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        sections = [f"{name.replace(' ', '_')}_bytes" for name in container.SECTIONS]
+        sections = [f"{name.replace(' ', '_')}_bytes" for name in codec.sections]
         totals = ["file_bytes", "fixed_bytes", "meter_bits", "over_percent"]
         writer.writerow(["picture", "q", *totals, *sections])
         for q in QUALITIES:

@@ -20,13 +20,12 @@ from PIL import Image
 
 from metrics.distortion import psnr
 from metrics.lpips import load_lpips
+from metrics.perceptual import LPIPS
 from sfumato import container, image
 from sfumato.codec import Codec, load
 from sfumato.errors import FormatError
-from sfumato.lpips import LPIPS
 
 REDUCTION = 8
-CHUNKS = len(container.SECTIONS) - 1
 
 
 def thumbnail(pixels: np.ndarray) -> np.ndarray:
@@ -51,19 +50,20 @@ def rows(codec: Codec, path: Path, quality: float, lpips: LPIPS | None, runs: in
     """One row for each number of chunks."""
     pixels = image.read(path)
     data = codec.encode(pixels, quality)
-    seconds: dict[int, list[float]] = {chunks: [] for chunks in range(1, CHUNKS + 1)}
+    seconds: dict[int, list[float]] = {chunks: [] for chunks in range(1, len(codec.sections))}
     pictures: dict[int, np.ndarray] = {}
     for _ in range(runs):  # in turn, so that a busy minute hits all alike
         for chunks in seconds:
             begun = time.perf_counter()
             pictures[chunks] = codec.decode(data, chunks=chunks)
             seconds[chunks].append(time.perf_counter() - begun)
-    whole = statistics.median(seconds[CHUNKS])
+    whole = statistics.median(seconds[max(seconds)])
     found: list[list[object]] = []
     for chunks, picture in pictures.items():
         needed = prefix(data, chunks)
-        distance = None if lpips is None else float(lpips(image.to_x(pixels), image.to_x(picture)))
-        small = f"{psnr(thumbnail(pictures[CHUNKS]), thumbnail(picture)):.2f}"
+        x, x_hat = (torch.from_numpy(image.to_x(p)) for p in (pixels, picture))
+        distance = None if lpips is None else float(lpips(x, x_hat))
+        small = f"{psnr(thumbnail(pictures[max(pictures)]), thumbnail(picture)):.2f}"
         median = statistics.median(seconds[chunks])
         figures = [f"{needed / len(data):.3f}", f"{psnr(pixels, picture):.3f}"]
         figures += ["" if distance is None else f"{distance:.4f}", small]
@@ -80,7 +80,6 @@ def main(
     first: int | None = None,
     qualities: tuple[float, ...] = (0.25, 0.5, 0.75),
     runs: int = 3,
-    threads: int = 1,
 ) -> None:
     """Decode the first chunks of files.
 
@@ -92,9 +91,7 @@ def main(
         first: only so many pictures.
         qualities: of the files.
         runs: of each decode; the median counts.
-        threads: of torch.
     """
-    torch.set_num_threads(threads)
     codec = load(model)
     lpips = None if metrics is None else load_lpips("alex", metrics)
     table: list[list[object]] = []
@@ -108,7 +105,7 @@ def main(
                 table += (new := rows(codec, path, quality, lpips, runs))
                 writer.writerows(new)
     for quality in qualities:
-        for chunks in range(1, CHUNKS + 1):
+        for chunks in range(1, len(codec.sections)):
             chosen = [row for row in table if row[1] == quality and row[2] == chunks]
             columns = ([float(str(row[i]) or "nan") for row in chosen] for i in (4, 5, 6, 7, 9))
             share, decibels, distance, small, times = (sum(column) / len(chosen) for column in columns)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -43,14 +44,10 @@ def timed(name, work):
     return out
 def start():
     import sfumato
-def torch_start():
-    import torch
-    torch.set_num_threads(threads)
 def rest():
     import sfumato.codec
 timed("import sfumato", start)
-timed("import torch", torch_start)
-timed("import sfumato.codec, torch being there", rest)
+timed("import sfumato.codec", rest)
 import numpy, sfumato
 pixels = numpy.load(path)
 codec = timed("load weights", lambda: sfumato.load())
@@ -66,7 +63,8 @@ def ours(folder: Path, pixels: Path, threads: int, quality: float, runs: int) ->
     """Seconds of each part, from a process that runs the package in this folder."""
     settings = json.dumps([threads, quality, STEPS, runs])
     command = [sys.executable, "-c", OURS, str(pixels.resolve()), settings]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise SystemExit(f"{folder}: {done.stderr}")
     found: dict[str, list[float]] = json.loads(done.stdout)
@@ -112,7 +110,7 @@ def main(
         before: a checkout of another version.
         rounds: processes of each version.
         runs: of encode and decode in each; the large picture has one.
-        threads: of torch.  AVIF chooses its own.
+        threads: of the codec.  AVIF chooses its own.
         quality: of our files.
         large: whether the mosaic is timed.
     """

@@ -28,8 +28,8 @@ from metrics.frechet import Frechet
 from sfumato.codec import Codec
 from sfumato.image import read
 from sfumato.lpips import weights_folder
-from sfumato.model import load_weights
 from sfumato.restoration import Restoration
+from sfumato.weights import read_weights
 
 METRICS = ("psnr_db", "lpips_alex", "dists", "cer")
 
@@ -159,7 +159,7 @@ def main(
         realism: each is tried with each number of steps but 0.
         weights: folder with the weights of the metrics; without it as for the evaluation.
     """
-    codec = Codec(load_weights(model))
+    codec = Codec(read_weights(model))
     ways = [Restoration(n, r) for n in steps for r in (realism if n else (1.0,))]
     judge = Judge((*METRICS, "fd_efflite0"), weights or weights_folder())
     print(*judge.problems, sep="\n")

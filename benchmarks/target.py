@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import tyro
 
 from sfumato import image
@@ -60,7 +59,6 @@ def main(
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
     model: str = "small",
     first: int | None = None,
-    threads: int = 1,
 ) -> None:
     """Search q for each target on each picture.
 
@@ -69,9 +67,7 @@ def main(
         output: the CSV file.
         model: weights by name, or a path.
         first: only so many pictures.
-        threads: of torch.
     """
-    torch.set_num_threads(threads)
     codec = load(model)
     perceptual = (weights_folder() / ALEX_FEATURES).is_file()
     paths = sorted(pictures.glob("*.png"))[:first]

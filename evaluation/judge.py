@@ -74,7 +74,7 @@ class Judge:
         side = min(picture.shape[:2])
         for name in ("lpips_alex", "lpips_vgg", "dists"):
             if name in self.ready and side >= self._nets[name].trunk.minimum:
-                original.features[name] = self._nets[name].reference(to_x(picture))
+                original.features[name] = self._nets[name].reference(torch.from_numpy(to_x(picture)))
         if "ssimulacra2" in self.ready and side >= ssimulacra2.MINIMUM_SIDE:
             original.features["ssimulacra2"] = ssimulacra2.reference(picture)
         if self._reader is not None and text.has_text(words := self._reader.read(picture)):
@@ -112,7 +112,7 @@ class Judge:
         if name == "cer":
             assert self._reader is not None
             return text.character_error_rate(reference, self._reader.read(decoded))
-        return self._nets[name].distance(reference, to_x(decoded)).item()
+        return self._nets[name].distance(reference, torch.from_numpy(to_x(decoded))).item()
 
     def _load(self, name: str, weights: Path) -> bool:
         """Gets a metric ready; False, with a line in `problems`, when it cannot be had."""

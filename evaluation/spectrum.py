@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import torch
 from jaxtyping import Float, UInt8
 
 from sfumato.dct import dct, frequencies
@@ -37,6 +36,6 @@ def recovered(original: Picture, decoded: Picture) -> list[float]:
 
 def _power(picture: Picture) -> tuple[np.ndarray, np.ndarray]:
     """(squared DCT coefficients of the BT.601 luma, their frequency as a part of the highest)."""
-    luma = torch.from_numpy(picture @ np.array([0.299, 0.587, 0.114]))
+    luma = picture @ np.array([0.299, 0.587, 0.114])
     height, width = luma.shape
-    return dct(luma).square().numpy(), (frequencies(height, width).sqrt() / math.pi).numpy()
+    return dct(luma) ** 2, np.sqrt(frequencies(height, width)) / math.pi

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import torch
 import tyro
 from rich.progress import track
 
@@ -86,7 +85,6 @@ def main(
         output: CSV file, one row a kind of mutation and outcome.
         seed: of the mutations.
     """
-    torch.set_num_threads(1)
     files = corpus()
     pictures = [codec().decode(data, steps=0) for data in files]
     before = peak()

@@ -10,13 +10,11 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from benchmarks import machines
-from sfumato import container, image, scales
+from sfumato import container, image
 from sfumato.codec import Codec
-from sfumato.exact import Calibration
-from sfumato.model import Model, load_weights, save_weights
+from sfumato.weights import read_weights, to_bytes
 
 HERE = Path(__file__).parent
 WEIGHTS = HERE / "toy.safetensors"
@@ -34,7 +32,7 @@ CASES = {  # name: height, width, channels, q, seed, metadata
 @lru_cache(maxsize=1)
 def codec() -> Codec:
     """Encoder and decoder with the toy weights."""
-    return Codec(load_weights(WEIGHTS))
+    return Codec(read_weights(WEIGHTS))
 
 
 def picture(height: int, width: int, channels: int = 3) -> np.ndarray:
@@ -54,19 +52,21 @@ def corpus() -> list[bytes]:
     return [path.read_bytes() for path in sorted(CORPUS.glob("*.sfu"))]
 
 
-@torch.no_grad()
 def main() -> None:
+    import torch  # only here: fuzzing needs none of it
+
+    from training.export import export
+    from training.networks.model import Model
+    from training.random_weights import calibrated
+
     torch.manual_seed(0)
-    model = Model("toy").eval()
+    model = Model("toy").eval().requires_grad_(False)
     for parameter in model.parameters():
         parameter += 0.05 * torch.randn_like(parameter)
     model.has_denoiser = True
     model.gain.log_gain.rows += 2.0  # untrained latents are small; some symbols should not be zero
-    tables = {k: torch.tensor(v) for k, v in scales.Tables.gaussian().arrays().items()}
-    with Calibration(model.prior) as calibration:
-        q = torch.tensor([0.5])
-        model.prior(*model.analyse(image.to_x(picture(128, 128)), q), q)
-    save_weights(model, WEIGHTS, tables | {"fractions": calibration.fractions()}, {"recipe": "none: random"})
+    trained = calibrated(model, torch.from_numpy(image.to_x(picture(128, 128))))
+    image.write_bytes(WEIGHTS, to_bytes(export(trained)))
     codec.cache_clear()
     CORPUS.mkdir(exist_ok=True)
     for name, (height, width, channels, quality, seed, metadata) in CASES.items():

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metrics import features
-from sfumato.lpips import Perceptual, load_tensors
+from metrics.perceptual import Perceptual, load_tensors
 
 CHANNELS = (3, 64, 128, 256, 512, 512)  # the picture itself, then VGG16's five stages
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet, on [0, 1]

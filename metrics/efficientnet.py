@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from sfumato.lpips import load_tensors
+from metrics.perceptual import load_tensors
 
 FILE = "efficientnet_lite0.safetensors"
 FEATURES = 1280

@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sfumato.lpips import ALEX_FEATURES, Trunk, alexnet, frozen, load_tensors
+from metrics.perceptual import Trunk, alexnet, frozen, load_tensors
+from sfumato.lpips import ALEX_FEATURES
 
 Net = Literal["alex", "vgg", "squeeze"]
 

@@ -1,4 +1,4 @@
-"""The name of a trunk in, LPIPS with that trunk out (`sfumato.lpips`, which holds AlexNet's).
+"""The name of a trunk in, LPIPS with that trunk out (`metrics.perceptual`).
 
 Published figures are mostly those of net "alex"; "vgg" is what many train on; "squeeze" is the cheapest.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from metrics import features
-from sfumato.lpips import LPIPS, load_tensors
+from metrics.perceptual import LPIPS, load_tensors
 
 
 def load_lpips(net: features.Net, weights: Path) -> LPIPS:

@@ -20,7 +20,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metrics import features
-from sfumato.lpips import SCALE, SHIFT, Perceptual
+from metrics.perceptual import Perceptual
+from sfumato.lpips import SCALE, SHIFT
 
 WINDOW = 5  # positions of a layer
 STABLE = 1e-4  # under the root of a variance, as a share of the layer's power

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from sfumato.container import Header as Header
     from sfumato.errors import FormatError as FormatError
     from sfumato.errors import ImageError as ImageError
+    from sfumato.errors import WeightsError as WeightsError
     from sfumato.image import Picture as Picture
-    from sfumato.model import WeightsError as WeightsError
     from sfumato.stream import Reader as Reader
     from sfumato.target import LPIPS as LPIPS
     from sfumato.target import PSNR as PSNR
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 DEFAULT_MODEL = "small"
 
-# Loaded on first use (PEP 562), so that the half of the package that knows bytes only needs no torch.
+# Loaded on first use (PEP 562), so that what needs no pixels loads no networks.
 _HOME = {
     "Codec": "codec",
     "Crop": "codec",
@@ -47,7 +47,7 @@ _HOME = {
     "FormatError": "errors",
     "ImageError": "errors",
     "Picture": "image",
-    "WeightsError": "model",
+    "WeightsError": "errors",
     "Reader": "stream",
     "LPIPS": "target",
     "PSNR": "target",

@@ -173,7 +173,7 @@ def info(
 
     Args:
         file: a .sfu file.
-        model: name of a preset (small, base, paper).
+        model: weights by name, or a path to a file of weights.
         json: print one JSON object.
     """
     if (file is None) == (model is None):
@@ -188,13 +188,13 @@ def _info_file(path: Path, as_json: bool) -> None:
     data = read(path)
     file = container.unpack(data, partial=True)
     header, pixels = file.header, file.header.width * file.header.height
-    sizes = {name: len(s.payload) for name, s in zip(container.SECTIONS, file.sections, strict=False)}
+    sizes = {name: len(s.payload) for name, s in zip(header.sections, file.sections, strict=False)}
     if as_json:
         told = {"input": str(path), **described(data), "version": container.VERSION}
         told |= {"seed": header.noise_seed, "complete": file.complete, "sections": sizes}
         _json(told | {"metadata": {tag: len(value) for tag, value in file.metadata.items()}})
         return
-    whole = f"{len(file.sections)} of {len(container.SECTIONS)}"
+    whole = f"{len(file.sections)} of {len(header.sections)}"
     state = "" if file.complete else f", cut short after {whole} sections"
     say(f"{path}: {header.width}x{header.height}, version {container.VERSION}{state}")
     say(f"{'grey' if header.grey else 'colour'}, {'opaque' if file.alpha is None else 'with alpha'}")
@@ -214,34 +214,28 @@ def _info_file(path: Path, as_json: bool) -> None:
 
 
 def _info_model(name: str, as_json: bool) -> None:
-    from sfumato.model import PRESETS, WEIGHTS, WeightsError, costs, load_weights
+    from sfumato.weights import read_weights
 
-    if name not in PRESETS:
-        raise WeightsError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
-    parts = costs(name)
+    weights = read_weights(name)
+    parts = weights.costs
     if as_json:
-        _json({"model": name, "parts": [asdict(part) for part in parts]})
+        _json({"model": weights.preset, "id": f"{weights.model_id:08x}", "parts": parts})
         return
     table = Table("part", "parameters", "kMAC/pixel")
     for c in parts:
-        table.add_row(c.part, f"{c.parameters:,}", f"{c.kmac_per_pixel:.2f}")
-    k = {c.part: c.kmac_per_pixel for c in parts}
-    table.add_row("all", f"{sum(c.parameters for c in parts):,}", "")
+        table.add_row(c["part"], f"{c['parameters']:,}", f"{c['kmac_per_pixel']:.2f}")
+    k = {c["part"]: c["kmac_per_pixel"] for c in parts}
+    table.add_row("all", f"{sum(c['parameters'] for c in parts):,}", "")
     table.add_row("encode", "", f"{k['g_a'] + k['h_a'] + k['prior']:.2f}")
     table.add_row("decode, steps 0", "", f"{k['prior'] + k['g_s']:.2f}")
     table.add_row("decode, steps 1", "", f"{k['prior'] + k['g_s'] + k['denoiser']:.2f}")
     _print(table)
-    if not (WEIGHTS / f"{name}.safetensors").is_file():
-        say("no weights of this preset are in the package")
-        return
-    weights = load_weights(name)
     denoiser = weights.denoiser_id or "not trained, steps 0 only"
     say(f"weights {weights.model_id:08x}, denoiser {denoiser}")
     table = Table("chunk", "channels", "A", "sigma", title="Laplacian position bias")
-    prior = weights.model.prior
-    for j, (channels, bias) in enumerate(zip(prior.sizes, prior.biases(), strict=True), start=1):
-        a, sigma = abs(float(bias.amplitude)), abs(float(bias.sigma))
-        table.add_row(str(j), str(channels), f"{a:.3f}", f"{sigma:.3f}")
+    biases = zip(weights.config.chunks, weights.position_bias, strict=True)
+    for j, (channels, (amplitude, sigma)) in enumerate(biases, start=1):
+        table.add_row(str(j), str(channels), f"{amplitude:.3f}", f"{sigma:.3f}")
     _print(table)
 
 

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import io
 import struct
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import UInt8
 from PIL import Image, PngImagePlugin, WebPImagePlugin
 
 from sfumato.errors import FormatError
 
-Plane = UInt8[np.ndarray, "h w"]
+if TYPE_CHECKING:
+    from jaxtyping import UInt8
+
+    Plane = UInt8[np.ndarray, "h w"]
+
 
 WEBP_SIDE = 16383  # pixels; a limit of that format
 WEBP_PIXELS = 1 << 24  # beyond, PNG, for writer and reader alike: Pillow's WebP wants 20 bytes a pixel

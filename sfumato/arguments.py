@@ -20,21 +20,21 @@ def number(name: str, value: object, low: float, high: float) -> None:
         raise ValueError(f"{name} is {value}, not in {low:g}..{high:g}")
 
 
-def integer(name: str, value: object, low: int, high: int | None = None) -> None:
-    """ValueError unless it is None or an integer in low .. high."""
+def integer(name: str, value: object, low: int | None, high: int | None = None) -> None:
+    """ValueError unless it is None or an integer in low .. high, each None for no limit."""
     if value is None:
         return
-    limits = f"{low}..{'' if high is None else high}"
+    limits = f"{'' if low is None else low}..{'' if high is None else high}"
     if not isinstance(value, numbers.Integral) or isinstance(value, bool):
         raise ValueError(f"{name} is {value!r}, {type(value).__name__}; it must be an integer in {limits}")
-    if int(value) < low or (high is not None and int(value) > high):
+    if (low is not None and int(value) < low) or (high is not None and int(value) > high):
         raise ValueError(f"{name} is {value}, not in {limits}")
 
 
 def check_choices(choices: Mapping[str, Any]) -> None:
     """ValueError for a choice of `codec.Choices` that has another type or range."""
     integer("steps", choices.get("steps"), 0)
-    integer("chunks", choices.get("chunks"), 0, 5)
+    integer("chunks", choices.get("chunks"), None)  # how many there are the file says
     integer("max_pixels", choices.get("max_pixels"), 1)
     for name in ("realism", "eta"):
         if name in choices:

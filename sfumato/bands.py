@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from torch import Tensor
+from sfumato.arrays import Array
 
 PIXELS = 1 << 20
 """Pixels of a band, halo left out: enough to keep the cores busy, little enough for their caches."""
@@ -31,8 +31,8 @@ def bands(height: int, rows: int, halo: int) -> Iterator[tuple[slice, slice]]:
 
 
 def in_bands(
-    network: Callable[[slice], Tensor], height: int, rows: int, halo: int, up: int = 1, down: int = 1
-) -> Iterator[Tensor]:
+    network: Callable[[slice], Array], height: int, rows: int, halo: int, up: int = 1, down: int = 1
+) -> Iterator[Array]:
     """What `network` makes of each band, [B, C, rows * up / down, W'], from top to bottom.
 
     `network` gets the rows of its input to work on, halo included; rows and halo are multiples of `down`.

@@ -265,7 +265,8 @@ def _attempt(
     stop = context.Event()
     pool = ProcessPoolExecutor(jobs, context, initializer=_enter, initargs=(stop,))
     try:
-        with _uninterrupted():  # workers inherit it: only this process answers Ctrl-C
+        # workers inherit both: only this process answers Ctrl-C, and each of them has one thread
+        with _uninterrupted(), _one_thread():
             futures: dict[Future[Report | Failure], Task] = {
                 pool.submit(_work, job, task): task for task in tasks
             }
@@ -294,6 +295,19 @@ def _uninterrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before
+
+
 class _Stopped(BaseException):
     """The parent process is ending; not an Exception, so that nothing takes it for a bad file."""
 
@@ -309,9 +323,6 @@ def _enter(stop: Event) -> None:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    import torch
-
-    torch.set_num_threads(1)
 
 
 def _end_with_parent() -> None:

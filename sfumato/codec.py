@@ -4,33 +4,33 @@
                              +---> h_a -> z --^
     decode    file -> sections -> LatentCoder.read -> y_hat -> g_s -> x_base -> [denoiser] -> image
 
-What decides a probability runs in exact arithmetic (`exact`; FORMAT.md, arithmetic of version 2).
+What decides a probability runs in exact arithmetic (`exact`; FORMAT.md, section 7).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, wraps
+from functools import lru_cache
 from pathlib import Path
-from typing import ParamSpec, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import numpy as np
-import torch
-from jaxtyping import Float, UInt8
-from torch import Tensor
-from torch.nn.functional import avg_pool2d
+from numpy.typing import NDArray
 
-from sfumato import DEFAULT_MODEL, alpha, arguments, bands, container, forks, image, metadata, rounding
+from sfumato import DEFAULT_MODEL, alpha, arguments, bands, container, image, metadata, rounding
 from sfumato.container import Header
-from sfumato.errors import FormatError
+from sfumato.errors import FormatError, WeightsError
 from sfumato.image import Picture
 from sfumato.latents import RATIO, LatentCoder, quality
-from sfumato.model import Weights, WeightsError, channels_last, load_weights, shipped
 from sfumato.restoration import Frame, Restoration, halo, restore
 from sfumato.tiles import CELL, MAX_PIXELS, cells, grid, padded_pixels
-from sfumato.transform import HYPER_STRIDE, STRIDE, Synthesised
+from sfumato.transforms import HYPER_STRIDE, STRIDE, Synthesised, Transforms
+from sfumato.weights import Weights, read_weights, shipped
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, UInt8
 
 DEFAULT_STEPS = 1
 
@@ -68,7 +68,7 @@ class Crop:
 class Choices(TypedDict, total=False):
     """What the reader of a file may choose.
 
-    steps     0 .., of the diffusion; 0 stops at the certain picture x_base.  None, or not given: what is
+    steps     0 .., of the diffusion; 0 stops at the base reconstruction x_base.  None, or not given: what is
               best by DISTS where it can be had, `DEFAULT_STEPS` with a trained denoiser and a whole file;
               else, and for previews, 0
     realism   0 .. 1, from the most faithful picture to the most natural one, 1 if not given (`Restoration`)
@@ -77,8 +77,8 @@ class Choices(TypedDict, total=False):
               alpha by an opaque one; the picture's remarks say so
     chunks    0 .. 5, decode only so many chunks, faster, for a preview; None for all.  What follows them is
               not looked at, and may be missing
-    crop      the part to decode, a Crop or its four numbers, with eta = 0: of a large picture, only the
-              tiles that it needs are read
+    crop      the part to decode, a Crop or its four numbers, with eta = 0: of a large picture, only the tiles
+              that it needs are read
     progress  called as the work goes on
     max_pixels  pixels that are decoded at most, both sides rounded up to multiples of 64; of a crop those of
               the tiles that it needs, where the picture has no alpha.  None: the format's limit; FormatError
@@ -104,46 +104,26 @@ class Latent:
     alpha: bytes | None  # coded
     metadata: dict[str, bytes]
     model: int  # number of the weights that made y
-    y: Float[Tensor, "1 m h w"]
-
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def _settled(function: Callable[P, R]) -> Callable[P, R]:
-    """Whatever the host program has set: no gradients, no autocast, tensors on the CPU, rounding to the
-    nearest.
-    """
-
-    @wraps(function)
-    def inside(*args: P.args, **kwargs: P.kwargs) -> R:
-        rounding.check()
-        with torch.inference_mode(), torch.device("cpu"), torch.autocast("cpu", enabled=False):
-            return function(*args, **kwargs)
-
-    return inside
+    y: Float[np.ndarray, "1 m h w"]
 
 
 class Codec:
-    """Encoder and decoder for one set of weights.  Thread-safe: nothing changes after construction."""
+    """Encoder and decoder for one set of weights; `providers` and `threads` as `Transforms` has them.
 
-    def __init__(self, weights: Weights) -> None:
-        forks.guard()
-        rounding.check()
+    Thread-safe; a forked process opens the networks anew.
+    """
+
+    def __init__(
+        self, weights: Weights, providers: Sequence[str] | None = None, threads: int | None = None
+    ) -> None:
+        self.preset = weights.preset  # name of the networks' sizes
         self.model_id = weights.model_id
         self.denoiser_id = weights.denoiser_id  # empty: no steps
         self.notes = weights.notes
-        self._model = channels_last(weights.model)
-        with torch.device("cpu"):
-            self._latent_coder = LatentCoder(weights)
+        self._config = weights.config
+        self._transforms = Transforms(weights, providers, threads)
+        self._latent_coder = LatentCoder(weights)
 
-    @property
-    def preset(self) -> str:
-        """Name of the networks' sizes."""
-        return self._model.preset
-
-    @_settled
     def transform(
         self,
         source: image.Source,
@@ -152,6 +132,7 @@ class Codec:
         max_pixels: int | None = MAX_PIXELS,
     ) -> Latent:
         """A picture -> its latent, the part of `encode` that is the same for every q; errors as there."""
+        rounding.check()
         picture = image.load(source, max_pixels)
         picture = image.without_tint(image.strip(picture) if strip else picture)
         extras = metadata.entries(picture)
@@ -164,15 +145,14 @@ class Codec:
         grey = not picture.icc and bool((pixels == pixels[..., :1]).all())
         _tell(progress, "analysis", 0.0)
 
-        def g_a(rows: slice) -> Tensor:
-            x = image.pad(image.to_x(pixels[rows]), HYPER_STRIDE)
-            return self._model.g_a(x.contiguous(memory_format=torch.channels_last))
+        def g_a(rows: slice) -> NDArray[np.float32]:
+            return self._transforms.analyze(image.pad(image.to_x(pixels[rows]), HYPER_STRIDE))
 
         height, width = (side + -side % HYPER_STRIDE for side in (height, width))
         rows = bands.rows_of(width, HYPER_STRIDE)
-        parts = list(bands.in_bands(g_a, height, rows, self._model.halo, down=STRIDE))
+        parts = list(bands.in_bands(g_a, height, rows, self._config.halo, down=STRIDE))
         plane = None if picture.alpha is None else alpha.pack(picture.alpha)
-        return Latent(pixels, grey, plane, extras, self.model_id, torch.cat(parts, 2))
+        return Latent(pixels, grey, plane, extras, self.model_id, np.concatenate(parts, 2))
 
     def encode(
         self,
@@ -198,7 +178,6 @@ class Codec:
         """
         return self._encode(source, q, seed, progress, strip, max_pixels, reconstruct=False)[0]
 
-    @_settled
     def encode_and_decode(
         self,
         source: image.Source | Latent,
@@ -212,25 +191,30 @@ class Codec:
         return data, np.ascontiguousarray(pixels[: header.height, : header.width])
 
     @property
+    def sections(self) -> tuple[str, ...]:
+        """Names of the range-coded sections of its files."""
+        return Header(1, 1, 0, self.model_id, chunks=len(self._config.chunks)).sections
+
+    @property
     def default_steps(self) -> int:
         """The `steps` of a whole file for which none are chosen (`Choices`)."""
         return DEFAULT_STEPS if self.denoiser_id else 0
 
-    @_settled
     def measure(self, source: image.Source | Latent, q: float = 0.5) -> list[float]:
         """Ideal bits of z and of each chunk at quality q: the rate without writing bytes."""
         latent, header = self._prepare(source, q)
-        return self._latent_coder.measure(*self._latents(latent, quality(header).float()), header)
+        return self._latent_coder.measure(*self._latents(latent, quality(header)), header)
 
-    @_settled
     def magnitude(self, latent: Latent, q: float) -> float:
         """How the rate goes, without a walk: sum of log2(1 + 4 e) / 2, e the mean of y^2 around a cell, 3x3.
 
         The bits of a file are a multiple of this that changes little from one q to the next.
         """
-        y = latent.y * self._model.gain(torch.tensor([q], dtype=torch.float32))
-        energy = avg_pool2d(y.square_(), 3, stride=1, padding=1, count_include_pad=False)
-        return float(energy.mul_(4).log1p_().sum(dtype=torch.float64)) / math.log(4)
+        energy = np.square(latent.y * self._transforms.gain(q))
+        count = np.ones((1, 1, *energy.shape[2:]), np.float32)  # of the cells around one that are inside
+        for axis in (2, 3):
+            energy, count = _neighbours(energy, axis), _neighbours(count, axis)
+        return float(np.log1p(4 * energy / count).sum(dtype=np.float64)) / math.log(4)
 
     def decode(
         self, data: bytes, *, keep_profile: bool = False, **choices: Unpack[Choices]
@@ -243,13 +227,13 @@ class Codec:
         picture = self.decode_picture(data, **choices)
         return (picture if keep_profile else image.in_srgb(picture)).array
 
-    @_settled
     def decode_picture(self, data: bytes, **choices: Unpack[Choices]) -> Picture:
         """The bytes of a file -> the picture, with its alpha, ICC, EXIF and XMP; see `Choices`.
 
         FormatError for a bad file; ValueError for a bad argument; WeightsError for steps > 0 with weights
         that hold no trained denoiser.
         """
+        rounding.check()
         arguments.check_choices(choices)
         partial, chunks, crop = choices.get("partial", False), choices.get("chunks"), choices.get("crop")
         steps, progress = choices.get("steps"), choices.get("progress")
@@ -258,28 +242,29 @@ class Codec:
         if steps and not self.denoiser_id:
             message = f"steps={steps}: the {self.preset} weights hold no trained denoiser, only steps=0"
             raise WeightsError(message)
-        if chunks is not None and not 0 <= chunks < len(container.SECTIONS):
-            raise ValueError(f"chunks is {chunks}, not in 0..{len(container.SECTIONS) - 1}")
         file = container.unpack(data, partial=partial or chunks is not None)
         header = file.header
+        if chunks is not None and not 0 <= chunks <= header.chunks:
+            raise ValueError(f"chunks is {chunks}, not in 0..{header.chunks}")
         part = Crop(0, 0, header.width, header.height) if crop is None else crop.within(header)
         if header.model != self.model_id:
             raise FormatError(f"written by model {header.model:08x}, these weights are {self.model_id:08x}")
+        if header.chunks != len(self._config.chunks):
+            raise FormatError(f"{header.chunks} chunks, the model has {len(self._config.chunks)}")
         if not file.sections:
             raise FormatError("cut short before the end of section z: nothing to show")
         sections = file.sections if chunks is None else file.sections[: 1 + chunks]
         if chunks is not None and not partial and len(sections) <= chunks:
-            have = f"{len(sections)} of {len(container.SECTIONS)} sections are whole"
+            have = f"{len(sections)} of {len(header.sections)} sections are whole"
             raise FormatError(f"cut short: {have}, chunks={chunks} needs {1 + chunks}")
         if steps is None and file.complete and chunks is None:
             chosen = replace(chosen, steps=self.default_steps)
-        seen = halo(self._model, chosen)
+        seen = halo(self._config, chosen)
         if seen is None and crop is not None:
             raise ValueError(f"eta={chosen.eta:g} with these weights works on whole pictures, not on a crop")
         read = _part(progress, "latents read", 0.0, 0.5)
-        region = part.latents(
-            header, self._model.halo + (seen or 0) + HYPER_STRIDE
-        )  # seams look over borders
+        around = self._config.halo + (seen or 0) + HYPER_STRIDE  # `seams` looks over the borders of tiles
+        region = part.latents(header, around)
         _check_pixels(file, None if crop is None else region, choices.get("max_pixels", MAX_PIXELS))
         y_hat = self._latent_coder.read(header, sections, lambda tile: tile.meets(*region), read)
         _tell(progress, "synthesis", 0.5)
@@ -290,7 +275,7 @@ class Codec:
         pixels = image.mean(pixels) if header.grey else np.ascontiguousarray(pixels)
         plane, remarks = None, []
         if not file.complete and chunks is None:
-            remarks.append(f"cut short: {len(file.sections)} of {len(container.SECTIONS)} sections are shown")
+            remarks.append(f"cut short: {len(file.sections)} of {len(header.sections)} sections are shown")
         if file.alpha == b"":
             plane = np.full(pixels.shape[:2], 255, np.uint8)
             remarks.append("cut short before the end of alpha: shown opaque")
@@ -312,20 +297,21 @@ class Codec:
         strip: bool = False,
         max_pixels: int | None = MAX_PIXELS,
     ) -> tuple[Latent, Header]:
+        rounding.check()
         arguments.number("q", q, 0, 1)
         arguments.integer("seed", seed, 0, 2**32 - 1)
         latent = source if isinstance(source, Latent) else self.transform(source, progress, strip, max_pixels)
         if latent.model != self.model_id:
             raise ValueError(f"latent of model {latent.model:08x}, these weights are {self.model_id:08x}")
         height, width = latent.pixels.shape[:2]
-        return latent, Header(width, height, round(q * 255), self.model_id, seed, latent.grey)
+        chunks = len(self._config.chunks)
+        return latent, Header(width, height, round(q * 255), self.model_id, seed, latent.grey, chunks)
 
-    def _latents(self, latent: Latent, q: Tensor) -> tuple[Tensor, Tensor]:
+    def _latents(self, latent: Latent, q: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """(y, z) in the domain of the gains."""
-        y = latent.y * self._model.gain(q)
-        return y, self._model.h_a(y)
+        y = latent.y * self._transforms.gain(q)
+        return y, self._transforms.hyper_analyze(y)
 
-    @_settled
     def _encode(
         self,
         source: image.Source | Latent,
@@ -335,46 +321,45 @@ class Codec:
         strip: bool = False,
         max_pixels: int | None = MAX_PIXELS,
         reconstruct: bool = True,
-    ) -> tuple[bytes, Header, Tensor]:
+    ) -> tuple[bytes, Header, NDArray[np.float32]]:
         """The file, its header, and y_hat, if it is wanted as its decoder will find it."""
         latent, header = self._prepare(source, q, seed, progress, strip, max_pixels)
         written = _part(progress, "latents written", 0.3, 1.0)
-        y, z = self._latents(latent, quality(header).float())
+        y, z = self._latents(latent, quality(header))
         sections, y_hat = self._latent_coder.write(y, z, header, written, reconstruct)
         return container.pack(header, sections, latent.metadata, latent.alpha), header, y_hat
 
     def _pixels(
         self,
-        y_hat: Tensor,
+        y_hat: NDArray[np.float32],
         header: Header,
         chosen: Restoration,
         corner: tuple[int, int] = (0, 0),
         progress: Progress | None = None,
     ) -> UInt8[np.ndarray, "h w 3"]:
         """The picture of y_hat, or of a part of it whose first row and column in pixels these are."""
-        q = quality(header).float()
+        q = quality(header)
         height, width = (side + -side % HYPER_STRIDE for side in (header.height, header.width))
-        parts = self._synthesised(y_hat, q, 4 * (halo(self._model, chosen) or 0))
+        parts = self._synthesised(y_hat, q, 4 * (halo(self._config, chosen) or 0))
         told = _part(progress, "restoration", 0.5, 1.0)
         frame = Frame(height, width, *corner)
-        restored = restore(self._model, parts, q, header.noise_seed, chosen, frame, told)
+        seed = header.noise_seed
+        restored = restore(self._transforms, self._config, parts, q, seed, chosen, frame, told)
         return np.concatenate([image.from_x(x) for x in restored])
 
-    def _synthesised(self, y_hat: Tensor, q: Tensor, least: int) -> Iterator[Synthesised]:
+    def _synthesised(self, y_hat: NDArray[np.float32], q: float, least: int) -> Iterator[Synthesised]:
         """What g_s makes of y_hat, in bands of at least so many rows, but the last."""
         height, width = y_hat.shape[2:]
         rows = max(bands.rows_of(width * STRIDE, HYPER_STRIDE), least) // STRIDE
-        for wide, keep in bands.bands(height, rows, self._model.halo // STRIDE):
-            part = self._model.synthesise(y_hat[:, :, wide], q)
+        for wide, keep in bands.bands(height, rows, self._config.halo // STRIDE):
+            part = self._transforms.synthesize(y_hat[:, :, wide], q)
             yield part.part(slice(STRIDE * keep.start, STRIDE * keep.stop))
 
 
 def _check_pixels(
     file: container.File, region: tuple[int, int, int, int] | None, max_pixels: int | None
 ) -> None:
-    """FormatError if more would be decoded than the caller allows; the region is in cells of z, None for
-    all.
-    """
+    """FormatError if more would be decoded than is allowed; the region is in cells of z, None for all."""
     height, width = file.header.height, file.header.width
     pixels, what = padded_pixels(height, width), f"{width}x{height} pixels"
     if region is not None and file.alpha is None:
@@ -382,6 +367,15 @@ def _check_pixels(
         pixels, what = sum(tile.height * tile.width for tile in read) * CELL**2, "the tiles of the crop"
     if max_pixels is not None and pixels > max_pixels:
         raise FormatError(f"{what}, {pixels} when padded, are more than max_pixels = {max_pixels}")
+
+
+def _neighbours(x: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """Each value plus those before and after it along an axis."""
+    x = np.moveaxis(x, axis, -1)
+    out = x.copy()
+    out[..., 1:] += x[..., :-1]
+    out[..., :-1] += x[..., 1:]
+    return np.moveaxis(out, -1, axis)
 
 
 def _part(progress: Progress | None, what: str, first: float, last: float) -> Callable[[float], None] | None:
@@ -396,13 +390,21 @@ def _tell(progress: Progress | None, what: str, part: float) -> None:
         progress(what, part)
 
 
-@lru_cache(maxsize=4)
-def load(name: str | Path = DEFAULT_MODEL) -> Codec:
+def load(
+    name: str | Path = DEFAULT_MODEL, *, providers: Sequence[str] | None = None, threads: int | None = None
+) -> Codec:
     """The codec with the weights of this name (those in the package) or path; WeightsError if it cannot.
+
+    providers, threads  of the networks (`Transforms`)
 
     Loaded once: a file that changes afterwards is not read again by this process.
     """
-    return Codec(load_weights(name))
+    return _load(name, None if providers is None else tuple(providers), threads)
+
+
+@lru_cache(maxsize=4)
+def _load(name: str | Path, providers: tuple[str, ...] | None, threads: int | None) -> Codec:
+    return Codec(read_weights(name), providers, threads)
 
 
 def encode(

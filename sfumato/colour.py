@@ -7,14 +7,16 @@ import re
 import sys
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import UInt8
 from PIL import Image, ImageCms
 
 from sfumato.errors import ImageError
 from sfumato.profiles import Space
+
+if TYPE_CHECKING:
+    from jaxtyping import UInt8
 
 CONVERTED = "colours were converted to sRGB"
 

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import PIL
-from jaxtyping import UInt8
 from PIL import Image, features
 
 from sfumato import image
@@ -26,9 +25,12 @@ from sfumato.target import psnr
 from sfumato.viewer import MIMES, Scene, Version, page
 
 if TYPE_CHECKING:
+    from jaxtyping import UInt8
+
     from sfumato.codec import Codec, Progress
 
-Picture = UInt8[np.ndarray, "h w 3"]
+    Picture = UInt8[np.ndarray, "h w 3"]
+
 
 STEPS = (0, 4)  # of the diffusion, beside what the decoder does by default
 LARGEST_WEBP_SIDE = 16383  # pixels

@@ -1,6 +1,6 @@
 """In: header, range-coded sections, alpha, metadata.  Out: the file's bytes; and back, every field checked.
 
-    | header | z | chunk 1 | chunk 2 | chunk 3 | chunk 4 | chunk 5 | alpha | metadata |
+    | header | z | chunk 1 | .. | chunk C | alpha | metadata |
 
 Field by field, little-endian; limits are checked before anything is copied.  The standard is FORMAT.md,
 sections 1, 2, 3 and 8.
@@ -21,12 +21,12 @@ from sfumato.tiles import METADATA_MAX as METADATA_MAX
 from sfumato.tiles import PIXELS_MAX, SIDE_MAX, padded_pixels
 
 MAGIC = b"SFU"
-VERSION = 2
+VERSION = 3
+OLD_VERSIONS = {1: "0.0.1", 2: "0.1"}
+"""Not read any more: version, and who wrote it."""
 HEADER_MAX = 64
 """Bytes, more than any header has: after so many a header that cannot be read is a bad one."""
-SECTIONS = ("z", "chunk 1", "chunk 2", "chunk 3", "chunk 4", "chunk 5")
-CHECK_BYTES = (2, 2, 2, 2, 2, 4)
-
+CHUNKS_MAX = 16
 SECTION_MAX = 1 << 28
 """Bytes of a section's payload at most, however large the picture: `section_limit` has what its pixels
 allow.
@@ -49,6 +49,7 @@ class Header:
     model          number of the weights, u32
     seed           seed of the decoder's noise, u32; None derives it from the other fields
     grey           whether the picture has one channel
+    chunks         how many chunks the model's latent has, 1..16
 
     ValueError for values out of these ranges.
     """
@@ -59,6 +60,7 @@ class Header:
     model: int
     seed: int | None = None
     grey: bool = False
+    chunks: int = 5
 
     def __post_init__(self) -> None:
         for name, low, value, high in (
@@ -67,6 +69,7 @@ class Header:
             ("q", 0, self.q, 255),
             ("model", 0, self.model, 2**32 - 1),
             ("seed", 0, self.seed or 0, 2**32 - 1),
+            ("chunks", 1, self.chunks, CHUNKS_MAX),
         ):
             if not low <= value <= high:
                 raise ValueError(f"{name} is {value}, not in {low}..{high}")
@@ -78,7 +81,17 @@ class Header:
         flags, seed = (0, b"") if self.seed is None else (_SEED, _U32.pack(self.seed))
         flags |= _GREY if self.grey else 0
         sides = _varint(self.width) + _varint(self.height)
-        return MAGIC + bytes([VERSION << 4 | flags]) + sides + bytes([self.q]) + _U32.pack(self.model) + seed
+        model = bytes([self.q, self.chunks]) + _U32.pack(self.model)
+        return MAGIC + bytes([VERSION << 4 | flags]) + sides + model + seed
+
+    @property
+    def sections(self) -> tuple[str, ...]:
+        """Names of the range-coded sections, in the order of the file."""
+        return "z", *(f"chunk {number}" for number in range(1, self.chunks + 1))
+
+    def check_size(self, number: int) -> int:
+        """Bytes of the check of section `number`: 4 for the last, 2 for the others."""
+        return 4 if number == self.chunks else 2
 
     @property
     def noise_seed(self) -> int:
@@ -105,6 +118,7 @@ class Checksum:
 
     def __init__(self, header: Header, tile: int | None = None) -> None:
         number = b"" if tile is None else tile.to_bytes(2, "little")
+        self._header = header
         self._value = zlib.crc32(header.pack() + number)
 
     @property
@@ -119,21 +133,22 @@ class Checksum:
         self._value = zlib.crc32(symbols.astype("<i4").tobytes(), self._value)
 
     def check(self, number: int) -> int:
-        """The value as section `number` (0 = z .. 5 = chunk 5) stores it: 16 low bits, for chunk 5 all 32."""
-        return self._value & ((1 << 8 * CHECK_BYTES[number]) - 1)
+        """The value as section `number` (0 = z, then the chunks) stores it: 16 low bits, or the last 32."""
+        return self._value & ((1 << 8 * self._header.check_size(number)) - 1)
 
     def verify(self, number: int, section: Section) -> None:
         """FormatError unless section `number`'s check agrees with the symbols so far."""
         found = self.check(number)
         if found != section.check:
-            raise FormatError(f"{SECTIONS[number]}: check is {found:x}, the file says {section.check:x}")
+            name = self._header.sections[number]
+            raise FormatError(f"{name}: check is {found:x}, the file says {section.check:x}")
 
 
 @dataclass(frozen=True)
 class File:
     """What `unpack` found.
 
-    complete  False for a prefix, which may hold fewer than six sections
+    complete  False for a prefix, which may hold fewer sections than its header says
     alpha     stream of the plane, not yet decoded; None if the picture is opaque, empty if it was cut off
     stored    bytes of the metadata as the file holds them, deflated
     wanted    of a prefix: bytes of the file before which nothing more of it can be read
@@ -163,7 +178,7 @@ def alpha_limit(header: Header) -> int:
 
 def file_limit(header: Header) -> int:
     """Bytes of a file with this header at most."""
-    sections = len(SECTIONS) * (section_limit(header) + VARINT_BYTES + 4)
+    sections = len(header.sections) * (section_limit(header) + VARINT_BYTES + 4)
     return HEADER_MAX + sections + alpha_limit(header) + METADATA_STORED_MAX + 2 * (VARINT_BYTES + 4)
 
 
@@ -175,18 +190,20 @@ def pack(
 ) -> bytes:
     """The file.
 
-    sections  all six, z first
+    sections  all that the header asks for, z first
     metadata  tag of 4 printable ASCII characters -> bytes; None or empty for no metadata section
     alpha     stream of the plane, for the alpha section; None for an opaque picture
 
     ValueError for another number of sections, or a value that its field cannot hold.
     """
-    if len(sections) != len(SECTIONS):
-        raise ValueError(f"{len(sections)} sections, not {len(SECTIONS)}")
+    names = header.sections
+    if len(sections) != len(names):
+        raise ValueError(f"{len(sections)} sections, not {len(names)}")
     head = bytearray(header.pack())
     head[len(MAGIC)] |= (_METADATA if metadata else 0) | (0 if alpha is None else _ALPHA)
     parts = [bytes(head)]
-    for name, size, section in zip(SECTIONS, CHECK_BYTES, sections, strict=True):
+    for number, (name, section) in enumerate(zip(names, sections, strict=True)):
+        size = header.check_size(number)
         if len(section.payload) > (limit := section_limit(header)):
             raise ValueError(f"{name}: payload of {len(section.payload)} bytes, the limit is {limit}")
         if not 0 <= section.check < 1 << 8 * size:
@@ -226,9 +243,9 @@ def unpack(data: bytes, *, partial: bool = False) -> File:
     metadata: dict[str, bytes] = {}
     alpha = b"" if flags & _ALPHA else None
     try:
-        for name, size in zip(SECTIONS, CHECK_BYTES, strict=True):
+        for number, name in enumerate(header.sections):
             length = reader.length(name, section_limit(header))
-            check = reader.uint(size, f"{name}'s check")
+            check = reader.uint(header.check_size(number), f"{name}'s check")
             sections.append(Section(reader.take(length, f"{name}'s payload"), check))
         if alpha is not None:
             alpha = _read_checked(reader, "alpha", alpha_limit(header))
@@ -238,30 +255,30 @@ def unpack(data: bytes, *, partial: bool = False) -> File:
     except _Ended as error:
         if partial:
             return File(header, tuple(sections), complete=False, alpha=alpha, wanted=error.wanted)
-        raise FormatError(f"{error}; {len(sections)} of {len(SECTIONS)} sections are whole") from None
+        raise FormatError(f"{error}; {len(sections)} of {len(header.sections)} sections are whole") from None
     if reader.at < len(data):
         raise FormatError(f"{len(data) - reader.at} bytes follow the end of the file at byte {reader.at}")
     return File(header, tuple(sections), metadata, alpha=alpha, stored=reader.at - stored)
 
 
-def join(number: int, tiles: Sequence[Section]) -> Section:
+def join(header: Header, number: int, tiles: Sequence[Section]) -> Section:
     """Section `number` of a picture in tiles: a table of the tiles' lengths and checks, then their payloads.
 
     The check of the whole is that of the table.  The section of a single tile is that tile itself.
     """
     if len(tiles) == 1:
         return tiles[0]
-    size = CHECK_BYTES[number]
+    size = header.check_size(number)
     table = b"".join(_varint(len(t.payload)) + t.check.to_bytes(size, "little") for t in tiles)
     check = zlib.crc32(table) & ((1 << 8 * size) - 1)
     return Section(table + b"".join(tile.payload for tile in tiles), check)
 
 
-def split(number: int, section: Section, count: int) -> tuple[Section, ...]:
+def split(header: Header, number: int, section: Section, count: int) -> tuple[Section, ...]:
     """The `count` tiles of section `number`; inverse of `join`.  FormatError for a bad table."""
     if count == 1:
         return (section,)
-    name, size = SECTIONS[number], CHECK_BYTES[number]
+    name, size = header.sections[number], header.check_size(number)
     reader = _Reader(section.payload)
     try:
         table = [
@@ -289,7 +306,8 @@ def fixed_bytes(data: bytes) -> int:
     """
     file = unpack(data, partial=True)
     lengths = sum(len(_varint(len(section.payload))) for section in file.sections)
-    return len(file.header.pack()) + lengths + sum(CHECK_BYTES[: len(file.sections)])
+    checks = sum(file.header.check_size(number) for number in range(len(file.sections)))
+    return len(file.header.pack()) + lengths + checks
 
 
 class _Ended(FormatError):
@@ -339,15 +357,17 @@ def _read_header(reader: _Reader) -> tuple[Header, int]:
     if magic != MAGIC:
         raise FormatError(f"not a sfumato file: it starts with {magic!r}, not {MAGIC!r}")
     version, flags = divmod(reader.uint(1, "the version"), 16)
-    if version == 1:
-        raise FormatError("version 1, written by sfumato 0.0.1, is not read any more; this reader knows 2")
+    if version in OLD_VERSIONS:
+        writer = f"version {version}, written by sfumato {OLD_VERSIONS[version]}"
+        raise FormatError(f"{writer}, is not read any more; this reader knows {VERSION}")
     if version != VERSION:
         raise FormatError(f"version {version} is unknown; this reader knows {VERSION}")
     width, height = reader.varint("the width"), reader.varint("the height")
-    q, model = reader.uint(1, "q"), reader.uint(4, "the model id")
+    q, chunks = reader.uint(1, "q"), reader.uint(1, "the number of chunks")
+    model = reader.uint(4, "the model id")
     seed = reader.uint(4, "the seed") if flags & _SEED else None
     try:
-        return Header(width, height, q, model, seed, bool(flags & _GREY)), flags
+        return Header(width, height, q, model, seed, bool(flags & _GREY), chunks), flags
     except ValueError as error:
         raise FormatError(f"header: {error}") from None
 

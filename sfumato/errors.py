@@ -17,3 +17,7 @@ class HostError(RuntimeError):
     """The program around this package, or its machine, computes otherwise than the format asks for; the
     message says how, and what to do.
     """
+
+
+class WeightsError(ValueError):
+    """Weights that are not there, not ours, or do not fit; the message names the file and what to do."""

@@ -1,26 +1,23 @@
-"""A trained entropy model in; the same in exact arithmetic out, which gives the same bits on every machine.
+"""The entropy model's layers in exact arithmetic: named integers in, the same bits on every machine out.
 
 Floats differ between machines because sums are rounded after every addition and the order of the additions
-is not fixed.  Three rules (FORMAT.md, arithmetic of version 2) take away every such choice:
+is not fixed.  Three rules (FORMAT.md, section 7) take away every such choice:
 
 1. Sums run over integers.  What enters a convolution, a linear layer, a norm or an attention is rounded to
    16-bit fixed point, weights are 16-bit integers, and all are held in float64.  No partial sum reaches
    2^53, so each is exact, whatever the order, the threads, the instructions or the library.
 2. Everything else works element by element, with single IEEE 754 operations (+ - * /, comparison, rounding),
-   which are defined to the last bit.  sqrt is not among them: the vector library behind torch's rounds one
-   root in seventy the wrong way.
-3. A root is that of an integer, rounded down and checked.  exp is a table of integers, and so is the
-   Laplacian bias; both are made with big integers and decimals.
+   which are defined to the last bit.
+3. A root is that of an integer, rounded down and checked.  exp is a table of integers, made with big ones.
 
-`convert` replaces the layers of a `Prior` and leaves its code as it is, so one walk serves both arithmetics.
+`from_arrays` makes a tree of layers for `autoregressive`, and refuses whatever it has no exact form of.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from decimal import (
     ROUND_HALF_EVEN,
     Context,
@@ -31,32 +28,25 @@ from decimal import (
     localcontext,
 )
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeAlias
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from numpy.typing import NDArray
 
-from sfumato.attention import OUTSIDE, DotProduct, LaplacianBias
 from sfumato.errors import HostError
+
+F64: TypeAlias = NDArray[np.float64]
 
 BITS = 15
 """Magnitude bits of activations and weights; the sign is the sixteenth."""
-MARGIN = 1
-"""Bits kept free above the largest activation of the calibration."""
-LIMIT = 2.0**53
+MAX_EXACT_INT = 2.0**53
 """Integers below this are exact in float64."""
-
-Net = TypeVar("Net", bound=nn.Module)
-
+PARAMETER_UNIT = 2.0**-24
+"""Biases, norms' factors and curves are multiples of this, as all fp16 numbers are."""
+TABLE_UNIT = 2.0**-12
+"""1 in the table of the Laplacian bias is so many."""
 EXP_STEP = 1 / 256
 """Step of the exp table, in nats."""
-EXP_UNIT = 1 << BITS
-"""exp(0) in the table."""
-BIAS_UNIT = 1 << 12
-"""1 in the table of the Laplacian bias."""
 EXP_CHECK = 0x4ABF114A
 """CRC-32 of the exp table as little-endian int32."""
 DECIMAL = Context(
@@ -70,158 +60,249 @@ DECIMAL = Context(
     traps=[InvalidOperation, DivisionByZero, Overflow],
 )
 """The decimal arithmetic of the tables, whatever context the host program has set."""
+OUTSIDE = -1e4
+"""Logit of keys beyond the border: finite, so that an empty window has no NaN."""
 STRIP = 1 << 22
 """Largest number of values that a convolution lays out for one matrix product; bounds memory."""
 
 
-class Calibrated(nn.Module):
-    """What the exact layers share: how many bits their input has after the point."""
+class FixedPointLayer:
+    """What the layers with sums share: how many bits their input has after the point."""
 
     def __init__(self, fraction: int) -> None:
-        super().__init__()
-        self.unit = 2.0**fraction
+        self.scale = 2.0**fraction
 
-    def fixed(self, x: Tensor) -> Tensor:
-        """x in units of 2^-fraction: integers in float64, saturated at 16 bits."""
-        limit = 2.0**BITS - 1
-        return (x * self.unit).round_().clamp_(-limit, limit)
-
-
-class _Matrix(Calibrated):
-    """Weights as 16-bit integers: [outputs, inputs] float64, and the bias in real units."""
-
-    matrix: Tensor
-    bias: Tensor | None
-
-    def __init__(self, weight: Tensor, bias: Tensor | None, fraction: int) -> None:
-        super().__init__(fraction)
-        matrix, unit = integers(weight.detach().flatten(1))
-        largest = matrix.abs().sum(1).max().item() * 2**BITS
-        if largest >= LIMIT:
-            raise ValueError(f"a sum may reach {largest:.3g}, beyond {LIMIT:.3g}: too many inputs")
-        self.register_buffer("matrix", matrix, persistent=False)
-        self.register_buffer("bias", None if bias is None else bias.detach().double(), persistent=False)
-        self.scale = 1 / (self.unit * unit)  # of a power of two: exact
+    def to_fixed(self, x: F64) -> F64:
+        """x in units of 2^-fraction: integers in float64, saturated at 16 bits; a new array."""
+        v = x * self.scale
+        np.rint(v, out=v)
+        np.minimum(v, 2.0**BITS - 1, out=v)
+        return np.maximum(v, 1 - 2.0**BITS, out=v)
 
 
-class ExactLinear(_Matrix):
-    """`nn.Linear`: [..., inputs] -> [..., outputs]."""
+class Linear(FixedPointLayer):
+    """[..., inputs] -> [..., outputs].
 
-    def __init__(self, linear: nn.Linear, fraction: int) -> None:
-        super().__init__(linear.weight, linear.bias, fraction)
+    weight    int16 [outputs, inputs], in units of 2^-exponent
+    exponent  int8
+    bias      int64 [outputs] in units of 2^-24, or None
+    fraction  int8, bits after the point of the input
+    """
 
-    def forward(self, x: Float[Tensor, "... c"]) -> Float[Tensor, "... o"]:
-        y = (self.fixed(x) @ self.matrix.T).mul_(self.scale)
-        return y if self.bias is None else y.add_(self.bias)
+    def __init__(
+        self, weight: NDArray, exponent: NDArray, fraction: NDArray, bias: NDArray | None = None
+    ) -> None:
+        super().__init__(int(fraction))
+        self.matrix: F64 = weight.reshape(len(weight), -1).astype(np.float64)
+        largest = float(np.abs(self.matrix).sum(1).max()) * 2.0**BITS
+        if largest >= MAX_EXACT_INT:
+            raise ValueError(f"a sum may reach {largest:.3g}, beyond {MAX_EXACT_INT:.3g}: too many inputs")
+        self.bias = None if bias is None else bias * PARAMETER_UNIT
+        self.unit = 1 / (self.scale * 2.0 ** int(exponent))  # of a power of two: exact
+
+    def __call__(self, x: F64) -> F64:
+        y = self.to_fixed(x) @ self.matrix.T
+        y *= self.unit
+        if self.bias is not None:
+            y += self.bias
+        return y
 
 
-class ExactConv(_Matrix):
-    """`nn.Conv2d` of stride 1 with zero padding that keeps the size, as one matrix product."""
+class Convolution(Linear):
+    """[B, C, H, W] -> [B, O, H, W] with stride 1 and zero padding to equal size; weight [O, C, k, k]."""
 
-    def __init__(self, conv: nn.Conv2d, fraction: int) -> None:
-        kernel, other = conv.kernel_size
-        same = (kernel // 2, kernel // 2)
-        if kernel != other or conv.padding != same or conv.stride != (1, 1) or conv.groups != 1:
-            raise ValueError(f"no exact form of {conv}: stride 1, one group and equal sizes are needed")
-        super().__init__(conv.weight, conv.bias, fraction)
-        self.kernel = kernel
+    def __init__(
+        self, weight: NDArray, exponent: NDArray, fraction: NDArray, bias: NDArray | None = None
+    ) -> None:
+        super().__init__(weight, exponent, fraction, bias)
+        _, _, self.kernel, other = weight.shape
+        if self.kernel != other or self.kernel % 2 == 0:
+            raise ValueError(f"no exact form of a kernel of {self.kernel}x{other}: need an odd square")
 
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b o h w"]:
-        v = self.fixed(x)
-        height, width = x.shape[2:]
+    def __call__(self, x: F64) -> F64:
+        v = self.to_fixed(x)
+        batch, channels, height, width = v.shape
         if self.kernel == 1:
-            y = (self.matrix @ v.flatten(2)).unflatten(2, (height, width))
+            y = (self.matrix @ v.reshape(batch, channels, -1)).reshape(batch, -1, height, width)
         else:
             half = self.kernel // 2
-            v = F.pad(v, (half, half, half, half))
-            rows = max(1, STRIP // (x.shape[0] * self.matrix.shape[1] * width))
-            strips = []
+            v = np.pad(v, ((0, 0), (0, 0), (half, half), (half, half)))
+            rows = max(1, STRIP // (batch * self.matrix.shape[1] * width))
+            y = np.empty((batch, len(self.matrix), height, width))
             for top in range(0, height, rows):
                 strip = v[:, :, top : min(top + rows, height) + 2 * half]
-                strips.append(self.matrix @ F.unfold(strip, self.kernel))
-            y = torch.cat(strips, 2).unflatten(2, (height, width))
-        y = y.mul_(self.scale)
-        return y if self.bias is None else y.add_(self.bias[:, None, None])
+                seen = np.lib.stride_tricks.sliding_window_view(strip, (self.kernel, self.kernel), (2, 3))
+                columns = seen.transpose(0, 1, 4, 5, 2, 3).reshape(batch, self.matrix.shape[1], -1)
+                sums = self.matrix @ columns
+                y[:, :, top : top + rows] = sums.reshape(batch, len(sums[0]), -1, width)
+        y *= self.unit
+        if self.bias is not None:
+            y += self.bias[:, None, None]
+        return y
 
 
-class ExactNorm(Calibrated):
-    """`nn.LayerNorm` over the last axis, from the exact sums of v and v^2."""
+class LayerNorm(FixedPointLayer):
+    """Layer norm over the last axis, from the exact sums of v and v^2.
 
-    weight: Tensor
-    bias: Tensor
+    weight, bias  int64 [n] in units of 2^-24
+    eps           int64, max(1, round(eps n^2 4^fraction))
+    fraction      int8
+    """
 
-    def __init__(self, norm: nn.LayerNorm, fraction: int) -> None:
-        super().__init__(fraction)
-        self.register_buffer("weight", norm.weight.detach().double(), persistent=False)
-        self.register_buffer("bias", norm.bias.detach().double(), persistent=False)
-        n = norm.weight.numel()
-        if 32 * n * n * 4.0**BITS >= LIMIT:
-            raise ValueError(f"{n} channels: the sum of their squares may pass {LIMIT / 32:.3g}")
-        self.eps = max(1, round(norm.eps * n * n * self.unit * self.unit))
+    def __init__(self, weight: NDArray, bias: NDArray, eps: NDArray, fraction: NDArray) -> None:
+        super().__init__(int(fraction))
+        n = len(weight)
+        if 32 * n * n * 4.0**BITS >= MAX_EXACT_INT:
+            raise ValueError(f"{n} channels: the sum of their squares may pass {MAX_EXACT_INT / 32:.3g}")
+        self.weight, self.bias = weight * PARAMETER_UNIT, bias * PARAMETER_UNIT
+        self.eps = float(eps)
 
-    def forward(self, x: Float[Tensor, "... c"]) -> Float[Tensor, "... c"]:
-        v = self.fixed(x)
+    def __call__(self, x: F64) -> F64:
+        v = self.to_fixed(x)
         n = v.shape[-1]
-        total = v.sum(-1, keepdim=True)
-        spread = n * (v * v).sum(-1, keepdim=True) - total * total  # n^2 times the variance
+        total = v.sum(-1, keepdims=True)
+        spread = n * (v * v).sum(-1, keepdims=True) - total * total  # n^2 times the variance
         deviation = floor_root(16 * (spread + self.eps)) * 0.25  # two more bits
-        return (n * v - total).div_(deviation).mul_(self.weight).add_(self.bias)
+        v *= n
+        v -= total
+        v /= deviation
+        v *= self.weight
+        v += self.bias
+        return v
 
 
-class ExactDotProduct(Calibrated):
-    """`attention.DotProduct`: integer logits, exp by table, one division a value."""
+class DotProduct(FixedPointLayer):
+    """softmax(q k^T / sqrt(d) + bias) v: integer logits, exp by table, one division a value.
 
-    exp: Tensor
+    q, k, v [B, windows, heads, cells, d]; bias [cells, cells]; visible bool [windows, cells], of the keys.
+    """
 
-    def __init__(self, fraction: int) -> None:
-        super().__init__(fraction)
-        self.register_buffer("exp", torch.tensor(exp_table(), dtype=torch.float64), persistent=False)
+    def __init__(self, fraction: NDArray, heads: NDArray) -> None:
+        super().__init__(int(fraction))
+        self.heads = int(heads)
+        self.exp = np.array(exp_table(), np.float64)
 
-    def forward(
-        self,
-        q: Float[Tensor, "b k m n d"],
-        k: Float[Tensor, "b k m n d"],
-        v: Float[Tensor, "b k m n d"],
-        bias: Float[Tensor, "n n"],
-        visible: Bool[Tensor, "k n"],
-    ) -> Float[Tensor, "b k m n d"]:
-        logits = (self.fixed(q) @ self.fixed(k).mT).mul_(1 / (self.unit * self.unit))
-        logits = logits.mul_(1 / math.sqrt(q.shape[-1])).add_(bias)
-        logits = logits.masked_fill_(~visible[:, None, None, :], OUTSIDE)
-        below = (logits.amax(-1, keepdim=True) - logits).mul_(1 / EXP_STEP)
-        weights = self.exp[below.round_().clamp_(max=len(self.exp) - 1).int()]
-        return (weights @ self.fixed(v)).div_(weights.sum(-1, keepdim=True)).mul_(1 / self.unit)
-
-
-class ExactBias(nn.Module):
-    """`attention.LaplacianBias` as a table: a multiple of 2^-12 for each distance."""
-
-    table: Tensor
-
-    def __init__(self, bias: LaplacianBias) -> None:
-        super().__init__()
-        distance = bias.distance.long()
-        values = laplacian(bias.amplitude.item(), bias.sigma.item(), int(distance.max()))
-        table = torch.tensor(values, dtype=torch.float64) / BIAS_UNIT
-        self.register_buffer("table", table[distance], persistent=False)
-
-    def forward(self) -> Float[Tensor, "n n"]:
-        return self.table
+    def __call__(self, q: F64, k: F64, v: F64, bias: F64, visible: NDArray[np.bool_]) -> F64:
+        logits = self.to_fixed(q) @ self.to_fixed(k).swapaxes(-1, -2)
+        logits *= 1 / (self.scale * self.scale)
+        logits *= 1 / math.sqrt(q.shape[-1])
+        logits += bias
+        np.copyto(logits, OUTSIDE, where=~visible[:, None, None, :])
+        below = (logits.max(-1, keepdims=True) - logits) * (1 / EXP_STEP)
+        np.rint(below, out=below)
+        np.minimum(below, len(self.exp) - 1, out=below)
+        weights = self.exp[below.astype(np.int32)]
+        mixed: F64 = weights @ self.to_fixed(v)
+        mixed /= weights.sum(-1, keepdims=True)
+        mixed *= 1 / self.scale
+        return mixed
 
 
-def integers(weight: Float[Tensor, "o i"]) -> tuple[Float[Tensor, "o i"], float]:
-    """(weights in integer units, units to 1): the largest magnitude comes to 2^14 .. 2^15."""
-    weight = weight.double()
-    _, exponent = math.frexp(weight.abs().max().item())
-    unit = 2.0 ** (BITS - exponent)
-    return torch.round(weight * unit), unit
+class PositionBias:
+    """The Laplacian position bias of a window, [cells, cells]: `table` int32 [distances], units of 2^-12."""
+
+    def __init__(self, table: NDArray) -> None:
+        distance = window_distances()
+        if table.shape != (int(distance.max()) + 1,):
+            raise ValueError(f"table has the shape {table.shape}, not {(int(distance.max()) + 1,)}")
+        self.bias: F64 = (table * TABLE_UNIT)[distance]
+
+    def __call__(self) -> F64:
+        return self.bias
 
 
-def floor_root(x: Tensor) -> Tensor:
+class Curve:
+    """A vector that follows q: q in [0, 1] -> [1, C, 1, 1], linear between evenly spaced rows.
+
+    rows  int64 [knots, C] in units of 2^-24
+    """
+
+    def __init__(self, rows: NDArray) -> None:
+        self.rows: F64 = rows * PARAMETER_UNIT
+
+    def __call__(self, q: float) -> F64:
+        last = len(self.rows) - 1
+        position = min(max(q, 0.0), 1.0) * last
+        below = min(int(position), last - 1)
+        part = position - below
+        value: F64 = self.rows[below] * (1 - part) + self.rows[below + 1] * part
+        return value[None, :, None, None]
+
+
+KINDS: dict[frozenset[str], type] = {
+    frozenset({"weight", "exponent", "fraction"}): Linear,
+    frozenset({"weight", "exponent", "fraction", "bias"}): Linear,
+    frozenset({"weight", "bias", "eps", "fraction"}): LayerNorm,
+    frozenset({"fraction", "heads"}): DotProduct,
+    frozenset({"table"}): PositionBias,
+    frozenset({"rows"}): Curve,
+}
+"""What a layer is, by the names of its arrays."""
+
+
+class Tree:
+    """Layers by name: attributes, and the children of a list by number."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        raise ValueError(f"the entropy model has no layer {self._name}{name}")
+
+    def __getitem__(self, number: int) -> Any:
+        return getattr(self, str(number))
+
+    def __len__(self) -> int:
+        return sum(name.isdecimal() for name in vars(self))
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[number] for number in range(len(self)))
+
+
+def from_arrays(arrays: Mapping[str, NDArray]) -> Tree:
+    """The layers from their arrays, `name.of.layer.kind` -> integers; the order does not matter.
+
+    ValueError, naming it, for a layer that has no exact form here, or whose sums could leave the integers.
+    """
+    layers: dict[str, dict[str, NDArray]] = {}
+    for key, array in arrays.items():
+        layer, _, part = key.rpartition(".")
+        if array.dtype.kind != "i":
+            raise ValueError(f"{key} is {array.dtype}, not an array of integers")
+        layers.setdefault(layer, {})[part] = array
+    root = Tree("")
+    for layer, parts in layers.items():
+        kind = KINDS.get(frozenset(parts))
+        if kind is None:
+            raise ValueError(f"no exact form of layer {layer} with {', '.join(sorted(parts))}")
+        if kind is Linear and parts["weight"].ndim == 4:
+            kind = Convolution
+        *parents, name = layer.split(".")
+        at, path = root, ""
+        for parent in parents:
+            path += f"{parent}."
+            at = at.__dict__.setdefault(parent, Tree(path))
+        try:
+            setattr(at, name, kind(**parts))
+        except ValueError as error:
+            raise ValueError(f"{layer}: {error}") from error
+    return root
+
+
+def window_distances(window: int = 8) -> NDArray[np.intp]:
+    """|dx| + |dy| between the non-anchors of a window, in latents, in packed row-major order."""
+    row = np.repeat(np.arange(window), window // 2)
+    # row + column is odd at a non-anchor: even rows begin with column 1, odd rows with column 0
+    column = 2 * np.tile(np.arange(window // 2), window) + (row + 1) % 2
+    return np.abs(row[:, None] - row) + np.abs(column[:, None] - column)
+
+
+def floor_root(x: F64) -> F64:
     """floor(sqrt(x)) of integers 0 .. 2^52, whatever the last bit of the machine's own root is."""
-    root = x.sqrt().floor()
-    root = root - (root * root > x).double()
-    return root + ((root + 1) * (root + 1) <= x).double()
+    root = np.floor(np.sqrt(x))
+    root -= root * root > x
+    root += (root + 1) * (root + 1) <= x
+    return root
 
 
 @lru_cache(maxsize=1)
@@ -232,7 +313,7 @@ def exp_table() -> tuple[int, ...]:
     """
     with localcontext(DECIMAL):
         factor = int((Decimal(-EXP_STEP).exp() * (1 << 128)).to_integral_value())
-    value, out = EXP_UNIT << 128, [EXP_UNIT]
+    value, out = 1 << BITS + 128, [1 << BITS]
     while out[-1]:
         value = value * factor >> 128
         out.append((value + (1 << 127)) >> 128)
@@ -243,90 +324,3 @@ def exp_table() -> tuple[int, ...]:
             "decimal arithmetic is not that of Python's standard library"
         )
     return tuple(out)
-
-
-def laplacian(amplitude: float, sigma: float, furthest: int) -> list[int]:
-    """round(2^12 A^2 exp(-d / (2 sigma^2))) for d = 0 .. furthest, correctly rounded by decimals."""
-    with localcontext(DECIMAL):
-        height = Decimal(amplitude) ** 2 * BIAS_UNIT
-        reach = 2 * Decimal(sigma) ** 2 + Decimal("1e-6")
-        return [int((height * (-d / reach).exp()).to_integral_value()) for d in range(furthest + 1)]
-
-
-def _calibrated_layers(prior: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The layers that hold a sum, in the order of registration, which fixes the order of the fractions."""
-    for name, module in prior.named_modules():
-        if isinstance(module, nn.Conv2d | nn.Linear | nn.LayerNorm | DotProduct):
-            yield name, module
-
-
-class Calibration:
-    """Notes the largest input of every layer while the float model runs; a context manager.
-
-    with Calibration(prior) as calibration:
-        prior(y, z, q)  # on training pictures, at several q
-    fractions = calibration.fractions()
-    """
-
-    def __init__(self, prior: nn.Module) -> None:
-        self._layers = dict(_calibrated_layers(prior))
-        self._largest = dict.fromkeys(self._layers, 0.0)
-
-    def __enter__(self) -> Calibration:
-        self._hooks = [m.register_forward_pre_hook(self._note(n)) for n, m in self._layers.items()]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for hook in self._hooks:
-            hook.remove()
-
-    def _note(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            values = inputs[:3] if isinstance(module, DotProduct) else inputs[:1]  # without bias and mask
-            largest = float(torch.stack([x.detach().abs().max() for x in values]).max())
-            if not largest <= self._largest[name]:  # so that NaN is kept
-                self._largest[name] = largest
-
-        return note
-
-    def fractions(self) -> Int[Tensor, " layers"]:
-        """Bits after the point of each layer's input, int8, for `convert`."""
-        found = []
-        for name, largest in self._largest.items():
-            if not math.isfinite(largest):
-                raise ValueError(f"input of {name} is {largest}: the model is broken")
-            found.append(max(-64, min(64, BITS - MARGIN - math.frexp(largest)[1])))
-        return torch.tensor(found, dtype=torch.int8)
-
-
-def convert(prior: Net, fractions: Int[Tensor, " layers"]) -> Net:
-    """A copy of the prior in exact arithmetic (float64); the original is left as it is.
-
-    `fractions` are those of a `Calibration` of the same prior; ValueError if their number is not that of its
-    layers.  The parameters must be values that fp16 holds, as those of `model.load_weights` are.
-    """
-    layers = dict(_calibrated_layers(prior))
-    if len(fractions) != len(layers):
-        raise ValueError(f"{len(fractions)} fractions for {len(layers)} layers")
-    exact = copy.deepcopy(prior).double()
-    for (name, layer), fraction in zip(layers.items(), fractions.tolist(), strict=True):
-        _replace(exact, name, _exact_form(layer, fraction))
-    for name, module in list(prior.named_modules()):
-        if isinstance(module, LaplacianBias):
-            _replace(exact, name, ExactBias(module))
-    return exact
-
-
-def _exact_form(layer: nn.Module, fraction: int) -> nn.Module:
-    if isinstance(layer, nn.Conv2d):
-        return ExactConv(layer, fraction)
-    if isinstance(layer, nn.Linear):
-        return ExactLinear(layer, fraction)
-    if isinstance(layer, nn.LayerNorm):
-        return ExactNorm(layer, fraction)
-    return ExactDotProduct(fraction)
-
-
-def _replace(root: nn.Module, name: str, new: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(root.get_submodule(parent), child, new)

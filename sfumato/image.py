@@ -1,11 +1,11 @@
-"""Picture files in, 8-bit pictures or float tensors [1, 3, H, W] out; and back to files.
+"""Picture files in, 8-bit pictures or float arrays [1, 3, H, W] out; and back to files.
 
     file -> load -> Picture: pixels -> to_x -> [1, 3, H, W] in [-1, 1] -> pad -> [1, 3, H', W'] -> networks
                        |     alpha, ICC, EXIF, XMP, resolution, text: past the networks
     file <- write <- Picture: pixels <- from_x <- [1, 3, H, W] <----------------------------------+
 
-What is neither grey nor RGB becomes sRGB; RGB keeps its values and its profile.  Files need no torch: it is
-imported by the functions on tensors.  Nothing that is global to the process is touched.
+What is neither grey nor RGB becomes sRGB; RGB keeps its values and its profile.  Nothing that is global to
+the process is touched.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from dataclasses import replace
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float, UInt8
 from PIL import Image
 
 from sfumato import colour, formats, metadata, profiles
@@ -33,7 +32,7 @@ from sfumato.writing import format_of as format_of
 from sfumato.writing import to_bytes as to_bytes
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from jaxtyping import Float, UInt8
 
 # EXIF 2.3, tag 0x0112: what turns the stored picture upright.
 UPRIGHT = {
@@ -155,19 +154,18 @@ def _nearly_grey(pixels: UInt8[np.ndarray, "h w 3"]) -> bool:
     return True
 
 
-def to_x(image: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "1 3 h w"]:
+def to_x(image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "1 3 h w"]:
     """0 .. 255 -> -1 .. 1, float32."""
-    import torch
+    x = np.ascontiguousarray(image.transpose(2, 0, 1))[None].astype(np.float32)
+    x /= 127.5
+    x -= 1
+    return x
 
-    return torch.tensor(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
 
-
-def from_x(x: Float[Tensor, "1 3 h w"]) -> UInt8[np.ndarray, "h w 3"]:
+def from_x(x: Float[np.ndarray, "1 3 h w"]) -> UInt8[np.ndarray, "h w 3"]:
     """-1 .. 1 -> 0 .. 255: clamped, then rounded to the nearest, halves to even.  Undoes `to_x` exactly."""
-    import torch
-
-    levels = ((x.detach().float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return levels[0].permute(1, 2, 0).contiguous().cpu().numpy()
+    levels = np.rint((np.clip(x[0], -1, 1) + 1) * np.float32(127.5)).astype(np.uint8)
+    return np.ascontiguousarray(levels.transpose(1, 2, 0))
 
 
 def mean(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w"]:
@@ -175,12 +173,10 @@ def mean(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w"]:
     return ((image.sum(2, dtype=np.uint16) + 1) // 3).astype(np.uint8)
 
 
-def pad(x: Float[Tensor, "b c h w"], multiple: int) -> Float[Tensor, "b c h2 w2"]:
+def pad(x: Float[np.ndarray, "b c h w"], multiple: int) -> Float[np.ndarray, "b c h2 w2"]:
     """Repeats the last row and column until both sides are multiples of `multiple` pixels."""
-    from torch.nn.functional import pad as torch_pad
-
-    height, width = x.shape[-2:]
-    return torch_pad(x, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+    height, width = x.shape[2:]
+    return np.pad(x, ((0, 0), (0, 0), (0, -height % multiple), (0, -width % multiple)), mode="edge")
 
 
 def write(

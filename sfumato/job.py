@@ -1,6 +1,6 @@
 """One file in, one file out, and a report of what was done: the work of the command and of its workers.
 
-A job holds the settings and no networks, so that it goes to other processes; torch is loaded when one runs.
+A job holds the settings and no networks, so that it goes to other processes; they are loaded when one runs.
 The name "-" stands for standard input or output.
 """
 
@@ -111,7 +111,7 @@ class Encoding(Job):
             size = given.getbuffer().nbytes
         else:
             size = source.stat().st_size
-        from sfumato.codec import load  # torch is loaded only where it is needed, and takes a while
+        from sfumato.codec import load
 
         codec = load(self.model)
         picture = image.load(given, self.max_pixels)
@@ -127,7 +127,7 @@ class Encoding(Job):
 
     def _goal(self) -> Goal | None:
         if self.target_bytes is self.target_bpp is self.target_psnr is self.target_lpips is None:
-            return None  # without torch
+            return None
         from sfumato.target import LPIPS, PSNR, Bytes, Rate
 
         goals: list[tuple[type[Goal], float | None]]
@@ -193,12 +193,11 @@ def explain(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, ImportError):  # as where memory is short
         return f"cannot start: {error}"
-    if isinstance(error, RuntimeError):  # how torch says it
-        enough = "allocate memory" not in str(error)
-        return None if enough else "not enough memory for a picture of this size"
+    if isinstance(error, MemoryError):
+        return "not enough memory for a picture of this size"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{os.fspath(error.filename)}: {error.strerror}"
-    if isinstance(error, ValueError | OSError | MemoryError):
+    if isinstance(error, ValueError | OSError):
         return str(error) or type(error).__name__
     return None
 

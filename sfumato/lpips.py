@@ -1,32 +1,38 @@
-"""Two pictures in, one perceptual distance out: LPIPS v0.1 (Zhang et al., CVPR 2018).
+"""Two images in, one perceptual distance out: LPIPS v0.1 with AlexNet (Zhang et al., CVPR 2018), on numpy.
 
-    x ------> scale -> trunk -> unit length over channels --+
-                                                            |-> squared difference, weighted by channel,
-    x_hat --> scale -> trunk -> unit length over channels --+   mean over positions, sum over layers
+    x ------> scale -> backbone -> unit length over channels --+
+                                                               |-> squared difference, weighted by channel,
+    x_hat --> scale -> backbone -> unit length over channels --+   mean over positions, sum over layers
 
-The distance is 0 for equal pictures and about 0.7 for unrelated ones; lower is better.  Published figures are
-mostly those of AlexNet, the trunk that is here.  The weights are others' work and not in this package: they
-are read from a folder, into which `python -m evaluation weights` of the source tree puts them.
+The distance is 0 for equal images and about 0.7 for unrelated ones; lower is better.  The weights are others'
+work and not in this package: they are read from a folder, into which `python -m evaluation weights` of the
+source tree puts them.
 """
 
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from jaxtyping import Float, UInt8
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
 
 from sfumato.image import to_x
 
+if TYPE_CHECKING:
+    from jaxtyping import UInt8
+
 ALEX_FEATURES = "alexnet_features.safetensors"
 ALEX_HEADS = "lpips_alex_v0.1_heads.safetensors"
+ALEX_LAYERS = ((0, 4, 2, 0), (3, 1, 2, 1), (6, 1, 1, 1), (8, 1, 1, 0), (10, 1, 1, 0))
+"""AlexNet as torchvision has it (Krizhevsky 2014): number of each convolution, its stride and padding, and
+whether a 3x3 maximum at every second position comes before it.  A ReLU follows each: the feature layers."""
+MINIMUM = 31  # pixels a side: every feature layer has a position
 
 # Channel means and deviations of ImageNet, moved from [0, 1] to [-1, 1]; digits as in the reference code.
 SHIFT = (-0.030, -0.088, -0.188)
@@ -37,140 +43,30 @@ SCALE = (0.458, 0.448, 0.450)
 # those of the reference code.
 LENGTH_EPS = 1e-8
 
-BAND_PIXELS = 1 << 22
-"""Larger pictures are compared in bands of about so many pixels, as their features would fill the memory."""
+STRIP_PIXELS = 1 << 22
+"""Larger images are compared in strips of about so many pixels, as their features would fill the memory."""
+PRODUCT = 1 << 22
+"""Values that a convolution lays out for one matrix product."""
 
 
-class Trunk(nn.Module):
-    """A chain of layers of which some outputs are looked at.
-
-        x -> features[0] -> ... -> features[taps[0]] -> ... -> features[taps[-1]]
-                                        |                           |
-                                    output 0                    last output
-
-    `minimum` is the smallest side in pixels for which every tap has at least one position.
-    """
-
-    def __init__(self, layers: list[nn.Module], taps: tuple[int, ...], minimum: int) -> None:
-        super().__init__()
-        self.features = nn.Sequential(*layers)
-        self.taps = taps
-        self.minimum = minimum
-
-    def forward(self, x: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
-        """Feature maps at the taps, each [b, c_i, h_i, w_i], all >= 0 because every tap is a ReLU.
-
-        `x` is normalised as the weights expect it.  A side under `minimum` raises ValueError.
-        """
-        height, width = x.shape[-2:]
-        if min(height, width) < self.minimum:
-            raise ValueError(f"sides of at least {self.minimum} pixels are needed, got {width}x{height}")
-        outputs = []
-        for index, layer in enumerate(self.features):
-            x = layer(x)
-            if index in self.taps:
-                outputs.append(x)
-        return outputs
-
-
-def alexnet() -> Trunk:
-    """AlexNet as torchvision has it (Krizhevsky 2014, "One weird trick"); relu1 .. relu5."""
-    layers: list[nn.Module] = [
-        nn.Conv2d(3, 64, 11, stride=4, padding=2),
-        nn.ReLU(),
-        nn.MaxPool2d(3, 2),
-        nn.Conv2d(64, 192, 5, padding=2),
-        nn.ReLU(),
-        nn.MaxPool2d(3, 2),
-        nn.Conv2d(192, 384, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(384, 256, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(256, 256, 3, padding=1),
-        nn.ReLU(),
-    ]
-    return Trunk(layers, taps=(1, 4, 7, 9, 11), minimum=31)
-
-
-class Perceptual(nn.Module, ABC):
-    """A distance of two pictures by features, differentiable in the decoded one.
-
-    Pictures are [B, 3, H, W], sRGB in [-1, 1].  Under autocast the convolutions run in the lower precision;
-    everything after them is float32.
-    """
-
-    def forward(self, x: Float[Tensor, "b 3 h w"], x_hat: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
-        """Distance of each picture.  Gradients flow to `x_hat` only: `x` is the original."""
-        return self.distance(self.reference(x), x_hat)
-
-    @torch.no_grad()
-    def reference(self, x: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
-        """Features of the originals, one [b, c_i, h_i, w_i] float32 a layer, without gradients.
-
-        A training step that compares several decoded pictures with one original computes them once.
-        """
-        return self.features(x)
-
-    def distance(self, reference: list[Tensor], x_hat: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
-        """Distance of each `x_hat` from the original whose `reference` features are given; float32."""
-        decoded = self.features(x_hat)
-        for f, f_hat in zip(reference, decoded, strict=True):
-            if f.shape != f_hat.shape:
-                raise ValueError(f"features are {list(f.shape)} in x, {list(f_hat.shape)} in x_hat")
-        return self.compare(reference, decoded)
-
-    @abstractmethod
-    def features(self, x: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
-        """What is compared, one [b, c_i, h_i, w_i] float32 a layer; gradients flow to `x`."""
-
-    @abstractmethod
-    def compare(self, reference: list[Tensor], decoded: list[Tensor]) -> Float[Tensor, " b"]:
-        """Distance of two lists of `features`, one value a picture; float32."""
-
-
-class LPIPS(Perceptual):
-    """LPIPS v0.1 with fixed weights.
-
-    Sides are at least `trunk.minimum` pixels.  Raises ValueError for a wrong shape or size.
-    """
-
-    shift: Tensor
-    scale: Tensor
-
-    def __init__(self, trunk: Trunk, heads: dict[str, Tensor]) -> None:
-        super().__init__()
-        self.trunk = trunk
-        rows = [heads[f"lin{i}.model.1.weight"] for i in range(len(trunk.taps))]
-        self.heads = nn.ParameterList(nn.Parameter(row, requires_grad=False) for row in rows)
-        self.register_buffer("shift", torch.tensor(SHIFT)[None, :, None, None])
-        self.register_buffer("scale", torch.tensor(SCALE)[None, :, None, None])
-        self.eval()
-
-    def compare(self, reference: list[Tensor], decoded: list[Tensor]) -> Float[Tensor, " b"]:
-        """Distance of two lists of `features`, one value a picture; float32."""
-        total = torch.zeros(len(decoded[0]), device=decoded[0].device)
-        for f, f_hat, head in zip(reference, decoded, self.heads, strict=True):
-            # eq. 1: a 1x1 convolution without bias, written as a sum so that autocast leaves it in float32
-            total = total + ((f - f_hat).square() * head).sum(1).mean((1, 2))
-        return total
-
-    def features(self, x: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
-        """Normalised features, one [b, c_i, h_i, w_i] float32 a layer; gradients flow to `x`."""
-        return [_unit(f.float()) for f in self.trunk((x.float() - self.shift) / self.scale)]
-
-
-@torch.inference_mode()
 def distance(original: UInt8[np.ndarray, "h w 3"], decoded: UInt8[np.ndarray, "h w 3"]) -> float:
-    """LPIPS (AlexNet) of two pictures, with the weights of `weights_folder()`.
+    """LPIPS (AlexNet) of two images, with the weights of `weights_folder()`.
 
-    Pictures over 4 megapixels are compared in bands, whose mean is taken by their rows.  Raises ValueError
-    for sides under 31 pixels, FileNotFoundError where the weights are missing.
+    Images over 4 megapixels are compared in strips, whose mean is taken by their rows.  Raises ValueError
+    for sides under 31 pixels or unequal sizes, FileNotFoundError where the weights are missing.
     """
-    net = _alex(weights_folder())
+    height, width = original.shape[:2]
+    if original.shape != decoded.shape:
+        raise ValueError(f"images of equal size are needed, got {original.shape} and {decoded.shape}")
+    if min(height, width) < MINIMUM:
+        raise ValueError(f"sides of at least {MINIMUM} pixels are needed, got {width}x{height}")
+    weights, heads = _alexnet(weights_folder())
     total = 0.0
-    for rows in _bands(original, net.trunk.minimum):
-        total += net(to_x(original[rows]), to_x(decoded[rows])).item() * (rows.stop - rows.start)
-    return total / original.shape[0]
+    for rows in _strips(height, width):
+        pairs = zip(_features(original[rows], weights), _features(decoded[rows], weights), heads, strict=True)
+        found = sum(float((((f - f_hat) ** 2) * head).sum(0).mean()) for f, f_hat, head in pairs)
+        total += found * (rows.stop - rows.start)
+    return total / height
 
 
 def weights_folder() -> Path:
@@ -180,11 +76,8 @@ def weights_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sfumato" / "metrics"
 
 
-def load_tensors(folder: Path, name: str) -> dict[str, Tensor]:
-    """The tensors of one safetensors file, as float32.
-
-    A missing file raises FileNotFoundError, which names the file and says what has to be in it.
-    """
+def weights_file(folder: Path, name: str) -> Path:
+    """The file of that name; a missing one raises FileNotFoundError, which says what has to be in it."""
     path = Path(folder) / name
     if not path.is_file():
         raise FileNotFoundError(
@@ -192,32 +85,52 @@ def load_tensors(folder: Path, name: str) -> dict[str, Tensor]:
             "torchvision's ImageNet network (`*_features`) or of the lpips package (`lpips_*_heads`); "
             "`python -m evaluation weights` in the source tree obtains it"
         )
-    return {key: tensor.float() for key, tensor in load_file(path).items()}
+    return path
 
 
-def frozen(build: Callable[[], Trunk], weights: dict[str, Tensor]) -> Trunk:
-    """A trunk with its weights: no gradients, evaluation mode.  RuntimeError for weights that do not fit."""
-    with torch.device("meta"):  # no time spent on initial values that are replaced in the next line
-        trunk = build()
-    trunk.load_state_dict(weights, assign=True)
-    return trunk.eval().requires_grad_(False)
+Weights = dict[str, NDArray[np.float32]]
 
 
 @cache
-def _alex(folder: Path) -> LPIPS:
-    net = LPIPS(frozen(alexnet, load_tensors(folder, ALEX_FEATURES)), load_tensors(folder, ALEX_HEADS))
-    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return net
+def _alexnet(folder: Path) -> tuple[Weights, list[NDArray[np.float32]]]:
+    features, heads = (
+        {key: value.astype(np.float32) for key, value in load_file(weights_file(folder, name)).items()}
+        for name in (ALEX_FEATURES, ALEX_HEADS)
+    )
+    return features, [heads[f"lin{i}.model.1.weight"].reshape(-1, 1, 1) for i in range(len(ALEX_LAYERS))]
 
 
-def _bands(picture: np.ndarray, minimum: int) -> Iterator[slice]:
-    """Equal parts of the rows, none under `minimum`."""
-    height, width = picture.shape[:2]
-    count = max(1, min(-(-height * width // BAND_PIXELS), height // minimum))
-    edges: Sequence[int] = [height * i // count for i in range(count + 1)]
+def _features(image: UInt8[np.ndarray, "h w 3"], weights: Weights) -> Iterator[NDArray[np.float32]]:
+    """The feature layers, each [c_i, h_i, w_i], every position's vector scaled to length 1."""
+    shift, scale = (np.array(value, np.float32)[:, None, None] for value in (SHIFT, SCALE))
+    x = (to_x(image)[0] - shift) / scale
+    for number, stride, padding, pooled in ALEX_LAYERS:
+        if pooled:
+            x = sliding_window_view(x, (3, 3), (1, 2))[:, ::2, ::2].max((3, 4))
+        kernel, bias = weights[f"features.{number}.weight"], weights[f"features.{number}.bias"]
+        x = np.maximum(_convolve(x, kernel, bias, stride, padding), 0)
+        yield x / np.sqrt((x * x).sum(0) + np.float32(LENGTH_EPS))
+
+
+def _convolve(
+    x: NDArray[np.float32], kernel: NDArray[np.float32], bias: NDArray[np.float32], stride: int, padding: int
+) -> NDArray[np.float32]:
+    """[c, h, w] -> [o, h', w'] by matrix products over strips of rows."""
+    outputs, _, side, _ = kernel.shape
+    x = np.pad(x, ((0, 0), (padding, padding), (padding, padding)))
+    seen = sliding_window_view(x, (side, side), (1, 2))[:, ::stride, ::stride]  # [c, h', w', side, side]
+    height, width = seen.shape[1:3]
+    matrix = kernel.reshape(outputs, -1)
+    rows = max(1, PRODUCT // (matrix.shape[1] * width))
+    out = np.empty((outputs, height, width), np.float32)
+    for top in range(0, height, rows):
+        columns = seen[:, top : top + rows].transpose(0, 3, 4, 1, 2).reshape(matrix.shape[1], -1)
+        out[:, top : top + rows] = (matrix @ columns).reshape(outputs, -1, width)
+    return out + bias[:, None, None]
+
+
+def _strips(height: int, width: int) -> Iterator[slice]:
+    """Equal parts of the rows, none under the smallest side."""
+    count = max(1, min(-(-height * width // STRIP_PIXELS), height // MINIMUM))
+    edges = [height * i // count for i in range(count + 1)]
     return (slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True))
-
-
-def _unit(f: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    """Every position's feature vector scaled to length 1; the zero vector stays zero."""
-    return f * (f.square().sum(1, keepdim=True) + LENGTH_EPS).rsqrt()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import UInt8
+
+if TYPE_CHECKING:
+    from jaxtyping import UInt8
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,22 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
+import numpy as np
 
 from sfumato import bands, sampler
-from sfumato.model import Model
-from sfumato.transform import HYPER_STRIDE, Synthesised
+from sfumato.transforms import HYPER_STRIDE, Synthesised, Transforms
+from sfumato.weights import Config
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 
 @dataclass(frozen=True)
 class Restoration:
     """What the reader of a file may choose; ValueError for what is out of range.
 
-    steps     of the diffusion, each one evaluation of the denoiser; 0 leaves the certain picture x_base
+    steps     of the diffusion, each one evaluation of the denoiser; 0 leaves the base reconstruction x_base
     realism   0 .. 1, the share of what the diffusion adds to x_base.  The straight line from the most
               faithful picture to one of natural statistics is the best trade of squared error against
               realism there can be (Freirich et al. 2021, "A theory of the distortion-perception
@@ -51,57 +52,60 @@ class Frame(NamedTuple):
     left: int = 0
 
 
-def halo(model: Model, chosen: Restoration) -> int | None:
+def halo(config: Config, chosen: Restoration) -> int | None:
     """Pixels around a part of the picture that the steps look at, a multiple of 64; None: all of them.
 
     Fresh noise, heat that has gone far, and a network that looks at everything need the whole picture.
     """
     if not chosen.steps:
         return 0
-    times = sampler.times(model.config.t0, chosen.steps, model.config.times_power)
-    reach: int | None = model.denoiser.reach  # type: ignore[assignment]
-    blurs = [model.schedule.reach(t) for t in times[:-1]]
-    if chosen.eta > 0 or reach is None or model.config.t0 == 1 or None in blurs:
+    times = sampler.times(config.t0, chosen.steps, config.times_power)
+    reach, schedule = config.halos["denoiser"], config.schedule
+    blurs = [schedule.reach(t) for t in times[:-1]]
+    if chosen.eta > 0 or reach is None or config.t0 == 1 or None in blurs:
         return None
     total = blurs[0] + sum(reach + blur for blur in blurs[:-1]) + reach  # type: ignore[operator, misc]
     return -(-total // HYPER_STRIDE) * HYPER_STRIDE
 
 
 def restore(
-    model: Model,
+    transforms: Transforms,
+    config: Config,
     parts: Iterable[Synthesised],
-    q: Float[Tensor, " 1"],
+    q: float,
     seed: int,
     chosen: Restoration,
     frame: Frame,
     progress: Callable[[float], None] | None = None,
-) -> Iterator[Float[Tensor, "1 3 h w"]]:
+) -> Iterator[Float[np.ndarray, "1 3 h w"]]:
     """The picture after the steps, in [-1, 1], not clamped: bands [1, 3, h, W], from top to bottom.
 
     `parts` are bands of what the main decoder made, each at least `halo` rows high but the last.  The same
     seed gives the same picture, to the rounding of float32.  `progress` hears the part that is done.
     """
-    around = halo(model, chosen)
+    around = halo(config, chosen)
     if around == 0:
         yield from (part.x_base for part in parts)
         return
-    schedule, t0 = model.schedule, model.config.t0
+    schedule, t0 = config.schedule, config.t0
     if around is None:
         whole = joined(parts)
         windows = iter([(whole, slice(0, whole.x_base.shape[2]))])
     else:
         schedule, windows = replace(schedule, local=True), in_context(parts, around)
-    times = sampler.times(t0, chosen.steps, model.config.times_power)
+    times = sampler.times(t0, chosen.steps, config.times_power)
     row = frame.top
     for window, keep in windows:
         start = _noise(window, seed, frame._replace(top=row - keep.start))
         if t0 < 1:
             start = sampler.late_start(window.x_base, t0, start, schedule)
-        f = _network(model, window, q, whole=around is None)
-        if model.denoiser.predicts == "epsilon":
+        f = _network(transforms, config, window, q, whole=around is None)
+        if config.predicts == "epsilon":
             f = sampler.from_epsilon(f, schedule)
         x_hat = sampler.ancestral(f, start, times, schedule, seed, chosen.eta)
-        yield torch.lerp(window.x_base, x_hat, chosen.realism)[:, :, keep]
+        if chosen.realism < 1:
+            x_hat = window.x_base + np.float32(chosen.realism) * (x_hat - window.x_base)
+        yield x_hat[:, :, keep]
         row += keep.stop - keep.start
         if progress is not None:
             progress((row - frame.top) / frame.height)
@@ -110,7 +114,7 @@ def restore(
 def joined(parts: Iterable[Synthesised]) -> Synthesised:
     """Bands, from top to bottom, as one."""
     x_base, *features = (
-        torch.cat(maps, 2) for maps in zip(*((p.x_base, *p.features) for p in parts), strict=True)
+        np.concatenate(maps, 2) for maps in zip(*((p.x_base, *p.features) for p in parts), strict=True)
     )
     return Synthesised(x_base, tuple(features))
 
@@ -129,29 +133,30 @@ def in_context(parts: Iterable[Synthesised], around: int) -> Iterator[tuple[Synt
         band = below
 
 
-def _noise(part: Synthesised, seed: int, frame: Frame) -> Float[Tensor, "1 3 h w"]:
+def _noise(part: Synthesised, seed: int, frame: Frame) -> Float[np.ndarray, "1 3 h w"]:
     """The part of the picture's noise that lies over this part of it."""
     height, width = part.x_base.shape[2:]
     planes = (
         sampler.noise((height, frame.width), seed, start=(channel * frame.height + frame.top) * frame.width)
         for channel in range(3)
     )
-    return torch.stack([plane[:, frame.left : frame.left + width] for plane in planes])[None]
+    return np.stack([plane[:, frame.left : frame.left + width] for plane in planes])[None]
 
 
-def _network(model: Model, part: Synthesised, q: Tensor, whole: bool) -> sampler.Denoiser:
+def _network(
+    transforms: Transforms, config: Config, part: Synthesised, q: float, whole: bool
+) -> sampler.Denoiser:
     """The denoiser as a function of z_t and t alone; over a whole picture it works in bands."""
     height, width = part.x_base.shape[2:]
-    reach: int | None = model.denoiser.reach  # type: ignore[assignment]
+    reach = config.halos["denoiser"]
     rows, around = height, 0
     if whole and reach is not None:
         rows, around = bands.rows_of(width, HYPER_STRIDE), -(-reach // HYPER_STRIDE) * HYPER_STRIDE
 
-    def f(z_t: Tensor, t: Tensor) -> Tensor:
-        def network(span: slice) -> Tensor:
-            mine = part.part(span)
-            return model.denoiser(z_t[:, :, span], t, q, mine.x_base, mine.features)
+    def f(z_t: np.ndarray, t: np.ndarray) -> np.ndarray:
+        def network(span: slice) -> np.ndarray:
+            return transforms.denoise(z_t[:, :, span], t, q, part.part(span))
 
-        return torch.cat(list(bands.in_bands(network, height, rows, around)), 2)
+        return np.concatenate(list(bands.in_bands(network, height, rows, around)), 2)
 
     return f

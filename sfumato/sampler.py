@@ -1,25 +1,27 @@
 """A denoiser and a noisy picture in, a clean picture out: the reverse process, as functions without state.
 
-A denoiser is any f(z_t [B, C, H, W], t [B]) -> x_hat [B, C, H, W]: the guess of the picture behind z_t.
-Gradients pass through every step; wrap a call in torch.no_grad() where they are not wanted.
+A denoiser is any f(z_t [B, C, H, W], t [B]) -> x_hat [B, C, H, W]: the guess of the image behind z_t.
+On numpy arrays, and on torch tensors, where gradients pass through every step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
-from jaxtyping import Float
-from torch import Tensor
+from numpy.typing import NDArray
 
+from sfumato.arrays import Array, at_least_single, like
 from sfumato.dct import dct, idct
 from sfumato.diffusion import Blurring
 
-Denoiser = Callable[[Tensor, Tensor], Tensor]
-Progress = Callable[[int, Tensor], None]
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+Denoiser = Callable[[Array, Array], Array]
+Progress = Callable[[int, Array], None]
 """Called after each evaluation of the denoiser with the number of evaluations so far and the latest x_hat."""
 
 
@@ -35,8 +37,8 @@ def times(t0: float, steps: int, power: float = 2.0) -> tuple[float, ...]:
     return tuple(t0 * (1 - k / steps) ** power for k in range(steps + 1))
 
 
-def noise(shape: Sequence[int], seed: int, step: int = 0, start: int = 0) -> Float[Tensor, ...]:
-    """White Gaussian noise, float32 on the CPU: the same for the same (seed, step) on every machine.
+def noise(shape: Sequence[int], seed: int, step: int = 0, start: int = 0) -> Float[np.ndarray, ...]:
+    """White Gaussian noise, float32 numpy: the same for the same (seed, step) on every machine.
 
     Philox 4x64-10 (Salmon et al. 2011) with the key (seed, step) and the counter from 0 gives one 64-bit
     word for two values; its halves make two uniform numbers, and those two normal ones (Box & Muller 1958).
@@ -60,27 +62,28 @@ def noise(shape: Sequence[int], seed: int, step: int = 0, start: int = 0) -> Flo
     u_2 = ((words & np.uint64(0xFFFFFFFF)).astype(np.float64) + 0.5) * 2.0**-32
     radius = np.sqrt(-2 * np.log(u_1))
     pairs = np.stack((radius * np.cos(2 * np.pi * u_2), radius * np.sin(2 * np.pi * u_2)), axis=-1)
-    return torch.from_numpy(pairs.reshape(-1)[:count].astype(np.float32)).reshape(tuple(shape))
+    return pairs.reshape(-1)[:count].astype(np.float32).reshape(shape)
 
 
 def late_start(
-    x_base: Float[Tensor, "b c h w"],
+    x_base: Float[Array, "b c h w"],
     t0: float,
-    noise: Float[Tensor, "b c h w"],
+    noise: Float[Array, "b c h w"],
     schedule: Blurring,
-) -> Float[Tensor, "b c h w"]:
-    """z_t0 = IDCT(alpha_t0 DCT(x_base)) + sigma_t0 noise: begin from the certain picture.
+) -> Float[Array, "b c h w"]:
+    """z_t0 = IDCT(alpha_t0 DCT(x_base)) + sigma_t0 noise: begin from the base reconstruction.
 
     For small t0 the synthesis only restores what the blur takes from x_base.  `noise` as from `noise()`.
     """
-    a, sigma = _factors(schedule, t0)
-    return a * schedule.dissipate(x_base, t0) + sigma * noise.to(x_base.device)
+    a, sigma = schedule.factors(t0)
+    blurred = schedule.dissipate(x_base, t0)
+    return a * blurred + sigma * like(noise, blurred)
 
 
 def from_epsilon(g: Denoiser, schedule: Blurring) -> Denoiser:
     """The denoiser made of a network g(z_t, t) -> epsilon_hat (Khoshkhahtinat et al. 2024)."""
 
-    def f(z_t: Tensor, t: Tensor) -> Tensor:
+    def f(z_t: Array, t: Array) -> Array:
         return schedule.x_from_epsilon(z_t, t, g(z_t, t))
 
     return f
@@ -88,11 +91,11 @@ def from_epsilon(g: Denoiser, schedule: Blurring) -> Denoiser:
 
 def deterministic(
     f: Denoiser,
-    z: Float[Tensor, "b c h w"],
+    z: Float[Array, "b c h w"],
     ts: Sequence[float],
     schedule: Blurring,
     progress: Progress | None = None,
-) -> Float[Tensor, "b c h w"]:
+) -> Float[Array, "b c h w"]:
     """From z at time ts[0] to a picture at time ts[-1] = 0, without fresh noise.
 
         u_s = alpha_s u_x_hat + sigma_s epsilon_hat,    epsilon_hat = (u_t - alpha_t u_x_hat) / sigma_t
@@ -105,13 +108,13 @@ def deterministic(
 
 def ancestral(
     f: Denoiser,
-    z: Float[Tensor, "b c h w"],
+    z: Float[Array, "b c h w"],
     ts: Sequence[float],
     schedule: Blurring,
     seed: int,
     eta: float = 1.0,
     progress: Progress | None = None,
-) -> Float[Tensor, "b c h w"]:
+) -> Float[Array, "b c h w"]:
     """As `deterministic`, but each step draws from q(u_s | u_t, u_x_hat), the posterior of each frequency.
 
     eta = 1 is the denoising of Hoogeboom & Salimans 2022, section 4; eta between 0 and 1 adds less fresh
@@ -125,15 +128,15 @@ def ancestral(
 class StepWeights(NamedTuple):
     """One reverse step: u_s = keep u_t + pull u_x_hat + spread n, each frequency by itself; n white."""
 
-    keep: Float[Tensor, "1 1 #h #w"]
-    pull: Float[Tensor, "1 1 h w"]
-    spread: Float[Tensor, "1 1 h w"]
+    keep: Float[np.ndarray, "1 1 #h #w"]
+    pull: Float[np.ndarray, "1 1 h w"]
+    spread: Float[np.ndarray, "1 1 h w"]
 
 
 def step_weights(
     schedule: Blurring, t: float, s: float, height: int, width: int, eta: float = 0.0
 ) -> StepWeights:
-    """The factors of the step from t to s < t, float64 on the CPU.
+    """The factors of the step from t to s < t, float64 numpy.
 
         alpha_ts = alpha_t / alpha_s,    sigma2_ts = sigma_t^2 - alpha_ts^2 sigma_s^2
         sigma2_den = 1 / (1 / sigma_s^2 + alpha_ts^2 / sigma2_ts) = sigma_s^2 sigma2_ts / sigma_t^2
@@ -145,59 +148,54 @@ def step_weights(
     alpha_s sigma2_den / sigma_s^2.  Written this way nothing is divided by a small number, and at every
     eta a true x leads from the marginal at t to the marginal at s.
     """
-    at_t, at_s = (torch.tensor([value], dtype=torch.float64) for value in (t, s))
-    alpha_t, alpha_s = (schedule.alpha(at, height, width, torch.float64) for at in (at_t, at_s))
-    sigma_t, sigma_s = (schedule.sigma(at, torch.float64) for at in (at_t, at_s))
+    alpha_t, alpha_s = (schedule.alpha(np.array([at]), height, width, np.float64) for at in (t, s))
+    sigma_t, sigma_s = (schedule.sigma(np.array([at]), np.float64) for at in (t, s))
     # not negative: a_t / sigma_t and d_t both fall with t; the clamps only catch rounding
-    alpha_ts = alpha_t / alpha_s.clamp(min=1e-12)
-    sigma2_ts = (sigma_t.square() - alpha_ts.square() * sigma_s.square()).clamp(min=0)
-    sigma2_den = sigma_s.square() * sigma2_ts / sigma_t.square()
-    spread = eta * sigma2_den.sqrt()
-    keep = (sigma_s.square() - spread.square()).clamp(min=0).sqrt() / sigma_t
+    alpha_ts = alpha_t / np.maximum(alpha_s, 1e-12)
+    sigma2_ts = np.maximum(sigma_t**2 - alpha_ts**2 * sigma_s**2, 0)
+    sigma2_den = sigma_s**2 * sigma2_ts / sigma_t**2
+    spread = eta * np.sqrt(sigma2_den)
+    keep = np.sqrt(np.maximum(sigma_s**2 - spread**2, 0)) / sigma_t
     return StepWeights(keep, alpha_s - alpha_t * keep, spread)
 
 
 def _walk(
     f: Denoiser,
-    z: Tensor,
+    z: Array,
     ts: Sequence[float],
     schedule: Blurring,
     eta: float,
     seed: int,
     progress: Progress | None,
-) -> Tensor:
+) -> Array:
     if len(ts) < 2 or ts[-1] != 0 or ts[0] > 1 or any(s >= t for t, s in pairwise(ts)):
         raise ValueError(f"times must fall from at most 1 to 0, got {tuple(ts)}")
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must lie in [0, 1], got {eta}")
-    z = z if z.dtype == torch.float64 else z.float()
+    z = at_least_single(z)
     u = dct(z) if eta > 0 else z
     for k, (t, s) in enumerate(pairwise(ts[:-1]), start=1):
-        x_hat = f(z, _batch(t, z)).to(z.dtype)
+        x_hat = at_least_single(f(z, _batch(t, z)))
         if progress is not None:
             progress(k, x_hat)
         if eta > 0:
             weights = step_weights(schedule, t, s, z.shape[-2], z.shape[-1], eta)
-            keep, pull, spread = (w.to(u) for w in weights)
+            keep, pull, spread = (like(w, u) for w in weights)
             u = keep * u + pull * dct(x_hat)
-            u = u + spread * noise(u.shape, seed, k).to(u)  # drawn as coefficients: DCT(white noise) is white
+            # drawn as coefficients: DCT(white noise) is white
+            u = u + spread * like(noise(u.shape, seed, k), u)
             z = idct(u)
         else:  # keep is one number, and pull u_x_hat two dissipations of x_hat
-            (a_t, sigma_t), (a_s, sigma_s) = _factors(schedule, t), _factors(schedule, s)
+            (a_t, sigma_t), (a_s, sigma_s) = schedule.factors(t), schedule.factors(s)
             share = sigma_s / sigma_t
             pulled = a_s * schedule.dissipate(x_hat, s) - share * a_t * schedule.dissipate(x_hat, t)
             z = share * z + pulled
-    x_hat = f(z, _batch(ts[-2], z)).to(z.dtype)
+    x_hat = at_least_single(f(z, _batch(ts[-2], z)))
     if progress is not None:
         progress(len(ts) - 1, x_hat)
     return x_hat
 
 
-def _factors(schedule: Blurring, t: float) -> tuple[float, float]:
-    """(a_t, sigma_t)."""
-    at = torch.tensor([t], dtype=torch.float64)
-    return schedule.a(at, torch.float64).item(), schedule.sigma(at, torch.float64).item()
-
-
-def _batch(t: float, like: Tensor) -> Float[Tensor, " b"]:
-    return torch.full((like.shape[0],), t, dtype=torch.float32, device=like.device)
+def _batch(t: float, z: Array) -> Float[Array, " b"]:
+    times: NDArray[np.float32] = np.full(z.shape[0], t, np.float32)
+    return times if isinstance(z, np.ndarray) else like(times, z.float())

@@ -11,13 +11,16 @@ Symbols, checks and what a file means stay as they are; only the reconstruction 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from sfumato.prior import Prior
+from sfumato.autoregressive import Layers, autoregressive_pass
 from sfumato.tiles import Tile
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 RATIO = 4  # cells of y for one of z, a side
 CONTEXT = 2  # cells of z on each side of a border that are looked at
@@ -27,10 +30,10 @@ UNSURE = 0.75  # from here on the symbol was not zero, and the value stays
 
 
 def smooth(
-    prior: Prior,
-    q: Float[Tensor, " 1"],
-    y_hat: Float[Tensor, "1 m h w"],
-    z_hat: Float[Tensor, "1 n h/4 w/4"],
+    prior: Layers,
+    q: float,
+    y_hat: Float[np.ndarray, "1 m h w"],
+    z_hat: Float[np.ndarray, "1 n h/4 w/4"],
     tiles: Sequence[Tile],
     chunks: int | None = None,
 ) -> None:
@@ -54,7 +57,12 @@ def smooth(
             found = _as_one(prior, q, y_hat, z_hat, rows, columns, chunks)
             at, rim = before * RATIO, min(RIM, before * RATIO, after * RATIO)
             target = y_hat[:, :, _cells(rows), _cells(columns)]
-            target.narrow(axis, at - rim, 2 * rim).copy_(found.narrow(axis, at - rim, 2 * rim))
+            near = (
+                (..., slice(at - rim, at + rim))
+                if axis == 3
+                else (..., slice(at - rim, at + rim), slice(None))
+            )
+            target[near] = found[near]
 
 
 def _cells(cells: slice) -> slice:
@@ -62,24 +70,31 @@ def _cells(cells: slice) -> slice:
 
 
 def _as_one(
-    prior: Prior,
-    q: Tensor,
-    y_hat: Tensor,
-    z_hat: Tensor,
+    prior: Layers,
+    q: float,
+    y_hat: NDArray[np.float32],
+    z_hat: NDArray[np.float64],
     rows: slice,
     columns: slice,
     chunks: int | None,
-) -> Float[Tensor, "1 m h w"]:
+) -> NDArray[np.float64]:
     """The latents of a part that lies over two tiles, with the means of one."""
 
-    def step(section: int, ends: bool, mu: Tensor, level: Tensor, value: Tensor | None) -> Tensor:
+    def code(
+        section: int,
+        is_last: bool,
+        mu: NDArray[np.float64],
+        index: NDArray[np.float64],
+        value: NDArray[np.float64] | None,
+    ) -> NDArray[np.float64]:
         assert value is not None
-        off = mu - value
         if section == 0:
             return value
-        return torch.where(off.abs() < UNSURE, value + off.clamp(-HALF, HALF), value)
+        off = mu - value
+        return np.where(np.abs(off) < UNSURE, value + np.clip(off, -HALF, HALF), value)
 
-    y = y_hat[:, :, _cells(rows), _cells(columns)].double()
+    y = y_hat[:, :, _cells(rows), _cells(columns)].astype(np.float64)
     z = z_hat[:, :, rows, columns]
-    found, _ = prior.walk(step, q, (z.shape[2], z.shape[3]), z, y, chunks)
-    return found.float()
+    found: NDArray[np.float64]
+    found, _ = autoregressive_pass(prior, code, q, (z.shape[2], z.shape[3]), z, y, chunks)
+    return found

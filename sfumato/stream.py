@@ -14,15 +14,18 @@ and costs two thirds (chunk 1) to all (chunk 5) of decoding the file.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import UInt8
 
 from sfumato import arguments, container
 from sfumato.codec import load, model_of
 from sfumato.container import File, Header
 from sfumato.errors import FormatError
 from sfumato.tiles import MAX_PIXELS, padded_pixels
+
+if TYPE_CHECKING:
+    from jaxtyping import UInt8
 
 FIRST_SHOWN = 2
 """Sections that make a picture: z and chunk 1."""

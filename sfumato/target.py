@@ -16,16 +16,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from jaxtyping import UInt8
 
 from sfumato import DEFAULT_MODEL, arguments, image, lpips
 from sfumato.codec import Codec, Latent, Progress, load
 from sfumato.tiles import MAX_PIXELS
 
-Picture = UInt8[np.ndarray, "h w 3"]
+if TYPE_CHECKING:
+    from jaxtyping import UInt8
+
+    Picture = UInt8[np.ndarray, "h w 3"]
+
 
 LAST = 255
 BITS_PER_MAGNITUDE = 1.6

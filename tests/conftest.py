@@ -14,10 +14,12 @@ from safetensors.torch import save_file
 
 from metrics import features
 from metrics.dists import CHANNELS, DISTS, HEADS
-from sfumato import scales
 from sfumato.__main__ import main
-from sfumato.exact import Calibration
-from sfumato.model import Model
+from sfumato.image import write_bytes
+from sfumato.weights import Weights, to_bytes
+from training.export import export
+from training.networks.model import Model
+from training.random_weights import calibrated
 
 
 def random_metric(folder: Path, net: features.Net) -> Path:
@@ -40,15 +42,20 @@ def random_dists(folder: Path) -> DISTS:
     return DISTS(folder)
 
 
-@torch.no_grad()
-def tables_of(model: Model) -> dict[str, torch.Tensor]:
-    """The integer tables that weights are saved with, calibrated on one random picture."""
-    tables = {k: torch.tensor(v) for k, v in scales.Tables.gaussian().arrays().items()}
-    q = torch.tensor([0.5])
-    y, z = model.analyse(torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1, q)
-    with Calibration(model.prior) as calibration:
-        model.prior(y, z, q)
-    return tables | {"fractions": calibration.fractions()}
+def image_of_noise() -> torch.Tensor:
+    """An image to calibrate random weights on, [1, 3, 64, 64]."""
+    return torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def shipped_form(model: Model) -> Weights:
+    """Random weights as `sfumato` reads them."""
+    return export(calibrated(model, image_of_noise()))
+
+
+def ship(model: Model, path: Path) -> Path:
+    """Writes them to a file."""
+    write_bytes(path, to_bytes(shipped_form(model)))
+    return path
 
 
 class Call(NamedTuple):
@@ -66,7 +73,7 @@ class Call(NamedTuple):
 
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Call]:
-    """The command in this process, where torch is loaded already."""
+    """The command in this process, where everything is loaded already."""
 
     def inner(*arguments: object) -> Call:
         monkeypatch.setattr(sys, "argv", ["sfumato", *map(str, arguments)])

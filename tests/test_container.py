@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfumato import container
-from sfumato.container import CHECK_BYTES, Checksum, File, Header, Section, fixed_bytes, pack, unpack
+from sfumato.container import Checksum, File, Header, Section, fixed_bytes, pack, unpack
 from sfumato.errors import FormatError
 
 HEADER = Header(width=768, height=512, q=128, model=0x12345678)
 SECTIONS = tuple(Section(bytes([i]) * (3 * i), 200 * i + 1) for i in range(6))
+CHECK_BYTES = (2, 2, 2, 2, 2, 4)
 METADATA = {"EXIF": b"\x00\x01", "NOTE": b""}
 
 u32 = st.integers(0, 2**32 - 1)
@@ -69,6 +70,21 @@ def test_every_prefix_is_a_preview(
         assert f"{whole} of 6 sections are whole" in refused(data[:cut])
 
 
+@pytest.mark.parametrize("chunks", [1, 3, 5, 6, 16])
+def test_any_number_of_chunks_is_read(chunks: int) -> None:
+    """Six chunks once crashed, and three left empty sections in the file."""
+    header = Header(70, 80, 9, 7, chunks=chunks)
+    sections = tuple(Section(bytes([i]) * i, 70000 if i == chunks else i) for i in range(chunks + 1))
+    assert header.sections == ("z", *(f"chunk {i}" for i in range(1, chunks + 1)))
+    data = pack(header, sections, METADATA)
+    assert unpack(data) == File(header, sections, METADATA)
+    whole = unpack(pack(header, sections)[:-1], partial=True)
+    assert whole == File(header, sections[:-1], complete=False)
+    with pytest.raises(ValueError, match=f"{chunks} sections, not {chunks + 1}"):
+        pack(header, sections[:-1])
+    assert "chunks is 0, not in 1..16" in refused(data.replace(bytes([9, chunks]), bytes([9, 0]), 1))
+
+
 @pytest.mark.parametrize("partial", [False, True])
 def test_every_change_of_one_byte_is_read_or_refused(partial: bool) -> None:
     good = pack(Header(130, 7, 3, 99, seed=5), SECTIONS, METADATA)
@@ -94,18 +110,18 @@ def test_any_bytes_are_read_or_refused(noise: bytes, partial: bool, begun: bool)
 def test_fixed_cost_of_a_plain_picture() -> None:
     for side in (128, 768, 11_000):
         header = Header(side, side, 255, 2**32 - 1)
-        for size, cost in ((127, 33), (128, 39), (16383, 39)):
+        for size, cost in ((127, 34), (128, 40), (16383, 40)):
             data = pack(header, [Section(bytes(size), 0)] * 6)
             assert fixed_bytes(data) == len(data) - 6 * size == cost <= 40
         one_long = [Section(bytes(16384), 0)] + [Section(bytes(16383), 0)] * 5
-        assert fixed_bytes(pack(header, one_long)) == 40
+        assert fixed_bytes(pack(header, one_long)) == 41
 
 
 def test_fixed_bytes_leave_out_payloads_and_metadata() -> None:
     data = pack(HEADER, SECTIONS, METADATA)
-    assert fixed_bytes(data) == fixed_bytes(pack(HEADER, SECTIONS)) == 33
-    assert fixed_bytes(HEADER.pack()) == 13
-    assert fixed_bytes(data[: 13 + 3]) == 16
+    assert fixed_bytes(data) == fixed_bytes(pack(HEADER, SECTIONS)) == 34
+    assert fixed_bytes(HEADER.pack()) == 14
+    assert fixed_bytes(data[: 14 + 3]) == 17
     with pytest.raises(FormatError, match="not a sfumato file"):
         fixed_bytes(b"PNG")
 
@@ -114,16 +130,17 @@ def varint(value: int) -> bytes:
     return container._varint(value)
 
 
-START = b"SFU\x20"
-REST = b"\x80\x78\x56\x34\x12"
+START = b"SFU\x30"
+REST = b"\x80\x05\x78\x56\x34\x12"
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
         (b"", "ends at byte 0, inside the magic"),
-        (b"JFU\x20" + bytes(60), "starts with b'JFU'"),
-        (b"SFU\x30" + bytes(60), "version 3 is unknown"),
+        (b"JFU\x30" + bytes(60), "starts with b'JFU'"),
+        (b"SFU\x40" + bytes(60), "version 4 is unknown"),
+        (b"SFU\x20" + bytes(60), "version 2, written by sfumato 0.1, is not read any more; this reader"),
         (b"SFU\x10" + bytes(60), "version 1, written by sfumato 0.0.1"),
         (b"SFU\x00" + bytes(60), "version 0 is unknown"),
         (START + varint(0) + varint(5) + REST, "width is 0"),
@@ -135,7 +152,7 @@ REST = b"\x80\x78\x56\x34\x12"
         (HEADER.pack() + varint(2**28 + 1) + b"\x00\x00", "z: length 268435457"),
         (HEADER.pack() + varint(8 * 768 * 512 + 2**16 + 1) + b"\x00\x00", "z: length 3211265"),
         (HEADER.pack() + varint(8 * 768 * 512 + 2**16) + b"\x00\x00", "inside z's payload; 0 of 6"),
-        (pack(HEADER, SECTIONS) + b"\x00", "1 bytes follow the end of the file at byte 78"),
+        (pack(HEADER, SECTIONS) + b"\x00", "1 bytes follow the end of the file at byte 79"),
     ],
 )
 def test_bad_values_are_named(data: bytes, message: str) -> None:
@@ -162,9 +179,9 @@ def test_alpha_is_carried_and_checked() -> None:
 
 def test_grey_belongs_to_the_plain_header_and_alpha_does_not() -> None:
     grey = Header(768, 512, 128, 0x12345678, grey=True)
-    assert grey.pack()[3] == 0x28 and grey.noise_seed != HEADER.noise_seed
+    assert grey.pack()[3] == 0x38 and grey.noise_seed != HEADER.noise_seed
     assert unpack(pack(grey, SECTIONS, alpha=b"plane")).header == grey
-    assert pack(HEADER, SECTIONS, METADATA, b"plane")[3] == 0x26
+    assert pack(HEADER, SECTIONS, METADATA, b"plane")[3] == 0x36
     assert unpack(pack(HEADER, SECTIONS, alpha=b"plane")).header.noise_seed == HEADER.noise_seed
 
 
@@ -176,7 +193,7 @@ def deflated(entries: bytes) -> bytes:
 def metadata_file(payload: bytes, crc: int | None = None) -> bytes:
     plain = pack(HEADER, SECTIONS)
     crc = zlib.crc32(payload) if crc is None else crc
-    return plain[:3] + b"\x22" + plain[4:] + varint(len(payload)) + crc.to_bytes(4, "little") + payload
+    return plain[:3] + b"\x32" + plain[4:] + varint(len(payload)) + crc.to_bytes(4, "little") + payload
 
 
 @pytest.mark.parametrize("partial", [False, True])
@@ -212,6 +229,8 @@ def test_bad_metadata_is_named(data: bytes, message: str, partial: bool) -> None
         ({"q": -1}, "q is -1"),
         ({"model": 2**32}, "model is 4294967296"),
         ({"seed": -1}, "seed is -1"),
+        ({"chunks": 0}, "chunks is 0, not in 1..16"),
+        ({"chunks": 17}, "chunks is 17, not in 1..16"),
     ],
 )
 def test_header_refuses_values_that_its_fields_cannot_hold(values: dict[str, int], message: str) -> None:
@@ -290,8 +309,8 @@ def test_example_in_the_standard() -> None:
     text = (Path(container.__file__).parents[1] / "FORMAT.md").read_text(encoding="utf-8")
     names = r"header|z|chunk \d|alpha|metadata"
     rows = dict(re.findall(rf"^    ({names}) +((?:[0-9a-f]{{2}} ?)+)$", text, re.MULTILINE))
-    assert list(rows) == ["header", *container.SECTIONS, "alpha", "metadata"]
-    data = bytes.fromhex("".join(rows[name] for name in ("header", *container.SECTIONS)))
+    assert list(rows) == ["header", *HEADER.sections, "alpha", "metadata"]
+    data = bytes.fromhex("".join(rows[name] for name in ("header", *HEADER.sections)))
     checksum = Checksum(HEADER)
     symbols = ([0, -1, 2], [5], [], [], [], [1, 0])
     sections = []
@@ -300,8 +319,8 @@ def test_example_in_the_standard() -> None:
         sections.append(Section(bytes.fromhex(payload), checksum.check(number)))
     assert data == pack(HEADER, sections)
     assert f"noise seed is {HEADER.noise_seed:#x}" in text
-    with_alpha = data[:3] + b"\x24" + data[4:] + bytes.fromhex(rows["alpha"])
+    with_alpha = data[:3] + b"\x34" + data[4:] + bytes.fromhex(rows["alpha"])
     assert with_alpha == pack(HEADER, sections, alpha=b"\xee\xff")
-    with_note = data[:3] + b"\x22" + data[4:] + bytes.fromhex(rows["metadata"])
+    with_note = data[:3] + b"\x32" + data[4:] + bytes.fromhex(rows["metadata"])
     assert with_note == pack(HEADER, sections, {"NOTE": b"hi"})
     assert unpack(with_note).metadata == {"NOTE": b"hi"}

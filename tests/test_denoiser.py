@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from sfumato.denoiser import LightDenoiser, LinearAttention, UNet
 from sfumato.diffusion import Blurring
 from sfumato.sampler import deterministic, late_start, noise, times
+from training.networks.denoiser import LightDenoiser, LinearAttention, UNet
 
 TWO_SCALES = {"widths": (16, 24, 0), "depths": (2, 1, 0), "features": (12, 8)}
 THREE_SCALES = {"widths": (16, 24, 32), "depths": (3, 2, 2), "features": (12, 8)}

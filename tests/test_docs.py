@@ -18,7 +18,7 @@ import sfumato
 from docs import command, figures, pictures
 from fuzz import toy
 from sfumato import container
-from sfumato.model import PRESETS
+from training.networks.model import PRESETS
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import io
 import os
-import subprocess
-import sys
 import zlib
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
@@ -239,42 +236,32 @@ def test_the_format_s_limits_hold_before_decoding() -> None:
         )  # 134217728 pixels, but none is there
 
 
-def test_files_need_no_torch() -> None:
-    code = "import sys, sfumato.image; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
-
-
 def test_x_and_back_is_exact_for_every_level() -> None:
     image = np.arange(768, dtype=np.int64).astype(np.uint8).reshape(16, 16, 3)
     x = to_x(image)
-    assert x.shape == (1, 3, 16, 16) and x.dtype == torch.float32
+    assert x.shape == (1, 3, 16, 16) and x.dtype == np.float32
     assert x.min() == -1 and x.max() == 1
     assert np.array_equal(from_x(x), image)
     assert np.array_equal(from_x(to_x(image[::-1, ::-1])), image[::-1, ::-1])
 
 
 def test_from_x_clamps_and_rounds_halves_to_even() -> None:
-    levels = torch.tensor([-40.0, 0.4, 100.4, 100.6, 254.6, 300.0])
-    x = (levels / 127.5 - 1).reshape(1, 1, 1, 6).expand(1, 3, 1, 6)
+    levels = np.array([-40.0, 0.4, 100.4, 100.6, 254.6, 300.0], np.float32)
+    x = np.broadcast_to(levels / np.float32(127.5) - 1, (1, 3, 1, 6))
     assert from_x(x)[0, :, 0].tolist() == [0, 0, 100, 101, 255, 255]
-    assert from_x(torch.zeros(1, 3, 1, 1)).tolist() == [[[128, 128, 128]]]  # 127.5
-
-
-def test_from_x_takes_other_precisions_and_gradients() -> None:
-    x = torch.zeros(1, 3, 2, 2, dtype=torch.bfloat16, requires_grad=True)
-    assert from_x(x).shape == (2, 2, 3)
+    assert from_x(np.zeros((1, 3, 1, 1), np.float32)).tolist() == [[[128, 128, 128]]]  # 127.5
 
 
 @given(h=st.integers(1, 70), w=st.integers(1, 70), multiple=st.sampled_from([1, 8, 64]))
 def test_pad_repeats_the_border(h: int, w: int, multiple: int) -> None:
-    x = torch.arange(float(h * w)).reshape(1, 1, h, w)
+    x = np.arange(float(h * w), dtype=np.float32).reshape(1, 1, h, w)
     padded = pad(x, multiple)
     height, width = padded.shape[-2:]
     assert height % multiple == width % multiple == 0
     assert height - h < multiple and width - w < multiple
-    assert torch.equal(padded[..., :h, :w], x)
-    rows, columns = torch.arange(height).clamp(max=h - 1), torch.arange(width).clamp(max=w - 1)
-    assert torch.equal(padded[0, 0], x[0, 0][rows][:, columns])
+    assert np.array_equal(padded[..., :h, :w], x)
+    rows, columns = np.minimum(np.arange(height), h - 1), np.minimum(np.arange(width), w - 1)
+    assert np.array_equal(padded[0, 0], x[0, 0][rows][:, columns])
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.PNG", "a", "a.ppm", "a.bmp", "a.tif", "a.tiff", "a.webp"])

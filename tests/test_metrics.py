@@ -21,6 +21,8 @@ from metrics.dists import DISTS, HEADS
 from metrics.frechet import Frechet, KernelDistance, crops
 from metrics.lpips import load_lpips
 from metrics.ssimulacra2 import reference, score, ssimulacra2
+from sfumato import lpips as product_lpips
+from sfumato.image import to_x
 from tests.conftest import random_dists, random_metric
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -132,6 +134,22 @@ def test_missing_weights_are_named(tmp_path: Path) -> None:
         load_lpips("vgg", tmp_path)
     with pytest.raises(ValueError, match="net must be one of alex, vgg, squeeze, got 'resnet'"):
         load_lpips("resnet", tmp_path)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [(31, 31), (75, 130)])
+def test_the_product_s_lpips_is_that_of_the_torch_network(
+    size: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    monkeypatch.setenv("SFUMATO_METRICS", str(random_metric(tmp_path, "alex")))
+    monkeypatch.setattr(product_lpips, "PRODUCT", 1 << 14)  # several strips a convolution
+    rng = np.random.default_rng(0)
+    x, x_hat = rng.integers(0, 256, (2, *size, 3), np.uint8)
+    expected = load_lpips("alex", tmp_path)(*(torch.from_numpy(to_x(image)) for image in (x, x_hat)))
+    assert product_lpips.distance(x, x_hat) == pytest.approx(expected.item(), rel=1e-5)
+    assert product_lpips.distance(x, x) == 0
+    with pytest.raises(ValueError, match="images of equal size are needed"):
+        product_lpips.distance(x, x_hat[:-1])
 
 
 def test_psnr() -> None:

@@ -1,19 +1,15 @@
-"""Presets within their budgets, transforms of the right shapes, weights that come back or are refused."""
+"""Presets within their budgets, transforms of the right shapes."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
-from sfumato import quantise
-from sfumato.codec import Codec
-from sfumato.layers import Curve, DepthBlock
-from sfumato.model import PRESETS, Model, WeightsError, costs, load_weights, save_weights, shipped
-from tests.conftest import tables_of
+from sfumato.errors import WeightsError
+from training.networks import quantise
+from training.networks.costs import costs
+from training.networks.layers import Curve, DepthBlock
+from training.networks.model import PRESETS, Model
 
 BUDGETS = {  # decisions: kMAC/pixel of analysis, entropy path, main decoder, denoiser step; parameters in all
     "base": {"g_a": 60, "prior": 16, "g_s": 60, "denoiser": 40},
@@ -91,73 +87,6 @@ def test_straight_through_and_snap() -> None:
     assert noisy.abs().max() <= 0.5 and noisy.var().item() == pytest.approx(1 / 12, rel=0.05)
 
 
-def write(model: Model, path: Path) -> str:
-    return save_weights(model, path, tables_of(model), {"recipe": "toy"})
-
-
-@pytest.fixture(scope="module")
-def weights_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "toy.safetensors"
-    write(Model("small"), path)
-    return path
-
-
-def test_weights_come_back(weights_file: Path) -> None:
-    torch.manual_seed(0)
-    model = Model("small")
-    weights = load_weights(weights_file)
-    assert weights.notes == {"recipe": "toy"} and not weights.model.has_denoiser
-    for name, value in weights.model.g_a.state_dict().items():
-        assert torch.equal(value, model.g_a.state_dict()[name].half().float())
-    again = weights_file.with_name("again.safetensors")
-    assert int(write(weights.model, again), 16) == weights.model_id, "saving twice keeps the id"
-    assert [p.name for p in weights_file.parent.glob("*.part")] == []
-
-
-def test_a_trained_denoiser_is_saved_too(tmp_path: Path) -> None:
-    model = Model("small")
-    model.has_denoiser = True
-    write(model, tmp_path / "a.safetensors")
-    first = load_weights(tmp_path / "a.safetensors")
-    assert first.model.has_denoiser and first.denoiser_id
-    with torch.no_grad():
-        model.denoiser.head.bias += 1
-    write(model, tmp_path / "b.safetensors")
-    second = load_weights(tmp_path / "b.safetensors")
-    assert second.denoiser_id != first.denoiser_id
-    assert second.model_id == first.model_id, "the files that are there can still be decoded"
-
-
-def test_other_weights_have_another_id(weights_file: Path, tmp_path: Path) -> None:
-    model = load_weights(weights_file).model
-    with torch.no_grad():
-        model.prior.z_mu.rows[0, 0] += 1
-    assert int(write(model, tmp_path / "b.safetensors"), 16) != load_weights(weights_file).model_id
-
-
-def test_weights_that_cannot_be_used_are_named(weights_file: Path, tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="no weights 'nope'"):
-        load_weights("nope")
-    broken = tmp_path / "broken.safetensors"
-    broken.write_bytes(b"not weights")
-    with pytest.raises(WeightsError, match=r"broken\.safetensors"):
-        load_weights(broken)
-    tensors = load_file(weights_file)
-    metadata = {"preset": "small", "model_id": f"{load_weights(weights_file).model_id:08x}", "notes": "{}"}
-    key = next(iter(tensors))
-    save_file(tensors | {key: tensors[key] + 1}, broken, metadata)
-    with pytest.raises(WeightsError, match="damaged"):
-        load_weights(broken)
+def test_unknown_presets_are_named() -> None:
     with pytest.raises(WeightsError, match="no preset 'huge'"):
         Model("huge")
-
-
-def test_shipped_weights_are_complete_and_noted() -> None:
-    assert shipped(), "the package ships weights"
-    for model_id, name in shipped().items():
-        weights = load_weights(name)
-        assert weights.model_id == model_id
-        assert weights.model.preset == name
-        assert "recipe" in weights.notes and json.loads(weights.notes["recipe"])["preset"] == name
-        Codec(weights)  # the tables fit the networks

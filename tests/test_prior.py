@@ -9,12 +9,25 @@ import pytest
 import torch
 from torch import Tensor
 
-from sfumato import latents as latents_module
-from sfumato import quantise, scales
-from sfumato.attention import WINDOW, GlobalContext, LaplacianBias, SwinBlock
-from sfumato.coder import Decoder, Encoder, Meter
-from sfumato.container import SECTIONS, Checksum, Header
-from sfumato.prior import ANCHOR, NON_ANCHOR, LocalContext, Prior, level_of, pack, sigma_of, unpack
+from sfumato import scales
+from sfumato.autoregressive import (
+    ANCHOR,
+    NON_ANCHOR,
+    TAPS,
+    WINDOW,
+    global_context,
+    local_context,
+    pack,
+    swin_block,
+    unpack,
+    window_attention,
+)
+from sfumato.coder import Meter
+from sfumato.container import Checksum, Header
+from sfumato.latents import make_symbol_coder
+from training.networks import quantise
+from training.networks.attention import GlobalContext, LaplacianBias, SwinBlock
+from training.networks.prior import LocalContext, Prior, level_of, sigma_of
 
 CHUNKS = (2, 2, 3, 4, 5)
 
@@ -50,11 +63,11 @@ def test_local_context_is_a_checkerboard_masked_convolution() -> None:
     local = LocalContext(3, 5).double()
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     kernel = torch.zeros(5, 3, 5, 5, dtype=torch.float64)
-    weight = local.weight.weight[:, :, 0, 0].reshape(5, len(local.taps), 3)
-    for i, (dy, dx) in enumerate(local.taps):
+    weight = local.weight.weight[:, :, 0, 0].reshape(5, len(TAPS), 3)
+    for i, (dy, dx) in enumerate(TAPS):
         kernel[:, :, dy, dx] = weight[:, i]
     full = torch.nn.functional.conv2d(x, kernel, local.weight.bias, padding=2)
-    assert torch.allclose(local(pack(x, ANCHOR)), pack(full, NON_ANCHOR))
+    assert torch.allclose(local_context(local, pack(x, ANCHOR)), pack(full, NON_ANCHOR))
 
 
 def test_laplacian_bias_follows_its_formula() -> None:
@@ -74,7 +87,7 @@ def test_laplacian_bias_follows_its_formula() -> None:
 
 def test_packed_window_attention_equals_attention_with_the_checkerboard_mask() -> None:
     torch.manual_seed(0)
-    block = SwinBlock(8, 2, 2, offset=0).double()
+    block = SwinBlock(8, 2, 2).double()
     bias = LaplacianBias().double()
     packed = torch.randn(1, WINDOW, WINDOW // 2, 8, dtype=torch.float64)
     full = torch.zeros(1, WINDOW, WINDOW, 8, dtype=torch.float64)
@@ -86,21 +99,20 @@ def test_packed_window_attention_equals_attention_with_the_checkerboard_mask() -
     logits = q @ k.mT / 2 + bias.amplitude**2 * torch.exp(-distance / (2 * bias.sigma**2))
     logits[:, :, ~odd.flatten()] = -torch.inf  # keys only at the non-anchors
     mixed = block.out((logits.softmax(-1) @ v).transpose(0, 1).reshape(-1, 8)).reshape(WINDOW, WINDOW, 8)
-    visible = torch.ones(1, WINDOW * WINDOW // 2, dtype=torch.bool)
-    ours = block._mix(packed.reshape(1, 1, -1, 8), bias(), visible)
-    assert torch.allclose(ours[0, 0], mixed[odd], atol=1e-6)
+    ours = window_attention(block, packed, bias(), 0)
+    assert torch.allclose(ours.reshape(-1, 8), mixed[odd], atol=1e-6)
 
 
 def test_global_context_does_not_depend_on_what_lies_beyond_the_border() -> None:
     """A picture of one window and the same window in a larger picture: pure window attention agrees there."""
     torch.manual_seed(0)
-    block, bias = SwinBlock(8, 2, 2, offset=0).double(), LaplacianBias().double()
+    block, bias = SwinBlock(8, 2, 2).double(), LaplacianBias().double()
     large = torch.randn(1, 2 * WINDOW, WINDOW, 8, dtype=torch.float64)
     small = large[:, :WINDOW, : WINDOW // 2]
-    assert torch.allclose(block(large, bias())[:, :WINDOW, : WINDOW // 2], block(small, bias()))
+    whole, part = (swin_block(block, x, bias(), 0) for x in (large, small))
+    assert torch.allclose(whole[:, :WINDOW, : WINDOW // 2], part)
     # the shifted block reaches over the window's edge, but a 3 x 2 map has no NaN and no foreign keys
-    shifted = SwinBlock(8, 2, 2, offset=WINDOW // 2).double()
-    assert torch.isfinite(shifted(large[:, :3, :2], bias())).all()
+    assert torch.isfinite(swin_block(block, large[:, :3, :2], bias(), WINDOW // 2)).all()
 
 
 def test_shifted_windows_join_neighbours() -> None:
@@ -109,7 +121,7 @@ def test_shifted_windows_join_neighbours() -> None:
     x = torch.randn(1, 8, 16, 8, dtype=torch.float64)
     moved = x.clone()
     moved[:, 0, 9, 1] += 1.0  # in the window below that of cell (6, 1)
-    change = (globe(moved) - globe(x)).abs().sum(1)[0]
+    change = (global_context(globe, moved) - global_context(globe, x)).abs().sum(1)[0]
     assert change[6, 1] > 1e-9
     assert change[0, 7] == 0
 
@@ -164,34 +176,6 @@ def test_each_context_reaches_the_parameters() -> None:
     assert moved[15, 7] == 0, "beyond both shifted windows"
 
 
-@pytest.mark.parametrize("size", [(1, 1), (2, 3), (3, 1)])
-@pytest.mark.parametrize("scale", [0.01, 3.0, 200.0])
-def test_encoder_decoder_and_meter_agree(size: tuple[int, int], scale: float) -> None:
-    prior, tables = make_prior(), scales.Tables.gaussian()
-    y, z = latents(*size, scale)
-    q = torch.tensor([0.4], dtype=torch.float64)
-    header = Header(size[1] * 64, size[0] * 64, 100, 1)
-
-    def walk(coders: list, **values: Tensor) -> tuple[Tensor, int]:
-        checksum = Checksum(header)
-        sealed: list[int] = []
-        y_hat, _ = prior.walk(latents_module.stepper(coders, checksum, sealed.append), q, size, **values)
-        assert sealed == list(range(len(SECTIONS)))
-        return y_hat, checksum.value
-
-    encoders = [Encoder(tables) for _ in SECTIONS]
-    meters = [Meter(tables) for _ in SECTIONS]
-    y_hat, check = walk(encoders, y=y, z=z)
-    measured, _ = walk(meters, y=y, z=z)
-    payloads = [encoder.finish() for encoder in encoders]
-    decoded, check_decoded = walk([Decoder(tables, p) for p in payloads])
-    assert torch.equal(decoded, y_hat) and torch.equal(measured, y_hat) and check == check_decoded
-    assert (y_hat - y).abs().max() <= 0.5
-    assert torch.equal(y_hat, quantise.snap(y_hat)), "y_hat lies on the dyadic grid"
-    for payload, meter in zip(payloads, meters, strict=True):
-        assert abs(8 * len(payload) - meter.bits) <= 8 + 0.001 * meter.bits
-
-
 def test_training_rate_is_what_the_meter_counts() -> None:
     """On latents drawn from the model itself, with sigmas that hide the step of the quantiser."""
     prior, tables = make_prior(), scales.Tables.gaussian()
@@ -204,8 +188,14 @@ def test_training_rate_is_what_the_meter_counts() -> None:
         return mu + sigma_of(level) * torch.randn(mu.shape, generator=g, dtype=torch.float64)
 
     y, z = prior.walk(draw, q, (6, 6))
-    meters = [Meter(tables) for _ in SECTIONS]
-    prior.walk(latents_module.stepper(meters, Checksum(Header(1, 1, 0, 0)), lambda _: None), q, (6, 6), z, y)
+    header = Header(1, 1, 0, 0)
+    meters = [Meter(tables) for _ in header.sections]
+    code = make_symbol_coder(meters, Checksum(header), lambda _: None)
+
+    def measure(section: int, is_last: bool, *values: Tensor) -> Tensor:
+        return torch.from_numpy(code(section, is_last, *(value.numpy() for value in values)))
+
+    prior.walk(measure, q, (6, 6), z, y)
     torch.manual_seed(0)
     estimate = torch.stack([prior(y, z, q).bits[0] for _ in range(10)]).mean(0)
     assert float(estimate.sum()) == pytest.approx(sum(m.bits for m in meters), rel=0.01)

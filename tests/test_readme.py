@@ -22,7 +22,7 @@ DESIGN = (ROOT / "DESIGN.md").read_text()
 def test_first_command(tmp_path: Path) -> None:
     line = next(line for line in README.splitlines() if "sfumato encode" in line).strip()
     install, *commands = line.split(" && ")
-    assert install == "pip install torch==2.13.0 ."
+    assert install == "pip install ."
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     for command in commands:
         arguments = shlex.split(command)

@@ -40,21 +40,16 @@ def test_the_error_across_a_border_is_not_twice_that_elsewhere(q: float) -> None
 
 
 def test_only_the_rims_change_and_by_no_more_than_half_a_step() -> None:
-    import torch
-
     codec = sfumato.load()
-    prior, channels = codec._latent_coder.prior, codec._latent_coder.channels
-    generator = torch.Generator().manual_seed(0)
-    y = (torch.randn(1, channels, 16, 32, generator=generator) * 2).round()
-    z = torch.zeros(1, codec._latent_coder.z_channels, 4, 8, dtype=torch.float64)
+    coder = codec._latent_coder
+    rng = np.random.default_rng(0)
+    y = np.round(rng.normal(0, 2, (1, coder.channels, 16, 32))).astype(np.float32)
+    z = np.zeros((1, coder.z_channels, 4, 8))
     pair = [tiles.Tile(0, 0, 0, 4, 4), tiles.Tile(1, 0, 4, 4, 4)]
-    after = y.clone()
-    q = torch.tensor([0.5], dtype=torch.float64)
-    with torch.inference_mode():
-        seams.smooth(prior, q, after, z, pair)
-        alone = y.clone()
-        seams.smooth(prior, q, alone, z, pair[:1])
-    changed = (after != y).any((0, 1, 2)).nonzero().flatten()
+    after, alone = y.copy(), y.copy()
+    seams.smooth(coder.prior, 0.5, after, z, pair)
+    seams.smooth(coder.prior, 0.5, alone, z, pair[:1])
+    changed = np.flatnonzero((after != y).any((0, 1, 2)))
     assert changed.min() >= 16 - seams.RIM and changed.max() < 16 + seams.RIM
-    assert 0 < (after - y).abs().max() <= seams.HALF
-    assert torch.equal(alone, y)
+    assert 0 < np.abs(after - y).max() <= seams.HALF
+    assert np.array_equal(alone, y)

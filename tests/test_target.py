@@ -167,5 +167,5 @@ def test_lpips_of_large_pictures_is_that_of_their_bands(
     monkeypatch.setenv("SFUMATO_METRICS", str(random_metric(tmp_path, "alex")))
     other = (original // 2).astype(np.uint8)
     parts = [lpips.distance(original[rows], other[rows]) for rows in (slice(0, 48), slice(48, 96))]
-    monkeypatch.setattr(lpips, "BAND_PIXELS", original[..., 0].size // 2)
+    monkeypatch.setattr(lpips, "STRIP_PIXELS", original[..., 0].size // 2)
     assert lpips.distance(original, other) == pytest.approx(sum(parts) / 2)

@@ -7,7 +7,6 @@ import zlib
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -17,7 +16,7 @@ import sfumato.pillow
 from fuzz import toy
 from sfumato import container, tiles
 from sfumato.codec import Codec, Crop
-from sfumato.container import CHECK_BYTES, Section
+from sfumato.container import Header, Section
 from sfumato.errors import FormatError
 from sfumato.latents import quality
 from sfumato.stream import Reader
@@ -25,6 +24,8 @@ from sfumato.target import Bytes
 from sfumato.tiles import Tile, grid
 
 HEIGHT, WIDTH = 300, 420
+
+HEADER = Header(1, 1, 0, 0)
 
 
 @pytest.fixture
@@ -64,11 +65,12 @@ def test_a_picture_in_tiles_comes_back(codec: Codec) -> None:
     data = codec.encode(picture, 0.8)
     file = container.unpack(data)
     assert len(grid(HEIGHT, WIDTH)) == 12
-    with torch.inference_mode():
-        y, _ = codec._latents(codec.transform(picture), quality(file.header).float())
-        y_hat = codec._latent_coder.read(file.header, file.sections)
-    assert y.shape == y_hat.shape and (y - y_hat).abs().max() <= 1, "half a step, and half of `seams`"
-    assert (y - y_hat)[:, :, :4, :4].abs().max() <= 0.5, "away from borders half a step"
+    y, _ = codec._latents(codec.transform(picture), quality(file.header))
+    y_hat = codec._latent_coder.read(file.header, file.sections)
+    assert y.shape == y_hat.shape and np.abs(y - y_hat).max() <= 1.5, (
+        "half a step, `seams` half at each border"
+    )
+    assert np.abs(y - y_hat)[:, :, :4, :4].max() <= 0.5, "away from borders half a step"
     assert codec.decode(data).shape == picture.shape
     assert 8 * len(data) == pytest.approx(sum(codec.measure(picture, 0.8)), rel=0.1)
 
@@ -103,12 +105,12 @@ def test_a_crop_is_that_part_of_the_whole(codec: Codec, crop: tuple[int, int, in
 def damaged(data: bytes, tile: int) -> bytes:
     """The file with a bit flipped in one tile of chunk 1."""
     file = container.unpack(data)
-    pieces = list(container.split(1, file.sections[1], 12))
+    pieces = list(container.split(file.header, 1, file.sections[1], 12))
     payload = bytearray(pieces[tile].payload)
     payload[len(payload) // 2] ^= 16
     pieces[tile] = Section(bytes(payload), pieces[tile].check)
     sections = list(file.sections)
-    sections[1] = container.join(1, pieces)
+    sections[1] = container.join(file.header, 1, pieces)
     return container.pack(file.header, sections)
 
 
@@ -165,30 +167,30 @@ def test_the_plugin_takes_tiles() -> None:
 @pytest.mark.parametrize("number", range(6))
 def test_join_and_split_are_inverse_and_checked(number: int) -> None:
     pieces = [Section(bytes([i]) * (i * 70), 1000 + i) for i in range(5)]
-    whole = container.join(number, pieces)
-    assert container.split(number, whole, 5) == tuple(pieces)
-    assert container.join(number, pieces[:1]) == pieces[0]
-    assert container.split(number, pieces[3], 1) == (pieces[3],)
+    whole = container.join(HEADER, number, pieces)
+    assert container.split(HEADER, number, whole, 5) == tuple(pieces)
+    assert container.join(HEADER, number, pieces[:1]) == pieces[0]
+    assert container.split(HEADER, number, pieces[3], 1) == (pieces[3],)
     with pytest.raises(FormatError, match="table's check is"):
-        container.split(number, Section(whole.payload, whole.check ^ 1), 5)
+        container.split(HEADER, number, Section(whole.payload, whole.check ^ 1), 5)
     with pytest.raises(FormatError, match="tiles do not fit into"):
-        container.split(number, Section(whole.payload[:-1], whole.check), 5)
+        container.split(HEADER, number, Section(whole.payload[:-1], whole.check), 5)
     with pytest.raises(FormatError, match="1 bytes follow the last tile"):
-        container.split(number, Section(whole.payload + b"\0", whole.check), 5)
+        container.split(HEADER, number, Section(whole.payload + b"\0", whole.check), 5)
     with pytest.raises(FormatError, match="5 tiles do not fit"):
-        container.split(number, Section(b"\x01" * CHECK_BYTES[number], 0), 5)
+        container.split(HEADER, number, Section(b"\x01" * HEADER.check_size(number), 0), 5)
 
 
 @given(st.binary(max_size=60), st.integers(0, 2**32 - 1), st.integers(0, 5), st.integers(2, 5))
 @settings(max_examples=300, deadline=None)
 def test_any_table_of_tiles_is_read_or_refused(data: bytes, check: int, number: int, count: int) -> None:
-    size = CHECK_BYTES[number]
+    size = HEADER.check_size(number)
     for claimed in (check % 256**size, *(zlib.crc32(data[:end]) % 256**size for end in range(len(data)))):
         try:
-            tiles = container.split(number, Section(data, claimed), count)
+            tiles = container.split(HEADER, number, Section(data, claimed), count)
         except FormatError:
             continue
-        assert len(tiles) == count and container.join(number, tiles).payload == data
+        assert len(tiles) == count and container.join(HEADER, number, tiles).payload == data
 
 
 def test_crops_outside_the_picture_are_named(codec: Codec) -> None:

@@ -16,7 +16,8 @@ import pytest
 import torch
 from PIL import Image
 
-from sfumato.model import Model, load_weights, save_weights
+from sfumato import weights
+from sfumato.weights import read_weights
 from tests.conftest import random_dists, random_metric
 from training import record, ship
 from training.data import Images, Mixture
@@ -24,8 +25,10 @@ from training.denoising import Denoising, Unrolled
 from training.initialise import karhunen_loeve
 from training.loop import Progress, Run, choose_parameters, ema, learning_rate, train
 from training.losses import Distortion, mse
+from training.networks.model import Model
 from training.objective import Objective, lmbda
 from training.recipes import RECIPES, Recipe, toy
+from training.run_weights import load_weights, save_weights
 
 CPU = torch.device("cpu")
 
@@ -189,7 +192,7 @@ def test_a_run_writes_weights_resumes_and_goes_on_to_the_denoiser(folder: Path, 
         train(stage, run_for(folder, out, spent + 9))
     with pytest.raises(ValueError, match="--init"):
         train(stage, run_for(folder, tmp_path / "denoiser", 2))
-    other = second.tables | {"fractions": second.tables["fractions"] - 1}  # as from other pictures
+    other = second.tables | {"fractions.h_s.up1": second.tables["fractions.h_s.up1"] - 1}  # of other images
     next(iter(second.model.g_a.parameters())).flatten()[0] = -0.0  # has to stay what it is
     init = tmp_path / "codec.safetensors"
     name = save_weights(second.model, init, other, {})
@@ -299,7 +302,7 @@ def test_shipping_copies_weights_and_writes_the_record(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(toy(), run_for(folder, tmp_path / "run", 1))
-    monkeypatch.setattr(ship, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(weights, "FOLDER", tmp_path)
     monkeypatch.setattr(record, "RESULTS", tmp_path / "results")
     old = tmp_path / "results" / "training.csv"
     old.parent.mkdir()
@@ -308,7 +311,7 @@ def test_shipping_copies_weights_and_writes_the_record(
         record.main(tmp_path / "run", "toy", "made-up images", "a test", notes=note)
     ship.main(tmp_path / "run")
     rows = list(csv.DictReader((tmp_path / "results" / "training.csv").read_text().splitlines()))
-    model_id = f"{load_weights(tmp_path / 'toy.safetensors').model_id:08x}"
+    model_id = f"{read_weights('toy').model_id:08x}"
     assert [row["notes"] for row in rows] == ["before there were scores", "first", "second"]
     assert rows[0]["model_id"] == "01234567" and rows[0]["steps"] == ""
     assert rows[1]["model_id"] == model_id and rows[1]["preset"] == "toy" and int(rows[1]["steps"]) > 0

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from sfumato.dct import dct
 from sfumato.diffusion import Blurring
-from sfumato.model import Model
-from sfumato.transform import Synthesised
+from sfumato.transforms import Synthesised
 from training.losses import Distortion
+from training.networks.model import Model
 from training.objective import emphasis, refined
 from training.recipes import Recipe
 

@@ -14,8 +14,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from sfumato.model import Model
-from sfumato.transform import LightAnalysis, LightSynthesis
+from training.networks.model import Model
+from training.networks.transform import LightAnalysis, LightSynthesis
 
 
 @torch.no_grad()

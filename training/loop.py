@@ -24,14 +24,15 @@ from torch.optim.swa_utils import AveragedModel
 
 from metrics.lpips import load_lpips
 from sfumato import scales
-from sfumato.model import Model, channels_last, load_weights, save_weights
 from training.data import Images, Mixture
 from training.denoising import Denoising, Unrolled
 from training.initialise import karhunen_loeve
 from training.losses import Distortion
+from training.networks.model import Model, channels_last
 from training.objective import Objective
 from training.optimiser import autocast_dtype, load_states, make_optimisers, set_rates, states, step_all
 from training.recipes import Recipe
+from training.run_weights import load_weights, save_weights
 from training.validation import calibrate, validate
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
@@ -287,7 +288,7 @@ class Trainer:
         tables = self.tables
         if not tables:
             tables = {k: torch.tensor(v) for k, v in scales.Tables.gaussian().arrays().items()}
-            tables["fractions"] = calibrate(smooth, self.held["photos"])
+            tables |= calibrate(smooth, self.held["photos"])
         notes = {"recipe": json.dumps(asdict(recipe)), "steps": str(self.progress.step)}
         save_weights(smooth, run.out / "weights.safetensors", tables, notes)
         figures = {name: validate(smooth, held, self.metric) for name, held in self.held.items()}

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from metrics.dists import DISTS
 from metrics.lpips import load_lpips
+from metrics.perceptual import Perceptual
 from metrics.wasserstein import WassersteinDistortion
-from sfumato.lpips import Perceptual
 
 PATCH = 8  # pixels: the coarsest patches that the light decoder puts together
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003, section 3.2

@@ -13,9 +13,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from sfumato import sampler
-from sfumato.model import Model
-from sfumato.transform import Synthesised
+from sfumato.transforms import Synthesised
 from training.losses import Distortion, random_part, text_mask
+from training.networks.model import Model
 from training.recipes import Recipe
 
 ALIGNED = 16  # pixels: the denoiser sees parts that begin and end at multiples of this

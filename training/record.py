@@ -19,7 +19,9 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from sfumato.model import Weights, load_weights
+from sfumato.weights import Weights
+from training.export import export
+from training.run_weights import load_weights
 from training.validation import QUALITIES
 
 RESULTS = Path("results")
@@ -52,7 +54,7 @@ def main(
     """
     weights = load_weights(run / "weights.safetensors")
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    name = name_of(weights)
+    name = name_of(export(weights))
     commit = commit or _head()
     first = next(record for record in log if "recipe" in record)
     minutes = [record["minutes"] for record in log if "minutes" in record][-1]

@@ -1,4 +1,4 @@
-"""python -m training.ship RUN: the weights of a finished run become those of its preset in the package."""
+"""python -m training.ship RUN: the weights of a finished run, exported, become those of its preset."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Annotated
 
 import tyro
 
+from sfumato import weights
 from sfumato.image import write_bytes
-from sfumato.model import WEIGHTS, load_weights
+from training.export import export, verify
 from training.record import name_of
+from training.run_weights import load_weights
 
 
 def main(run: Annotated[Path, tyro.conf.Positional]) -> None:
@@ -18,10 +20,11 @@ def main(run: Annotated[Path, tyro.conf.Positional]) -> None:
     Args:
         run: folder that `python -m training --out` wrote.
     """
-    path = run / "weights.safetensors"
-    weights = load_weights(path)
-    write_bytes(WEIGHTS / f"{weights.model.preset}.safetensors", path.read_bytes())
-    print(f"{weights.model.preset} {name_of(weights)} shipped; commit it together with results/")
+    trained = load_weights(run / "weights.safetensors")
+    shipped = export(trained)
+    verify(trained.model, shipped)
+    write_bytes(weights.FOLDER / f"{shipped.preset}{weights.SUFFIX}", weights.to_bytes(shipped))
+    print(f"{shipped.preset} {name_of(shipped)} shipped; commit it together with results/")
 
 
 if __name__ == "__main__":

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sfumato import quantise
-from sfumato.exact import Calibration
-from sfumato.lpips import LPIPS
-from sfumato.model import Model
-from sfumato.prior import Code, sigma_of
+from metrics.perceptual import LPIPS
+from training.calibration import Calibration
 from training.data import Images
 from training.losses import MS_SSIM_WEIGHTS, MS_SSIM_WINDOW, ms_ssim, mse
+from training.networks import quantise
+from training.networks.model import Model
+from training.networks.prior import Code, sigma_of
 from training.objective import refined
 
 CROP = 256
@@ -25,7 +25,7 @@ def crop_side(held: Images) -> int:
 
 
 @torch.no_grad()
-def calibrate(model: Model, held: Images) -> Tensor:
+def calibrate(model: Model, held: Images) -> dict[str, Tensor]:
     """Fixed-point fractions of the entropy model, from held-out images at `QUALITIES`."""
     crops = held.centres(crop_side(held))
     with Calibration(model.prior) as calibration:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sfumato.layers import Curve
+from training.networks.layers import Curve
 
 GRID = 2.0**-8  # means live on this dyadic grid, so that y_hat = symbol + mu is exact in any float
 

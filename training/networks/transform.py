@@ -7,37 +7,13 @@ first, then `DepthBlock`s.  The paper's is CDC's (Yang & Mandt 2023), which the 
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sfumato.layers import BORDER, Curve, DepthBlock, ResnetBlock, full_precision
-
-STRIDE = 16  # picture to y
-HYPER_STRIDE = 64  # picture to z
-
-
-class Synthesised(NamedTuple):
-    """What the main decoder makes of y_hat."""
-
-    x_base: Float[Tensor, "b 3 h w"]  # the certain picture, in [-1, 1] (not clamped)
-    features: tuple[Tensor, ...]  # for the denoiser, coarse to fine, from 1/8 on
-
-    def part(self, rows: slice, columns: slice | None = None) -> Synthesised:
-        """Those rows and columns (all of them if None) of the picture and of the features.
-
-        Both slices run from multiples of 8 to multiples of 8.
-        """
-        height = self.x_base.shape[2]
-
-        def cut(map_: Tensor) -> Tensor:
-            share = height // map_.shape[2]
-            map_ = map_[:, :, rows.start // share : rows.stop // share]
-            return map_ if columns is None else map_[..., columns.start // share : columns.stop // share]
-
-        return Synthesised(cut(self.x_base), tuple(cut(feature) for feature in self.features))
+from sfumato.autoregressive import hyper_synthesis
+from sfumato.transforms import Synthesised
+from training.networks.layers import BORDER, Curve, DepthBlock, ResnetBlock, full_precision
 
 
 def _blocks(channels: int, depth: int) -> nn.Sequential:
@@ -170,6 +146,4 @@ class HyperSynthesis(nn.Module):
     def forward(
         self, z_hat: Float[Tensor, "b n h w"], q: Float[Tensor, " b"]
     ) -> Float[Tensor, "b psi 4*h 4*w"]:
-        f = F.pixel_shuffle(self.up1(z_hat), 2) + self.quality(q)
-        f = F.pixel_shuffle(self.up2(F.leaky_relu(f, 0.1)), 2)
-        return F.leaky_relu(self.head(F.leaky_relu(f, 0.1)), 0.1)
+        return hyper_synthesis(self, z_hat, q)

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Final
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-BORDER = "replicate"
+BORDER: Final = "replicate"
 """Padding of the transforms and the denoiser, which are outside exact arithmetic.  Zeros would be a colour,
 mid grey: flat saturated fields came back with a rim of up to 70 levels."""
 
 
-def full_precision(layer: nn.Module, x: Tensor) -> Tensor:
+def pad_with_zeros(network: nn.Module) -> None:
+    """Zeros beyond the border in every convolution, as the transforms of version 0.1 had; in place."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.padding_mode = "zeros"
+
+
+def full_precision(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """`layer(x)` in float32 or wider, whatever autocast says: 8 bits of mantissa do not hold y or mu."""
     if x.dtype in (torch.bfloat16, torch.float16):
         x = x.float()
@@ -56,13 +66,10 @@ class Curve(nn.Module):
         self.rows = nn.Parameter(torch.zeros(knots, channels))
 
     def forward(self, q: Float[Tensor, " b"]) -> Float[Tensor, "b c 1 1"]:
-        last = self.rows.shape[0] - 1
-        position = q.clamp(0, 1) * last
-        below = position.floor().clamp(max=last - 1)
-        part = (position - below)[:, None]
-        index = below.long()
-        rows = self.rows[index] * (1 - part) + self.rows[index + 1] * part
-        return rows[:, :, None, None]
+        knots = torch.arange(self.rows.shape[0], device=q.device)
+        distance = (q.clamp(0, 1)[:, None] * (len(knots) - 1) - knots).abs()
+        share = (1 - distance).clamp(min=0)  # of the knots on both sides of q; of one, where q is on it
+        return (share[:, :, None] * self.rows).sum(1)[:, :, None, None]
 
 
 class ChannelNorm(nn.Module):

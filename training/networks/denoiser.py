@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sfumato.layers import ChannelNorm, Curve, DepthBlock, ResnetBlock, full_precision
+from training.networks.layers import ChannelNorm, Curve, DepthBlock, ResnetBlock, full_precision
 
 
 class LightDenoiser(nn.Module):

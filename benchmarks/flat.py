@@ -1,0 +1,73 @@
+"""python -m benchmarks.flat -o CSV: whether flat colours come back flat, inside and at the border.
+
+A codec of patches, padding and learned biases can tint a flat field or give it a rim.  Images of one colour
+are coded at each quality; the largest error of any sample is noted, inside and at the outermost pixels.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+
+from sfumato.codec import load
+
+SIDE = 256  # pixels
+COLOURS = {
+    "green": (0, 255, 0),
+    "cyan": (0, 255, 255),
+    "blue": (0, 0, 255),
+    "red": (255, 0, 0),
+    "white": (255, 255, 255),
+    "black": (0, 0, 0),
+    "grey 32": (32, 32, 32),
+    "grey 128": (128, 128, 128),
+    "grey 224": (224, 224, 224),
+}
+
+
+def errors(decoded: np.ndarray, colour: tuple[int, int, int]) -> tuple[int, int]:
+    """Largest absolute error in grey levels (of the interior, of the outermost pixels)."""
+    error = np.abs(decoded.astype(int) - np.array(colour)).max(-1)
+    border = max(error[0].max(), error[-1].max(), error[:, 0].max(), error[:, -1].max())
+    return int(error[1:-1, 1:-1].max()), int(border)
+
+
+def main(
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+    models: tuple[str, ...] = ("small",),
+    qualities: tuple[float, ...] = (0.0, 0.5, 1.0),
+    steps: tuple[int, ...] = (0, 1),
+) -> None:
+    """Code the flat images with each model.
+
+    Args:
+        output: the CSV file.
+        models: weights by name, or paths.
+        qualities: q of the files.
+        steps: numbers of steps.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with output.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["model", "colour", "q", "steps", "bytes", "largest_inside", "largest_at_border"])
+        for model in models:
+            codec = load(model)
+            for name, colour in COLOURS.items():
+                image = np.full((SIDE, SIDE, 3), colour, np.uint8)
+                for q in qualities:
+                    data = codec.encode(image, q)
+                    for count in steps:
+                        if count and not codec.denoiser_id:
+                            continue
+                        inside, border = errors(codec.decode_picture(data, steps=count).rgb, colour)
+                        row = [f"{codec.model_id:08x}", name, q, count, len(data), inside, border]
+                        writer.writerow(row)
+                        print(*row, sep="  ", flush=True)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,57 @@
+"""python -m studies.published RESULTS -o CSV: our curves against published ones, by Bjontegaard delta rate.
+
+RESULTS is a table of `python -m evaluation` over Kodak.  A negative figure says that our files are smaller at
+equal quality, a positive one that theirs are.  Nothing is stated where their curve covers under a third of
+ours; the part that it covers stands beside every figure.  Published curves are means without pictures, so
+there is no interval.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from evaluation.anchors import anchors
+from evaluation.curves import bd_rate, mean_curves, published
+from evaluation.rows import read_rows
+
+COLUMNS = ("codec", "against", "metric", "bd_rate_percent", "overlap", "refused", "source")
+
+
+def main(
+    results: Annotated[Path, tyro.conf.Positional],
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+    dataset: str = "kodak",
+) -> None:
+    """Compare sfumato's rows of a table with the published curves of the same images.
+
+    Args:
+        results: table of pictures, as `python -m evaluation --results` writes it.
+        output: the CSV file.
+        dataset: whose curves to take.
+    """
+    rows = [row for row in read_rows(results) if row.codec.startswith("sfumato")]
+    if not rows:
+        raise SystemExit(f"{results} holds no row of sfumato")
+    lines = []
+    for ours in mean_curves(rows):
+        for theirs in published(anchors(dataset)):
+            for metric in theirs.values:
+                if not ours.measured(metric):
+                    continue
+                delta = bd_rate(theirs, ours, metric)
+                percent = "" if math.isnan(delta.percent) else f"{delta.percent:.1f}"
+                head = [ours.codec, theirs.codec, metric, percent, f"{delta.overlap:.2f}"]
+                lines.append([*head, delta.refused, theirs.source])
+                print(*lines[-1][:-1], sep="  ")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with output.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *lines])
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,148 @@
+"""Entropy model p(y_hat, z_hat | q) as torch modules: hyper-latent and latent in, their estimated cost out.
+
+The modules hold layers; what is computed with them is `autoregressive`, the same for training and coding.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sfumato import scales
+from sfumato.autoregressive import INDEX_STEP, TAPS, SymbolCoder, autoregressive_pass
+from training.networks import quantise
+from training.networks.attention import GlobalContext, LaplacianBias
+from training.networks.layers import Curve, full_precision
+from training.networks.transform import HyperSynthesis
+
+Code = SymbolCoder
+
+
+class Estimate(NamedTuple):
+    """Quantised latents with straight-through gradients, and the bits they are estimated to take."""
+
+    y_hat: Float[Tensor, "b m h w"]
+    z_hat: Float[Tensor, "b n h/4 w/4"]
+    bits: Float[Tensor, "b 6"]  # z, chunk 1 .. chunk 5
+
+
+class LocalContext(nn.Module):
+    """The layer of `autoregressive.local_context`, on the taps that meet anchors."""
+
+    def __init__(self, channels: int, features: int) -> None:
+        super().__init__()
+        self.weight = nn.Conv2d(len(TAPS) * channels, features, 1)
+
+
+class FullPrecisionConv(nn.Conv2d):
+    """A convolution that stays in float32 under autocast: eight bits of mantissa do not hold mu."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return full_precision(super().forward, x)
+
+
+class Chunk(nn.Module):
+    """Contexts and parameter net of one chunk: g_ch, g_ls, g_gs, g_ep."""
+
+    def __init__(
+        self, channels: int, before: int, psi: int, channel_width: int, width: int, pairs: int, mlp_ratio: int
+    ) -> None:
+        super().__init__()
+        features = 2 * channels
+        self.channel = (
+            nn.Sequential(
+                nn.Conv2d(before, channel_width, 3, padding=1),
+                nn.LeakyReLU(0.1),
+                nn.Conv2d(channel_width, features, 1),
+            )
+            if before
+            else None
+        )
+        self.local = LocalContext(channels, features)
+        self.globe = GlobalContext(features, pairs, mlp_ratio)
+        # g_ep on [phi_ls, phi_gs, phi_ch, psi_h]; its first layer is split, as anchors lack the former two
+        self.enter = nn.Conv2d(psi + (features if before else 0), width, 1)
+        self.enter_spatial = nn.Conv2d(2 * features, width, 1, bias=False)
+        self.middle = nn.Conv2d(width, width, 1)
+        self.leave = FullPrecisionConv(width, 2 * channels, 1)
+        with torch.no_grad():
+            self.leave.weight *= 0.1
+            # a sigma near 1 to start from, where every symbol still has a gradient
+            nn.init.constant_(self.leave.bias[channels:], level_of(1.0) / INDEX_STEP)  # type: ignore[index]
+
+
+class Prior(nn.Module):
+    """The whole entropy model; `chunks` are the channels of each chunk, in coding order."""
+
+    def __init__(
+        self,
+        chunks: tuple[int, ...],
+        z_channels: int,
+        hyper_width: int,
+        hyper_kernel: int,
+        psi: int,
+        channel_width: int,
+        width: int,
+        pairs: int,
+        mlp_ratio: int,
+    ) -> None:
+        super().__init__()
+        self.sizes = chunks
+        self.h_s = HyperSynthesis(z_channels, hyper_width, psi, hyper_kernel)
+        # factorised prior of z: a Gaussian per channel whose parameters follow q
+        self.z_mu = Curve(z_channels)
+        self.z_level = Curve(z_channels)
+        with torch.no_grad():
+            self.z_level.rows.add_(level_of(2.0) / INDEX_STEP)
+        self.chunks = nn.ModuleList(
+            Chunk(c, sum(chunks[:j]), psi, channel_width, width, pairs, mlp_ratio)
+            for j, c in enumerate(chunks)
+        )
+
+    def biases(self) -> list[LaplacianBias]:
+        """The position bias of each chunk, in coding order."""
+        return [module for module in self.modules() if isinstance(module, LaplacianBias)]
+
+    def walk(
+        self,
+        code: Code,
+        q: Float[Tensor, " b"],
+        z_shape: tuple[int, int],
+        z: Tensor | None = None,
+        y: Tensor | None = None,
+        chunks: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Visit z, then every chunk's anchors and non-anchors; (y_hat, z_hat) in the domain of the gains.
+
+        See `autoregressive.autoregressive_pass`.
+        """
+        return autoregressive_pass(self, code, q, z_shape, z, y, chunks)
+
+    def forward(self, y: Float[Tensor, "b m h w"], z: Float[Tensor, "b n h w"], q: Tensor) -> Estimate:
+        """Training: straight-through values, and the rate of noisy ones (Minnen & Singh 2020)."""
+        bits = [y.new_zeros(y.shape[0], dtype=torch.float32) for _ in range(len(self.sizes) + 1)]
+
+        def code(section: int, ends: bool, mu: Tensor, level: Tensor, value: Tensor | None) -> Tensor:
+            assert value is not None
+            noisy = quantise.gaussian_bits(quantise.noise(value - mu), sigma_of(level))
+            bits[section] = bits[section] + noisy.flatten(1).sum(1)
+            centre = mu.detach()  # the decoder's path moves y, not the mean that it is coded with
+            return quantise.straight_through(value - centre) + centre
+
+        y_hat, z_hat = self.walk(code, q, (z.shape[2], z.shape[3]), z, y)
+        return Estimate(y_hat, z_hat, torch.stack(bits, 1))
+
+
+def level_of(sigma: float) -> float:
+    """The real scale level of a standard deviation; inverse of `sigma_of` within the tables' range."""
+    return math.log(sigma / scales.SIGMA_MIN) / scales.LOG_STEP
+
+
+def sigma_of(level: Tensor) -> Tensor:
+    """Standard deviation at a real scale level, bounded to the tables' range."""
+    bounded = quantise.bounded(level, 0.0, scales.LEVELS - 1.0)
+    return scales.SIGMA_MIN * torch.exp(bounded * scales.LOG_STEP)
