@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sfumato import DEFAULT_MODEL, container, image
+from sfumato import DEFAULT_MODEL, container, image, lossless
 from sfumato.errors import HostError
 from sfumato.files import write_bytes
 from sfumato.tiles import MAX_PIXELS
@@ -123,7 +123,9 @@ class Encoding(Job):
             quality = 0.5 if self.quality is None else self.quality
             data = codec.encode(picture, quality, self.seed, progress)
         _write(target, data, self.overwrite)
-        return _report(source, target, data, size, begun, picture.remarks)
+        smaller = lossless.remark(picture, len(data))
+        remarks = (*picture.remarks, smaller) if smaller else picture.remarks
+        return _report(source, target, data, size, begun, remarks)
 
     def _goal(self) -> Goal | None:
         if self.target_bytes is self.target_bpp is self.target_psnr is self.target_lpips is None:

@@ -252,3 +252,15 @@ def test_info_counts_what_the_file_holds(tmp_path: Path, call: Callable[..., Cal
     assert min(sizes) > 0 and sum(sizes[:-1]) == sizes[-1] == len(data)
     assert "metadata 'XMP ': 9007 bytes before they were deflated" in done.stdout
     assert container.unpack(data).stored < 1500
+
+
+def test_a_smaller_lossless_file_is_told(tmp_path: Path, call: Callable[..., Call]) -> None:
+    """Issue 18, item 18: text at q = 1 took more bytes than a lossless file, and was not exact."""
+    page = np.full((200, 300, 3), 255, np.uint8)
+    page[20:180:20, 10:290] = 0
+    Image.fromarray(page).save(tmp_path / "page.png")
+    done = call("encode", tmp_path / "page.png", "-q", 1)
+    assert "page.png: a lossless WebP of it has " in done.stderr
+    photo = np.random.default_rng(0).normal(128, 40, (200, 300, 3)).clip(0, 255).astype(np.uint8)
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    assert "lossless" not in call("encode", tmp_path / "photo.png", "-q", 0.5).stderr
