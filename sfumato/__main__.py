@@ -255,7 +255,8 @@ def _do(
     _check_suffix(job, target)
     with _bar() as bar:
         report = job.run(source, target, bar)
-    _remark(report)
+    if not as_json:  # there they are part of the object
+        _remark(report)
     stream = sys.stdout if target.is_file() else sys.stderr  # beside the bytes, where those go to a pipe
     if as_json:
         _json(asdict(report), stream)
@@ -303,7 +304,8 @@ def _do_folder(
             reports.append(outcome)
             if as_json:
                 _json(asdict(outcome))
-            _remark(outcome)
+            else:
+                _remark(outcome)
     if not as_json:
         counts = len(work.skipped), len(failures)
         _print(_summary(job, reports, *counts, time.perf_counter() - begun))
