@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.markup import escape
 from rich.progress import MofNCompleteColumn, TimeRemainingColumn
 from rich.table import Table
 
-from sfumato import DEFAULT_MODEL, __version__, batch, container, files, terminal
+from sfumato import DEFAULT_MODEL, __version__, batch, container, files, show, terminal
 from sfumato.job import (
     STREAM,
     SUFFIX,
@@ -30,9 +29,7 @@ from sfumato.job import (
     Job,
     Report,
     UsageError,
-    described,
     explain,
-    read,
 )
 from sfumato.terminal import bar as _bar
 from sfumato.terminal import print_json as _json
@@ -179,64 +176,9 @@ def info(
     if (file is None) == (model is None):
         raise UsageError("give a file or --model, one of the two")
     if file is not None:
-        _info_file(file, json)
+        show.file(file, json)
     if model is not None:
-        _info_model(model, json)
-
-
-def _info_file(path: Path, as_json: bool) -> None:
-    data = read(path)
-    file = container.unpack(data, partial=True)
-    header, pixels = file.header, file.header.width * file.header.height
-    sizes = {name: len(s.payload) for name, s in zip(header.sections, file.sections, strict=False)}
-    if as_json:
-        told = {"input": str(path), **described(data), "version": container.VERSION}
-        told |= {"seed": header.noise_seed, "complete": file.complete, "sections": sizes}
-        _json(told | {"metadata": {tag: len(value) for tag, value in file.metadata.items()}})
-        return
-    whole = f"{len(file.sections)} of {len(header.sections)}"
-    state = "" if file.complete else f", cut short after {whole} sections"
-    say(f"{path}: {header.width}x{header.height}, version {container.VERSION}{state}")
-    say(f"{'grey' if header.grey else 'colour'}, {'opaque' if file.alpha is None else 'with alpha'}")
-    say(f"quality {header.q / 255:.3f}, model {header.model:08x}, noise seed {header.noise_seed}")
-    table = Table("part", "bytes", "bits per pixel", "share")
-    sizes["header, lengths, checks"] = container.fixed_bytes(data)
-    sizes |= {"alpha": len(file.alpha)} if file.alpha else {}
-    if file.metadata:
-        sizes["metadata, deflated"] = file.stored
-    if rest := len(data) - sum(sizes.values()):
-        sizes["length and check of alpha" if file.complete else "unfinished section"] = rest
-    for name, size in [*sizes.items(), ("file", len(data))]:
-        table.add_row(escape(name), str(size), f"{8 * size / pixels:.4f}", f"{size / len(data):.1%}")
-    _print(table)
-    for tag, value in file.metadata.items():
-        say(f"metadata {tag!r}: {len(value)} bytes before they were deflated")
-
-
-def _info_model(name: str, as_json: bool) -> None:
-    from sfumato.weights import read_weights
-
-    weights = read_weights(name)
-    parts = weights.costs
-    if as_json:
-        _json({"model": weights.preset, "id": f"{weights.model_id:08x}", "parts": parts})
-        return
-    table = Table("part", "parameters", "kMAC/pixel")
-    for c in parts:
-        table.add_row(c["part"], f"{c['parameters']:,}", f"{c['kmac_per_pixel']:.2f}")
-    k = {c["part"]: c["kmac_per_pixel"] for c in parts}
-    table.add_row("all", f"{sum(c['parameters'] for c in parts):,}", "")
-    table.add_row("encode", "", f"{k['g_a'] + k['h_a'] + k['prior']:.2f}")
-    table.add_row("decode, steps 0", "", f"{k['prior'] + k['g_s']:.2f}")
-    table.add_row("decode, steps 1", "", f"{k['prior'] + k['g_s'] + k['denoiser']:.2f}")
-    _print(table)
-    denoiser = weights.denoiser_id or "not trained, steps 0 only"
-    say(f"weights {weights.model_id:08x}, denoiser {denoiser}")
-    table = Table("chunk", "channels", "A", "sigma", title="Laplacian position bias")
-    biases = zip(weights.config.chunks, weights.position_bias, strict=True)
-    for j, (channels, (amplitude, sigma)) in enumerate(biases, start=1):
-        table.add_row(str(j), str(channels), f"{amplitude:.3f}", f"{sigma:.3f}")
-    _print(table)
+        show.model(model, json)
 
 
 def _do(

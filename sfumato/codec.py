@@ -14,18 +14,22 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sfumato import DEFAULT_MODEL, alpha, arguments, bands, container, image, metadata, rounding
+from sfumato.choices import Choices as Choices
+from sfumato.choices import Crop as Crop
+from sfumato.choices import Progress as Progress
+from sfumato.choices import check_pixels
 from sfumato.container import Header
 from sfumato.errors import FormatError, WeightsError
 from sfumato.image import Picture
 from sfumato.latents import RATIO, LatentCoder, quality
 from sfumato.restoration import Frame, Restoration, halo, restore
-from sfumato.tiles import CELL, MAX_PIXELS, cells, grid, padded_pixels
+from sfumato.tiles import MAX_PIXELS
 from sfumato.transforms import HYPER_STRIDE, STRIDE, Synthesised, Transforms
 from sfumato.weights import Weights, read_weights, shipped
 
@@ -33,66 +37,6 @@ if TYPE_CHECKING:
     from jaxtyping import Float, UInt8
 
 DEFAULT_STEPS = 1
-
-Progress = Callable[[str, float], None]
-"""Called with what is being done and how much of the whole is done, 0 .. 1."""
-
-
-@dataclass(frozen=True)
-class Crop:
-    """A part of a picture, in pixels from its top left corner."""
-
-    x: int
-    y: int
-    width: int
-    height: int
-
-    def within(self, header: Header) -> Crop:
-        """Itself; ValueError unless it is a part of the picture that has this header."""
-        right, bottom = self.x + self.width, self.y + self.height
-        inside = self.x >= 0 and self.y >= 0 and right <= header.width and bottom <= header.height
-        if not inside or self.width < 1 or self.height < 1:
-            size = f"{header.width}x{header.height}"
-            raise ValueError(f"crop {self.x},{self.y},{self.width},{self.height} is no part of {size} pixels")
-        return self
-
-    def latents(self, header: Header, halo: int) -> tuple[int, int, int, int]:
-        """(top, left, bottom, right) in cells of z: what the pixels depend on, `halo` pixels included."""
-        rows, columns = cells(header.height, header.width)
-        top, left = (max(0, side - halo) // HYPER_STRIDE for side in (self.y, self.x))
-        bottom = min(rows, -(-(self.y + self.height + halo) // HYPER_STRIDE))
-        right = min(columns, -(-(self.x + self.width + halo) // HYPER_STRIDE))
-        return top, left, bottom, right
-
-
-class Choices(TypedDict, total=False):
-    """What the reader of a file may choose.
-
-    steps     0 .., of the diffusion; 0 stops at the base reconstruction x_base.  None, or not given: what is
-              best by DISTS where it can be had, `DEFAULT_STEPS` with a trained denoiser and a whole file;
-              else, and for previews, 0
-    realism   0 .. 1, from the most faithful picture to the most natural one, 1 if not given (`Restoration`)
-    eta       0 .. 1, fresh noise at each step; 0 is deterministic.  More needs the whole picture in memory
-    partial   accept a file that is cut short: what is missing is replaced by what is expected, and a missing
-              alpha by an opaque one; the picture's remarks say so
-    chunks    0 .. 5, decode only so many chunks, faster, for a preview; None for all.  What follows them is
-              not looked at, and may be missing
-    crop      the part to decode, a Crop or its four numbers, with eta = 0: of a large picture, only the tiles
-              that it needs are read
-    progress  called as the work goes on
-    max_pixels  pixels that are decoded at most, both sides rounded up to multiples of 64; of a crop those of
-              the tiles that it needs, where the picture has no alpha.  None: the format's limit; FormatError
-              for more
-    """
-
-    steps: int | None
-    realism: float
-    eta: float
-    partial: bool
-    chunks: int | None
-    crop: Crop | tuple[int, int, int, int] | None
-    progress: Progress | None
-    max_pixels: int | None
 
 
 @dataclass(frozen=True)
@@ -265,7 +209,7 @@ class Codec:
         read = _part(progress, "latents read", 0.0, 0.5)
         around = self._config.halo + (seen or 0) + HYPER_STRIDE  # `seams` looks over the borders of tiles
         region = part.latents(header, around)
-        _check_pixels(file, None if crop is None else region, choices.get("max_pixels", MAX_PIXELS))
+        check_pixels(file, None if crop is None else region, choices.get("max_pixels", MAX_PIXELS))
         y_hat = self._latent_coder.read(header, sections, lambda tile: tile.meets(*region), read)
         _tell(progress, "synthesis", 0.5)
         top, left, bottom, right = (RATIO * side for side in region)
@@ -354,19 +298,6 @@ class Codec:
         for wide, keep in bands.bands(height, rows, self._config.halo // STRIDE):
             part = self._transforms.synthesize(y_hat[:, :, wide], q)
             yield part.part(slice(STRIDE * keep.start, STRIDE * keep.stop))
-
-
-def _check_pixels(
-    file: container.File, region: tuple[int, int, int, int] | None, max_pixels: int | None
-) -> None:
-    """FormatError if more would be decoded than is allowed; the region is in cells of z, None for all."""
-    height, width = file.header.height, file.header.width
-    pixels, what = padded_pixels(height, width), f"{width}x{height} pixels"
-    if region is not None and file.alpha is None:
-        read = [tile for tile in grid(height, width) if tile.meets(*region)]
-        pixels, what = sum(tile.height * tile.width for tile in read) * CELL**2, "the tiles of the crop"
-    if max_pixels is not None and pixels > max_pixels:
-        raise FormatError(f"{what}, {pixels} when padded, are more than max_pixels = {max_pixels}")
 
 
 def _neighbours(x: NDArray[np.float32], axis: int) -> NDArray[np.float32]:

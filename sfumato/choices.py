@@ -1,0 +1,82 @@
+"""What the reader of a file may choose, and what that may cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypedDict
+
+from sfumato.container import File, Header
+from sfumato.errors import FormatError
+from sfumato.tiles import CELL, cells, grid, padded_pixels
+
+Progress = Callable[[str, float], None]
+"""Called with what is being done and how much of the whole is done, 0 .. 1."""
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A part of a picture, in pixels from its top left corner."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    def within(self, header: Header) -> Crop:
+        """Itself; ValueError unless it is a part of the picture that has this header."""
+        right, bottom = self.x + self.width, self.y + self.height
+        inside = self.x >= 0 and self.y >= 0 and right <= header.width and bottom <= header.height
+        if not inside or self.width < 1 or self.height < 1:
+            size = f"{header.width}x{header.height}"
+            raise ValueError(f"crop {self.x},{self.y},{self.width},{self.height} is no part of {size} pixels")
+        return self
+
+    def latents(self, header: Header, halo: int) -> tuple[int, int, int, int]:
+        """(top, left, bottom, right) in cells of z: what the pixels depend on, `halo` pixels included."""
+        rows, columns = cells(header.height, header.width)
+        top, left = (max(0, side - halo) // CELL for side in (self.y, self.x))
+        bottom = min(rows, -(-(self.y + self.height + halo) // CELL))
+        right = min(columns, -(-(self.x + self.width + halo) // CELL))
+        return top, left, bottom, right
+
+
+class Choices(TypedDict, total=False):
+    """What the reader of a file may choose.
+
+    steps     0 .., of the diffusion; 0 stops at the base reconstruction x_base.  None, or not given: what is
+              best by DISTS where it can be had, `DEFAULT_STEPS` with a trained denoiser and a whole file;
+              else, and for previews, 0
+    realism   0 .. 1, from the most faithful picture to the most natural one, 1 if not given (`Restoration`)
+    eta       0 .. 1, fresh noise at each step; 0 is deterministic.  More needs the whole picture in memory
+    partial   accept a file that is cut short: what is missing is replaced by what is expected, and a missing
+              alpha by an opaque one; the picture's remarks say so
+    chunks    0 .. 5, decode only so many chunks, faster, for a preview; None for all.  What follows them is
+              not looked at, and may be missing
+    crop      the part to decode, a Crop or its four numbers, with eta = 0: of a large picture, only the tiles
+              that it needs are read
+    progress  called as the work goes on
+    max_pixels  pixels that are decoded at most, both sides rounded up to multiples of 64; of a crop those of
+              the tiles that it needs, where the picture has no alpha.  None: the format's limit; FormatError
+              for more
+    """
+
+    steps: int | None
+    realism: float
+    eta: float
+    partial: bool
+    chunks: int | None
+    crop: Crop | tuple[int, int, int, int] | None
+    progress: Progress | None
+    max_pixels: int | None
+
+
+def check_pixels(file: File, region: tuple[int, int, int, int] | None, max_pixels: int | None) -> None:
+    """FormatError if more would be decoded than is allowed; the region is in cells of z, None for all."""
+    height, width = file.header.height, file.header.width
+    pixels, what = padded_pixels(height, width), f"{width}x{height} pixels"
+    if region is not None and file.alpha is None:
+        read = [tile for tile in grid(height, width) if tile.meets(*region)]
+        pixels, what = sum(tile.height * tile.width for tile in read) * CELL**2, "the tiles of the crop"
+    if max_pixels is not None and pixels > max_pixels:
+        raise FormatError(f"{what}, {pixels} when padded, are more than max_pixels = {max_pixels}")
