@@ -23,9 +23,10 @@ from metrics.lpips import load_lpips
 from metrics.perceptual import LPIPS
 from sfumato import image
 from sfumato.autoregressive import Array, autoregressive_pass
+from sfumato.checks import Checksum
 from sfumato.codec import Codec
 from sfumato.coder import Coder, Encoder, Meter
-from sfumato.container import Checksum, Header
+from sfumato.container import Header
 from sfumato.latents import make_symbol_coder, quality
 from sfumato.restoration import Restoration
 from training.export import export

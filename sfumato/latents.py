@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from sfumato import container, exact, scales, seams
 from sfumato.autoregressive import SymbolCoder, autoregressive_pass
+from sfumato.checks import Checksum
 from sfumato.coder import Coder, Decoder, Encoder, Meter
-from sfumato.container import Checksum, Header, Section
+from sfumato.container import Header, Section
 from sfumato.errors import FormatError, WeightsError
 from sfumato.tiles import Tile, grid
 from sfumato.transforms import HYPER_STRIDE, STRIDE

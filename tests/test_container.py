@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfumato import container
-from sfumato.container import Checksum, File, Header, Section, fixed_bytes, pack, unpack
+from sfumato.checks import Checksum
+from sfumato.container import File, Header, Section, fixed_bytes, pack, unpack
 from sfumato.errors import FormatError
 
 HEADER = Header(width=768, height=512, q=128, model=0x12345678)

@@ -16,8 +16,9 @@ from torch import nn
 
 from sfumato import exact
 from sfumato.autoregressive import WINDOW, Array, autoregressive_pass
+from sfumato.checks import Checksum
 from sfumato.coder import Decoder, Encoder, Meter
-from sfumato.container import Checksum, Header
+from sfumato.container import Header
 from sfumato.exact import Convolution, DotProduct, LayerNorm, Linear, Tree
 from sfumato.latents import make_symbol_coder
 from sfumato.scales import Tables

@@ -22,8 +22,9 @@ from sfumato.autoregressive import (
     unpack,
     window_attention,
 )
+from sfumato.checks import Checksum
 from sfumato.coder import Meter
-from sfumato.container import Checksum, Header
+from sfumato.container import Header
 from sfumato.latents import make_symbol_coder
 from training.networks import quantise
 from training.networks.attention import GlobalContext, LaplacianBias, SwinBlock
