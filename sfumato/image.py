@@ -139,7 +139,11 @@ def without_tint(picture: Picture) -> Picture:
     """A nearly grey picture of three channels as a grey one, which coding cannot turn coloured."""
     if picture.pixels.ndim == 2 or not _nearly_grey(picture.pixels):
         return picture
-    grey = in_srgb(picture).pixels
+    grey = picture.pixels
+    if picture.icc:
+        grey, said = colour.through(grey, picture.icc)
+        if said != colour.CONVERTED:  # nobody knows what they mean: they stay as they are
+            return picture
     return replace(picture, pixels=mean(grey), icc=None) if _nearly_grey(grey) else picture
 
 
