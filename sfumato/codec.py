@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from sfumato import DEFAULT_MODEL, alpha, bands, container, image
+from sfumato import DEFAULT_MODEL, alpha, container, image
 from sfumato.container import Header
 from sfumato.errors import FormatError, WeightsError
 from sfumato.image import Picture
 from sfumato.latents import RATIO, LatentCoder, quality
 from sfumato.restoration import Frame, Restoration, halo, restore
+from sfumato.strips import map_strips, strip_height, strips
 from sfumato.tiles import cells
 from sfumato.transforms import HYPER_STRIDE, STRIDE, Synthesised, Transforms
 from sfumato.weights import Weights, read_weights, shipped
@@ -36,6 +37,9 @@ TAGS = {"icc": "ICC ", "exif": "EXIF", "xmp": "XMP "}
 """Where a file keeps what comes with a picture (FORMAT.md, section 3)."""
 
 DEFAULT_STEPS = 1
+
+QUIET = np.errstate(all="ignore")
+"""Numbers that underflow are none of the host's business, whatever it has set (`np.seterr`)."""
 
 Progress = Callable[[str, float], None]
 """Called with what is being done and how much of the whole is done, 0 .. 1."""
@@ -122,6 +126,7 @@ class Codec:
         self._transforms = Transforms(weights, providers, threads)
         self._latent_coder = LatentCoder(weights)
 
+    @QUIET
     def transform(
         self, source: image.Source, progress: Progress | None = None, strip: bool = False
     ) -> Latent:
@@ -143,10 +148,10 @@ class Codec:
             return self._transforms.analyze(image.pad(image.to_x(pixels[rows]), HYPER_STRIDE))
 
         height, width = (side + -side % HYPER_STRIDE for side in (height, width))
-        rows = bands.rows_of(width, HYPER_STRIDE)
-        parts = list(bands.in_bands(g_a, height, rows, self._config.halo, down=STRIDE))
+        rows = strip_height(width, HYPER_STRIDE)
+        y = map_strips(g_a, height, rows, self._config.halo, down=STRIDE)
         plane = None if picture.alpha is None else alpha.pack(picture.alpha)
-        return Latent(pixels, grey, plane, metadata, self.model_id, np.concatenate(parts, 2))
+        return Latent(pixels, grey, plane, metadata, self.model_id, y)
 
     def encode(
         self,
@@ -170,6 +175,7 @@ class Codec:
         """
         return self._encode(source, q, seed, progress, strip)[0]
 
+    @QUIET
     def encode_and_decode(
         self,
         source: image.Source | Latent,
@@ -192,11 +198,13 @@ class Codec:
         """The `steps` of a whole file for which none are chosen (`Choices`)."""
         return DEFAULT_STEPS if self.denoiser_id else 0
 
+    @QUIET
     def measure(self, source: image.Source | Latent, q: float = 0.5) -> list[float]:
         """Ideal bits of z and of each chunk at quality q: the rate without writing bytes."""
         latent, header = self._prepare(source, q)
         return self._latent_coder.measure(*self._latents(latent, quality(header)), header)
 
+    @QUIET
     def magnitude(self, latent: Latent, q: float) -> float:
         """How the rate goes, without a walk: sum of log2(1 + 4 e) / 2, e the mean of y^2 around a cell, 3x3.
 
@@ -215,6 +223,7 @@ class Codec:
         """
         return self.decode_picture(data, **choices).array
 
+    @QUIET
     def decode_picture(self, data: bytes, **choices: Unpack[Choices]) -> Picture:
         """The bytes of a file -> the picture, with its alpha, ICC, EXIF and XMP; see `Choices`.
 
@@ -291,6 +300,7 @@ class Codec:
         y = latent.y * self._transforms.gain(q)
         return y, self._transforms.hyper_analyze(y)
 
+    @QUIET
     def _encode(
         self,
         source: image.Source | Latent,
@@ -325,10 +335,10 @@ class Codec:
         return np.concatenate([image.from_x(x) for x in restored])
 
     def _synthesised(self, y_hat: NDArray[np.float32], q: float, least: int) -> Iterator[Synthesised]:
-        """What g_s makes of y_hat, in bands of at least so many rows, but the last."""
+        """What g_s makes of y_hat, in strips of at least so many rows, but the last."""
         height, width = y_hat.shape[2:]
-        rows = max(bands.rows_of(width * STRIDE, HYPER_STRIDE), least) // STRIDE
-        for wide, keep in bands.bands(height, rows, self._config.halo // STRIDE):
+        rows = max(strip_height(width * STRIDE, HYPER_STRIDE), least) // STRIDE
+        for wide, keep in strips(height, rows, self._config.halo // STRIDE):
             part = self._transforms.synthesize(y_hat[:, :, wide], q)
             yield part.part(slice(STRIDE * keep.start, STRIDE * keep.stop))
 
