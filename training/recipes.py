@@ -86,6 +86,16 @@ def small_more() -> Recipe:
     return replace(small(), learning_rate=1e-3, decay_start=0.5, perceptual_from=0.0)
 
 
+def small_polish() -> Recipe:
+    """The last stage of the codec: more LPIPS and squared error, the learning rate falls from the start.
+
+    python -m training small_polish --init NEW --data DIR --screens DIR --metrics DIR --minutes 40 --out DIR
+    """
+    loss = {**FIDELITY, "mse": 0.35, "ms_ssim": 1000.0, "lpips": 500.0}
+    stage = replace(small_more(), base_loss=loss, text=3.0, learning_rate=8e-4, warmup=50)
+    return replace(stage, decay_start=0.05)
+
+
 def small_denoiser() -> Recipe:
     """The denoiser of `small` on its frozen codec, one random time a step.  Worse than none: for comparison.
 
@@ -162,5 +172,5 @@ def toy() -> Recipe:
     )
 
 
-ALL = (small, small_more, small_denoiser, small_sampler, base, base_denoiser, paper, toy)
+ALL = (small, small_more, small_polish, small_denoiser, small_sampler, base, base_denoiser, paper, toy)
 RECIPES = {recipe.__name__: recipe for recipe in ALL}

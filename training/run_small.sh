@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Weights of `small` from nothing, in three stages without a change in between.
+# Weights of `small` from nothing, in four stages without a change in between.
 #
 #   training/run_small.sh DATA METRICS OUT [CACHE]
 #
@@ -9,12 +9,14 @@
 #
 # stage     recipe         minutes of one core with AMX    what it gives
 # codec     small          60                              rate, MSE and MS-SSIM; LPIPS from the half on
-# polish    small_more     90                              all losses, falling learning rate
+# more      small_more     60                              all losses
+# polish    small_polish   40                              more LPIPS, falling learning rate
 # denoiser  small_sampler  20                              one step of the sampler, on the frozen codec
 #
-# A core without bf16 takes three times as long: set SCALE=3.  Expected scores and what was reached on which
-# machine are in results/training.csv and results/record.csv; the weights in the package come from older
-# stages and one `small_more` on top (training/NOTES.md).
+# A core without bf16 takes three times as long: SCALE=3.  What each stage reached on which machine is in
+# results/training.csv and results/record.csv.  The weights in the package began with older stages, of which
+# `more`, `polish` and `denoiser` are the continuation (training/NOTES.md); from nothing this has not been run
+# to its end.
 set -euo pipefail
 data=$1 metrics=$2 out=$3 cache=${4:-$3/cache}
 scale=${SCALE:-1}
@@ -26,6 +28,7 @@ stage() { # RECIPE OUT MINUTES [options]
 }
 
 stage small codec 60
-stage small_more polish 90 --init "$out/codec/weights.safetensors"
+stage small_more more 60 --init "$out/codec/weights.safetensors"
+stage small_polish polish 40 --init "$out/more/weights.safetensors"
 stage small_sampler denoiser 20 --init "$out/polish/weights.safetensors"
-echo "$out/denoiser/weights.safetensors"
+python -m training.export "$out/denoiser/weights.safetensors" -o "$out/small.safetensors"
