@@ -102,7 +102,7 @@ def errors(tmp_path: Path) -> list[tuple[tuple[object, ...], str]]:
         (("decode", tmp_path / "text.sfu", "-o", tmp_path / "b.png"), "not a sfumato file"),
         (("decode", tmp_path / "text.sfu", "-o", tmp_path / "a.xyz"), "unknown suffix '.xyz'"),
         (("info",), "give a file or --model"),
-        (("info", "--model", "huge"), "no preset 'huge'"),
+        (("info", "--model", "huge"), "no weights 'huge'"),
     ]
 
 
@@ -147,7 +147,7 @@ def test_a_crop_can_be_decoded_alone(photo: Path, call: Callable[..., Call]) -> 
 
 
 def test_version() -> None:
-    assert run("--version").stdout == "sfumato 0.1.0, format 2\n"
+    assert run("--version").stdout == "sfumato 0.1.0, format 3\n"
 
 
 def test_help_names_every_command() -> None:
