@@ -183,7 +183,7 @@ class Codec:
         seed: int | None = None,
         progress: Progress | None = None,
     ) -> tuple[bytes, UInt8[np.ndarray, "h w 3"]]:
-        """(file, its picture as decoded by default, but RGB and without alpha): one walk instead of two."""
+        """(file, its picture as decoded by default, but RGB and without alpha): one pass instead of two."""
         data, header, y_hat = self._encode(source, q, seed, progress)
         pixels = self._pixels(y_hat, header, Restoration(self.default_steps))
         return data, np.ascontiguousarray(pixels[: header.height, : header.width])
@@ -206,7 +206,7 @@ class Codec:
 
     @QUIET
     def magnitude(self, latent: Latent, q: float) -> float:
-        """How the rate goes, without a walk: sum of log2(1 + 4 e) / 2, e the mean of y^2 around a cell, 3x3.
+        """How the rate goes, without a pass: sum of log2(1 + 4 e) / 2, e the mean of y^2 around a cell, 3x3.
 
         The bits of a file are a multiple of this that changes little from one q to the next.
         """
