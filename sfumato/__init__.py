@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from sfumato.target import TargetError as TargetError
     from sfumato.target import encode_to as encode_to
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 DEFAULT_MODEL = "small"
 
 # Loaded on first use (PEP 562), so that what needs no pixels loads no networks.

@@ -147,7 +147,7 @@ def test_a_crop_can_be_decoded_alone(photo: Path, call: Callable[..., Call]) -> 
 
 
 def test_version() -> None:
-    assert run("--version").stdout == "sfumato 0.1.0, format 3\n"
+    assert run("--version").stdout == f"sfumato {sfumato.__version__}, format {container.VERSION}\n"
 
 
 def test_help_names_every_command() -> None:
