@@ -34,7 +34,16 @@ from sfumato.image import write_bytes
 from sfumato.viewer import page
 
 SCENES = 12  # pictures in the viewer
-PACKAGES = ("torch", "numpy", "pillow", "pytorch-msssim", "rapidocr-onnxruntime", "bjontegaard", "matplotlib")
+PACKAGES = (
+    "numpy",
+    "onnxruntime",
+    "torch",
+    "pillow",
+    "pytorch-msssim",
+    "rapidocr-onnxruntime",
+    "bjontegaard",
+    "matplotlib",
+)
 PUBLISHED_SETS = {"kodak": {f"kodim{i:02d}" for i in range(1, 25)}}  # whose published means can be shown
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from sfumato import DEFAULT_MODEL, alpha, arguments, bands, container, image, metadata, rounding
+from sfumato import DEFAULT_MODEL, alpha, arguments, container, image, metadata, rounding
 from sfumato.choices import Choices as Choices
 from sfumato.choices import Crop as Crop
 from sfumato.choices import Progress as Progress
@@ -29,6 +29,7 @@ from sfumato.errors import FormatError, WeightsError
 from sfumato.image import Picture
 from sfumato.latents import RATIO, LatentCoder, quality
 from sfumato.restoration import Frame, Restoration, halo, restore
+from sfumato.strips import map_strips, strip_height, strips
 from sfumato.tiles import MAX_PIXELS
 from sfumato.transforms import HYPER_STRIDE, STRIDE, Synthesised, Transforms
 from sfumato.weights import Weights, read_weights, shipped
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from jaxtyping import Float, UInt8
 
 DEFAULT_STEPS = 1
+
+QUIET = np.errstate(all="ignore")
+"""Numbers that underflow are none of the host's business, whatever it has set (`np.seterr`)."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class Codec:
         self._transforms = Transforms(weights, providers, threads)
         self._latent_coder = LatentCoder(weights)
 
+    @QUIET
     def transform(
         self,
         source: image.Source,
@@ -93,10 +98,10 @@ class Codec:
             return self._transforms.analyze(image.pad(image.to_x(pixels[rows]), HYPER_STRIDE))
 
         height, width = (side + -side % HYPER_STRIDE for side in (height, width))
-        rows = bands.rows_of(width, HYPER_STRIDE)
-        parts = list(bands.in_bands(g_a, height, rows, self._config.halo, down=STRIDE))
+        rows = strip_height(width, HYPER_STRIDE)
+        y = map_strips(g_a, height, rows, self._config.halo, down=STRIDE)
         plane = None if picture.alpha is None else alpha.pack(picture.alpha)
-        return Latent(pixels, grey, plane, extras, self.model_id, np.concatenate(parts, 2))
+        return Latent(pixels, grey, plane, extras, self.model_id, y)
 
     def encode(
         self,
@@ -122,6 +127,7 @@ class Codec:
         """
         return self._encode(source, q, seed, progress, strip, max_pixels, reconstruct=False)[0]
 
+    @QUIET
     def encode_and_decode(
         self,
         source: image.Source | Latent,
@@ -129,7 +135,7 @@ class Codec:
         seed: int | None = None,
         progress: Progress | None = None,
     ) -> tuple[bytes, UInt8[np.ndarray, "h w 3"]]:
-        """(file, its picture as decoded by default, but RGB and without alpha): one walk instead of two."""
+        """(file, its picture as decoded by default, but RGB and without alpha): one pass instead of two."""
         data, header, y_hat = self._encode(source, q, seed, progress)
         pixels = self._pixels(y_hat, header, Restoration(self.default_steps))
         return data, np.ascontiguousarray(pixels[: header.height, : header.width])
@@ -144,13 +150,15 @@ class Codec:
         """The `steps` of a whole file for which none are chosen (`Choices`)."""
         return DEFAULT_STEPS if self.denoiser_id else 0
 
+    @QUIET
     def measure(self, source: image.Source | Latent, q: float = 0.5) -> list[float]:
         """Ideal bits of z and of each chunk at quality q: the rate without writing bytes."""
         latent, header = self._prepare(source, q)
         return self._latent_coder.measure(*self._latents(latent, quality(header)), header)
 
+    @QUIET
     def magnitude(self, latent: Latent, q: float) -> float:
-        """How the rate goes, without a walk: sum of log2(1 + 4 e) / 2, e the mean of y^2 around a cell, 3x3.
+        """How the rate goes, without a pass: sum of log2(1 + 4 e) / 2, e the mean of y^2 around a cell, 3x3.
 
         The bits of a file are a multiple of this that changes little from one q to the next.
         """
@@ -171,6 +179,7 @@ class Codec:
         picture = self.decode_picture(data, **choices)
         return (picture if keep_profile else image.in_srgb(picture)).array
 
+    @QUIET
     def decode_picture(self, data: bytes, **choices: Unpack[Choices]) -> Picture:
         """The bytes of a file -> the picture, with its alpha, ICC, EXIF and XMP; see `Choices`.
 
@@ -256,6 +265,7 @@ class Codec:
         y = latent.y * self._transforms.gain(q)
         return y, self._transforms.hyper_analyze(y)
 
+    @QUIET
     def _encode(
         self,
         source: image.Source | Latent,
@@ -292,10 +302,10 @@ class Codec:
         return np.concatenate([image.from_x(x) for x in restored])
 
     def _synthesised(self, y_hat: NDArray[np.float32], q: float, least: int) -> Iterator[Synthesised]:
-        """What g_s makes of y_hat, in bands of at least so many rows, but the last."""
+        """What g_s makes of y_hat, in strips of at least so many rows, but the last."""
         height, width = y_hat.shape[2:]
-        rows = max(bands.rows_of(width * STRIDE, HYPER_STRIDE), least) // STRIDE
-        for wide, keep in bands.bands(height, rows, self._config.halo // STRIDE):
+        rows = max(strip_height(width * STRIDE, HYPER_STRIDE), least) // STRIDE
+        for wide, keep in strips(height, rows, self._config.halo // STRIDE):
             part = self._transforms.synthesize(y_hat[:, :, wide], q)
             yield part.part(slice(STRIDE * keep.start, STRIDE * keep.stop))
 

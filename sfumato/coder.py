@@ -1,8 +1,8 @@
 """In: scale indexes and symbols.  Out: bytes; or the symbols back from bytes; or only their cost in bits.
 
-The three coders have one method, so that one walk over the latent serves writing, reading and rate:
+The three coders have one method, so that one pass over the latent serves writing, reading and rate:
 
-    walk --- code(index, symbols) ---> Encoder  writes the symbols and returns them
+    pass --- code(index, symbols) ---> Encoder  writes the symbols and returns them
                                        Decoder  ignores them and returns what it reads
                                        Meter    adds up their ideal cost and returns them
 
@@ -28,7 +28,7 @@ _WORD = 32
 
 
 class Coder(Protocol):
-    """What the walk needs to know of a coder."""
+    """What the pass needs to know of a coder."""
 
     def code(self, index: NDArray[np.uint8], symbols: NDArray[np.int32] | None) -> NDArray[np.int32]:
         """Codes one list of symbols.

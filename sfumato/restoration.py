@@ -1,19 +1,19 @@
-"""What the main decoder made, band by band, in; the restored picture out: the blurring diffusion of a file.
+"""Strips of what the main decoder made in; the refined image out: the blurring diffusion of a file.
 
-Network and heat look only so far, so each band is restored with as many rows around it as they see: memory is
-bounded, no seam can arise, and a part of a picture costs its share.
+Network and blur look only so far, so each strip is computed with as many rows around it as they see: memory
+is bounded, no seam can arise, and a part of an image costs its share.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from sfumato import bands, sampler
+from sfumato import sampler
+from sfumato.strips import concat_strips, map_strips, strip_height, with_halo
 from sfumato.transforms import HYPER_STRIDE, Synthesised, Transforms
 from sfumato.weights import Config
 
@@ -78,9 +78,9 @@ def restore(
     frame: Frame,
     progress: Callable[[float], None] | None = None,
 ) -> Iterator[Float[np.ndarray, "1 3 h w"]]:
-    """The picture after the steps, in [-1, 1], not clamped: bands [1, 3, h, W], from top to bottom.
+    """The picture after the steps, in [-1, 1], not clamped: strips [1, 3, h, W], from top to bottom.
 
-    `parts` are bands of what the main decoder made, each at least `halo` rows high but the last.  The same
+    `parts` are strips of what the main decoder made, each at least `halo` rows high but the last.  The same
     seed gives the same picture, to the rounding of float32.  `progress` hears the part that is done.
     """
     around = halo(config, chosen)
@@ -89,10 +89,10 @@ def restore(
         return
     schedule, t0 = config.schedule, config.t0
     if around is None:
-        whole = joined(parts)
+        whole = concat_strips(parts)
         windows = iter([(whole, slice(0, whole.x_base.shape[2]))])
     else:
-        schedule, windows = replace(schedule, local=True), in_context(parts, around)
+        schedule, windows = replace(schedule, local=True), with_halo(parts, around)
     times = sampler.times(t0, chosen.steps, config.times_power)
     row = frame.top
     for window, keep in windows:
@@ -111,28 +111,6 @@ def restore(
             progress((row - frame.top) / frame.height)
 
 
-def joined(parts: Iterable[Synthesised]) -> Synthesised:
-    """Bands, from top to bottom, as one."""
-    x_base, *features = (
-        np.concatenate(maps, 2) for maps in zip(*((p.x_base, *p.features) for p in parts), strict=True)
-    )
-    return Synthesised(x_base, tuple(features))
-
-
-def in_context(parts: Iterable[Synthesised], around: int) -> Iterator[tuple[Synthesised, slice]]:
-    """Each band with up to `around` rows of its neighbours, and which of the rows are its own."""
-    above: list[Synthesised] = []
-    band: Synthesised | None = None
-    for below in chain(parts, [None]):
-        if band is not None:
-            height = band.x_base.shape[2]
-            after = [] if below is None else [below.part(slice(0, min(around, below.x_base.shape[2])))]
-            first = above[0].x_base.shape[2] if above else 0
-            yield joined([*above, band, *after]), slice(first, first + height)
-            above = [band.part(slice(max(0, height - around), height))]
-        band = below
-
-
 def _noise(part: Synthesised, seed: int, frame: Frame) -> Float[np.ndarray, "1 3 h w"]:
     """The part of the picture's noise that lies over this part of it."""
     height, width = part.x_base.shape[2:]
@@ -146,17 +124,17 @@ def _noise(part: Synthesised, seed: int, frame: Frame) -> Float[np.ndarray, "1 3
 def _network(
     transforms: Transforms, config: Config, part: Synthesised, q: float, whole: bool
 ) -> sampler.Denoiser:
-    """The denoiser as a function of z_t and t alone; over a whole picture it works in bands."""
+    """The denoiser as a function of z_t and t alone; over a whole picture it works in strips."""
     height, width = part.x_base.shape[2:]
     reach = config.halos["denoiser"]
     rows, around = height, 0
     if whole and reach is not None:
-        rows, around = bands.rows_of(width, HYPER_STRIDE), -(-reach // HYPER_STRIDE) * HYPER_STRIDE
+        rows, around = strip_height(width, HYPER_STRIDE), -(-reach // HYPER_STRIDE) * HYPER_STRIDE
 
     def f(z_t: np.ndarray, t: np.ndarray) -> np.ndarray:
         def network(span: slice) -> np.ndarray:
             return transforms.denoise(z_t[:, :, span], t, q, part.part(span))
 
-        return np.concatenate(list(bands.in_bands(network, height, rows, around)), 2)
+        return map_strips(network, height, rows, around)
 
     return f

@@ -103,7 +103,7 @@ def deterministic(
     DDIM with eta = 0 (Song et al. 2021, equation 12), one alpha a frequency.  The last step returns x_hat.
     Calls f len(ts) - 1 times.  Raises ValueError unless 1 >= ts[0] > ts[1] > ... > ts[-1] = 0.
     """
-    return _walk(f, z, ts, schedule, 0.0, 0, progress)
+    return _sampling_loop(f, z, ts, schedule, 0.0, 0, progress)
 
 
 def ancestral(
@@ -122,7 +122,7 @@ def ancestral(
     coefficients; the last step adds none and returns x_hat.
     Raises ValueError as `deterministic` does, and unless 0 <= eta <= 1.
     """
-    return _walk(f, z, ts, schedule, eta, seed, progress)
+    return _sampling_loop(f, z, ts, schedule, eta, seed, progress)
 
 
 class StepWeights(NamedTuple):
@@ -159,7 +159,7 @@ def step_weights(
     return StepWeights(keep, alpha_s - alpha_t * keep, spread)
 
 
-def _walk(
+def _sampling_loop(
     f: Denoiser,
     z: Array,
     ts: Sequence[float],

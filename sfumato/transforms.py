@@ -137,6 +137,7 @@ class Network:
         options.intra_op_num_threads, options.inter_op_num_threads = self._threads, 1
         options.log_severity_level = 3  # errors: a missing provider is ours to name
         options.enable_mem_pattern = False  # strips differ in size
+        options.enable_cpu_mem_arena = False  # it keeps what it had: a fifth more memory, and no faster
         values = [
             ort.OrtValue.ortvalue_from_numpy(value.astype(np.float32)) for value in self._parameters.values()
         ]

@@ -87,8 +87,12 @@ def test_weights_of_a_run_that_cannot_be_used_are_named(tmp_path: Path, toy: Wei
     broken.write_bytes(b"not weights")
     with pytest.raises(WeightsError, match=r"broken\.safetensors"):
         load_weights(broken)
-    with pytest.raises(WeightsError, match="is made to be run, not to be trained on"):
-        load_weights(written(toy, broken))
+    with pytest.raises(WeightsError, match="no weights 'nope'"):
+        load_weights("nope")
+    few = {name: value for name, value in toy.tensors.items() if name != "g_s.head.bias"}
+    broken.write_bytes(to_bytes(replace(toy, tensors=few)))
+    with pytest.raises(WeightsError, match=r"cannot be trained on: .* do not fit it: .*g_s\.head"):
+        load_weights(broken)
     model = random_model()
     save_weights(model, broken, tables_of(model, image_of_noise()), {})
     tensors = load_file(broken)
@@ -99,6 +103,25 @@ def test_weights_of_a_run_that_cannot_be_used_are_named(tmp_path: Path, toy: Wei
 
 
 # as they are shipped
+
+
+@pytest.mark.parametrize("name", ["small", "toy"])
+def test_shipped_weights_can_be_trained_on_and_give_the_same_integers(
+    name: str, toy: Weights, tmp_path: Path
+) -> None:
+    """Shipped, as of a run, saved, loaded, exported: every tensor of the entropy model and both ids."""
+    source = written(toy, tmp_path / "toy.safetensors") if name == "toy" else name
+    shipped_weights = read_weights(source)
+    back = load_weights(source)
+    save_weights(back.model, tmp_path / "run.safetensors", back.tables, back.notes)
+    again = export(load_weights(tmp_path / "run.safetensors"))
+    for key, value in shipped_weights.tensors.items():
+        if not key.startswith("graph."):
+            assert again.tensors[key].dtype == value.dtype, key
+            assert np.array_equal(again.tensors[key], value), key
+    assert set(again.tensors) == set(shipped_weights.tensors) and again.config == shipped_weights.config
+    assert again.model_id == shipped_weights.model_id and again.denoiser_id == shipped_weights.denoiser_id
+    assert again.position_bias == shipped_weights.position_bias
 
 
 def test_exported_weights_come_back(toy: Weights, tmp_path: Path) -> None:

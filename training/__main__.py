@@ -36,7 +36,7 @@ def main(
         out: folder for the checkpoint, log.jsonl and weights.safetensors.
         minutes: length of the stage, time of earlier starts included.
         metrics: folder with the metrics' networks; without it there is no perceptual term.
-        init: weights to start from.
+        init: weights to start from: those of a run, or a name or file of those that `sfumato` runs.
         denoiser: weights whose denoiser a denoiser's stage starts from, where --init has none.
         screens: screenshots and rendered pages, as `data`; a recipe says which share of the crops they are.
         cache: folder for the decoded images (three bytes a pixel), which runs share.

@@ -29,7 +29,7 @@ from sfumato.image import write_bytes
 from sfumato.transforms import STRIDE, Transforms
 from training.networks.attention import DotProduct, LaplacianBias
 from training.networks.costs import costs
-from training.networks.layers import Curve, pad_with_zeros
+from training.networks.layers import Curve, pad_with_zeros, padding_of
 from training.networks.model import Config, Model
 from training.networks.prior import Prior
 from training.run_weights import RunWeights, load_weights
@@ -68,7 +68,7 @@ def export(trained: RunWeights) -> weights.Weights:
     config = weights.Config(
         chunks=c.chunks,
         z_channels=c.z_channels,
-        padding=_padding(model.g_s),
+        padding=padding_of(model.g_s),
         halos={name: getattr(model, name).reach for name in names if name != "h_a"},
         predicts=str(model.denoiser.predicts),
         sigma_b_max=schedule.sigma_b_max,
@@ -114,15 +114,6 @@ def verify(model: Model, shipped: weights.Weights, tolerance: float = 1e-3) -> N
         difference = float(np.abs(expected.numpy() - found).max())
         if not difference <= tolerance * (1 + float(expected.abs().max())):
             raise ValueError(f"{name}: the graph is {difference:.3g} away from the network")
-
-
-def _padding(network: nn.Module) -> str:
-    """What the convolutions take for pixels beyond the border: all the same, else ValueError."""
-    convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d) and max(m.kernel_size) > 1]
-    modes = sorted({str(m.padding_mode) for m in convolutions})
-    if len(modes) != 1:
-        raise ValueError(f"g_s pads in several ways: {', '.join(modes)}")
-    return modes[0]
 
 
 @cache

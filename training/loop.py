@@ -28,7 +28,8 @@ from training.data import Images, Mixture
 from training.denoising import Denoising, Unrolled
 from training.initialise import karhunen_loeve
 from training.losses import Distortion
-from training.networks.model import Model, channels_last
+from training.networks.layers import pad_with_zeros, padding_of
+from training.networks.model import Model, channels_last, renewed
 from training.objective import Objective
 from training.optimiser import autocast_dtype, load_states, make_optimisers, set_rates, states, step_all
 from training.recipes import Recipe
@@ -182,6 +183,8 @@ class Trainer:
             raise ValueError(f"{run.init} holds preset {model.preset!r}, the recipe trains {recipe.preset!r}")
         if recipe.part == "denoiser":  # the frozen codec stays the same to the last table, and keeps its id
             self.tables = weights.tables
+        else:  # a codec that goes on takes the padding of the networks as they are now
+            model = renewed(model)
         if run.denoiser is not None:
             other = load_weights(run.denoiser)
             if not other.model.has_denoiser or other.model.preset != recipe.preset:
@@ -196,6 +199,9 @@ class Trainer:
             wanted = f"the recipe trains {recipe.part} of {recipe.preset} by {recipe.optimiser}"
             found = f"{self.checkpoint} is a stage of {state['stage']}"
             raise ValueError(f"{found}, {wanted}; name another --out")
+        if state.get("padding") == "zeros":
+            pad_with_zeros(self.model)
+            pad_with_zeros(self.average.module)
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         load_states(self.optimisers, state["optimisers"])
@@ -275,6 +281,7 @@ class Trainer:
             "progress": asdict(self.progress),
             "stage": [recipe.preset, recipe.part, recipe.optimiser],
             "tables": self.tables,
+            "padding": padding_of(model.g_s),
         }
         temporary = run.out / "checkpoint.pt.part"
         torch.save(state, temporary)

@@ -16,13 +16,14 @@ from torch import Tensor
 
 from sfumato.errors import WeightsError
 from sfumato.image import write_bytes
+from sfumato.weights import SUFFIX, read_weights
 from training.calibration import layers_with_sums
+from training.networks.layers import pad_with_zeros, padding_of
 from training.networks.model import Model
+from training.restore import DIFFUSION, restore
 
 TABLES = {"counts", "widths"}
 """Those of `scales.Tables`; beside them `fractions.LAYER` of every layer (`Calibration.fractions`)."""
-DIFFUSION = ("sigma_b_max", "t0", "d_min", "times_power")
-"""Fields of `Config` that a recipe may change."""
 
 
 @dataclass(frozen=True)
@@ -51,17 +52,20 @@ def save_weights(model: Model, path: Path, extra: dict[str, Tensor], notes: dict
     model_id, denoiser_id = _ids(tensors)
     metadata = {"preset": model.preset, "model_id": model_id, "denoiser_id": denoiser_id}
     metadata["notes"] = json.dumps(notes, sort_keys=True)
+    metadata["padding"] = padding_of(model.g_s)
     metadata["diffusion"] = json.dumps({name: getattr(model.config, name) for name in DIFFUSION})
     write_bytes(path, save(tensors, metadata))
     return model_id
 
 
 def load_weights(path: str | Path) -> RunWeights:
-    """The file of a run; WeightsError if it cannot be used.
+    """The file of a run, or weights as they are shipped, by path or name; WeightsError if they are neither.
 
-    Those of version 0.1 hold their fractions as one array, in the order in which the layers are registered.
+    Runs of version 0.1 hold their fractions as one array, in the order in which the layers are registered.
     """
     path = Path(path)
+    if path.suffix != SUFFIX:
+        return _shipped(path)
     if not path.is_file():
         raise WeightsError(f"no weights of a run at {path}")
     try:
@@ -71,12 +75,14 @@ def load_weights(path: str | Path) -> RunWeights:
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} is not a file of weights: {error}") from error
     if "format" in metadata:
-        raise WeightsError(f"{path} is made to be run, not to be trained on: need the weights of a run")
+        return _shipped(path)
     named = metadata.get("model_id"), metadata.get("denoiser_id", "")
     if named != _ids(tensors):
         raise WeightsError(f"{path} is damaged: its tensors do not match its ids {named}")
     model = Model(metadata.get("preset", ""))
     model.diffuse_by(**json.loads(metadata.get("diffusion", "{}")))
+    if metadata.get("padding") == "zeros":
+        pad_with_zeros(model)
     state = {k: v.float() for k, v in tensors.items() if not k.startswith("tables.")}
     try:
         missing, unexpected = model.load_state_dict(state, strict=False)
@@ -96,6 +102,16 @@ def load_weights(path: str | Path) -> RunWeights:
     model.eval().requires_grad_(False)
     notes = json.loads(metadata.get("notes", "{}"))
     return RunWeights(model, int(metadata["model_id"], 16), metadata.get("denoiser_id", ""), tables, notes)
+
+
+def _shipped(name: Path) -> RunWeights:
+    weights = read_weights(name)
+    try:
+        model, tables = restore(weights)
+    except (RuntimeError, ValueError) as error:
+        raise WeightsError(f"{name} cannot be trained on: {error}") from error
+    model.eval().requires_grad_(False)
+    return RunWeights(model, weights.model_id, weights.denoiser_id, tables, dict(weights.notes))
 
 
 def _ids(tensors: dict[str, Tensor]) -> tuple[str, str]:

@@ -22,6 +22,15 @@ def pad_with_zeros(network: nn.Module) -> None:
             module.padding_mode = "zeros"
 
 
+def padding_of(network: nn.Module) -> str:
+    """What the convolutions take for what lies beyond the border: all the same, else ValueError."""
+    convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d) and max(m.kernel_size) > 1]
+    modes = sorted({str(m.padding_mode) for m in convolutions})
+    if len(modes) != 1:
+        raise ValueError(f"a network pads in several ways: {', '.join(modes)}")
+    return modes[0]
+
+
 def full_precision(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """`layer(x)` in float32 or wider, whatever autocast says: 8 bits of mantissa do not hold y or mu."""
     if x.dtype in (torch.bfloat16, torch.float16):

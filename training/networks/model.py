@@ -140,3 +140,11 @@ def channels_last(model: Model) -> Model:
     """The model with its convolutions in the memory order that is fast everywhere (changed in place)."""
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model
+
+
+def renewed(model: Model) -> Model:
+    """The same parameters and diffusion in networks as they are built now, which may pad otherwise."""
+    fresh = Model(model.preset)
+    fresh.load_state_dict(model.state_dict())
+    fresh.config, fresh.schedule, fresh.has_denoiser = model.config, model.schedule, model.has_denoiser
+    return fresh

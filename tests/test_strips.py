@@ -1,4 +1,4 @@
-"""Work in bands: the same as in one piece, for networks of every family."""
+"""Work in strips: the same as in one piece, for networks of every family."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from sfumato import bands, container, image, restoration
+from sfumato import container, image, restoration
 from sfumato.codec import Codec
 from sfumato.restoration import Frame, Restoration, restore
+from sfumato.strips import strip_height, strips
 from sfumato.transforms import Transforms
 from sfumato.weights import Weights
 from tests.conftest import shipped_form
@@ -29,17 +30,17 @@ def latent(weights: Weights, height: int, width: int) -> np.ndarray:
     return np.random.default_rng(1).normal(size=shape).astype(np.float32)
 
 
-def test_bands_cover_every_row_once() -> None:
+def test_strips_cover_every_row_once() -> None:
     for height, rows, halo in ((64, 64, 0), (640, 64, 128), (100, 30, 20), (7, 100, 3)):
         kept = []
-        for wide, keep in bands.bands(height, rows, halo):
+        for wide, keep in strips(height, rows, halo):
             assert 0 <= wide.start and wide.stop <= height
             span = range(height)[wide][keep]
             assert span[0] - wide.start == min(halo, span[0]), "the halo is there, unless the map ends"
             assert wide.stop - 1 - span[-1] == min(halo, height - 1 - span[-1])
             kept += span
         assert kept == list(range(height))
-    assert bands.rows_of(1024, 64) == 1024 and bands.rows_of(10**6, 64) == 64
+    assert strip_height(1024, 64) == 1024 and strip_height(10**6, 64) == 64
 
 
 @pytest.mark.parametrize("preset", ["small", "base", "paper"])
@@ -65,15 +66,14 @@ def test_a_halo_is_wide_enough(preset: str) -> None:
     assert touched.min() >= middle - halo // 16 and touched.max() <= middle + halo // 16
 
 
-def test_an_image_in_bands_is_the_image_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_in_strips_is_the_image_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     weights = random_weights()
     codec = Codec(weights)
     pixels = np.random.default_rng(0).integers(0, 256, (300, 70, 3), dtype=np.uint8)
     y, z = codec._latents(codec.transform(pixels), 0.5)
     header, base = container.Header(70, 300, 128, 0), Restoration(0)
     decoded = codec._pixels(np.rint(y), header, base)
-    monkeypatch.setattr(bands, "PIXELS", 64 * 128)
-    monkeypatch.setattr(bands.rows_of, "__defaults__", (64 * 128,))
+    monkeypatch.setattr(strip_height, "__defaults__", (64 * 128,))
     banded, banded_z = codec._latents(codec.transform(pixels), 0.5)
     assert y.shape == banded.shape == (1, weights.config.channels, 20, 8)
     assert np.abs(y - banded).max() < 1e-4 and np.abs(z - banded_z).max() < 1e-4
@@ -85,7 +85,7 @@ def test_an_image_in_bands_is_the_image_in_one_piece(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(("steps", "eta"), [(1, 0.0), (3, 0.0), (2, 1.0)])
-def test_the_steps_in_bands_are_those_of_the_whole_image(
+def test_the_steps_in_strips_are_those_of_the_whole_image(
     monkeypatch: pytest.MonkeyPatch, steps: int, eta: float
 ) -> None:
     """Network and blur with their surroundings, against the frequencies of the whole image."""
@@ -98,7 +98,7 @@ def test_the_steps_in_bands_are_those_of_the_whole_image(
     assert (around is None) == (eta > 0)
     rows = 320 if around is None else around
     parts = [base.part(slice(at, min(at + rows, 1024))) for at in range(0, 1024, rows)]
-    monkeypatch.setattr(bands.rows_of, "__defaults__", (64 * 128,))
+    monkeypatch.setattr(strip_height, "__defaults__", (64 * 128,))
     banded = np.concatenate(list(restore(transforms, config, parts, 0.5, 1, chosen, frame, told.append)), 2)
     monkeypatch.undo()
     monkeypatch.setattr(restoration, "halo", lambda *_: None)  # by the DCT

@@ -1,0 +1,49 @@
+"""Shipped weights in; what can be trained on out: the inverse of `training.export`.
+
+Every number comes back as the fp16 number that it was exported from, but weights of the entropy model far
+below the largest of their layer, which come back as the multiple of its unit that they were rounded to.
+Exported again unchanged, they give the same integers and so the same ids.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sfumato.exact import PARAMETER_UNIT
+from sfumato.weights import NETWORKS, Weights
+from training.networks.layers import pad_with_zeros
+from training.networks.model import Model
+
+DIFFUSION = ("sigma_b_max", "t0", "d_min", "times_power")
+"""Fields of a preset that say what the diffusion is; a recipe may change them."""
+
+
+def restore(weights: Weights) -> tuple[Model, dict[str, Tensor]]:
+    """(the model, its integer tables with the fractions of the entropy model's layers)."""
+    model = Model(weights.preset)
+    model.diffuse_by(**{name: getattr(weights.config, name) for name in DIFFUSION})
+    if weights.config.padding == "zeros":
+        pad_with_zeros(model)
+    model.has_denoiser = weights.has_denoiser
+    state = {"gain.log_gain.rows": torch.tensor(weights.tensors["gain.rows"]).float()}
+    for name in NETWORKS:
+        state |= {f"{name}.{k}": torch.tensor(v).float() for k, v in weights.part(name).items()}
+    tables = {name: torch.tensor(value) for name, value in weights.part("tables").items()}
+    entropy = weights.part("entropy")
+    for key, value in entropy.items():
+        layer, _, part = key.rpartition(".")
+        if part == "fraction":
+            tables[f"fractions.{layer}"] = torch.tensor(value)
+        elif part in ("weight", "bias", "rows"):
+            matrix = part == "weight" and f"{layer}.exponent" in entropy
+            unit = 2.0 ** -int(entropy[f"{layer}.exponent"]) if matrix else PARAMETER_UNIT
+            state[f"prior.{key}"] = torch.tensor(value * unit).float()
+    for number, (amplitude, sigma) in enumerate(weights.position_bias):
+        bias = f"prior.chunks.{number}.globe.bias"
+        state |= {f"{bias}.amplitude": torch.tensor(amplitude), f"{bias}.sigma": torch.tensor(sigma)}
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    missing = [name for name in missing if model.has_denoiser or not name.startswith("denoiser.")]
+    if missing or unexpected:
+        raise ValueError(f"weights of {weights.preset!r} do not fit it: {(missing + unexpected)[:3]}")
+    return model, tables
