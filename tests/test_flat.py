@@ -1,0 +1,26 @@
+"""Flat colours come back flat: no rim at the border, and little tint (`benchmarks.flat`)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks.flat import COLOURS, errors
+from sfumato.codec import load
+
+
+@pytest.mark.parametrize("name", COLOURS)
+def test_flat_colours_have_no_rim(name: str) -> None:
+    """With zeros around the feature maps the outermost pixels were up to 70 levels off."""
+    codec, colour = load("small"), COLOURS[name]
+    image = np.full((128, 128, 3), colour, np.uint8)
+    inside, border = errors(codec.decode_picture(codec.encode(image, 1.0), steps=0).rgb, colour)
+    assert inside <= 6 and border <= inside + 2
+
+
+def test_the_measure_sees_a_rim_and_a_tint() -> None:
+    image = np.full((16, 16, 3), 100, np.uint8)
+    image[0, 3, 1] = 130
+    assert errors(image, (100, 100, 100)) == (0, 30)
+    image[5, 5, 2] = 96
+    assert errors(image, (100, 100, 100)) == (4, 30)
