@@ -21,6 +21,7 @@ from sfumato.image import write_bytes
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results" / "0.1.0"  # the last full measurement, of all codecs by all metrics
+RELEASES = ROOT / "results" / "0.2.0" / "releases.csv"  # the weights in the package against those of RESULTS
 PLOTS = Path(__file__).with_name("plots")
 PLOTTED = ("lpips_alex", "dists", "fd_efflite0", "psnr_db")
 MARKED = re.compile(r"(<!-- ([\w ]+), by python -m docs\.figures -->\n)(.*?)(<!-- end -->)", re.S)
@@ -97,6 +98,18 @@ def by_steps() -> str:
     return _markdown([*heads, "energy of the finest octave"], body)
 
 
+def before_and_now() -> str:
+    """Markdown: rate of the weights in the package at equal quality, over those that RESULTS are of."""
+    with RELEASES.open(newline="") as file:
+        rows = {(row["set"], row["metric"]): row["bd_rate_percent"] for row in csv.DictReader(file)}
+    body = []
+    for name, title in SETS.items():
+        found = [rows.get((name, metric), "-") for metric in METRICS]
+        cells = [f"{float(v):+.0f} %" if re.fullmatch(r"-?[\d.]+", v) else "-" for v in found]
+        body.append([title, *cells])
+    return _markdown(["", *(title.removesuffix(", dB") for title in METRICS.values())], body)
+
+
 def against_avif() -> str:
     """Markdown: how many pictures sfumato renders better than AVIF by each metric, and which of them."""
     kodak = curves("kodak")
@@ -125,8 +138,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "at equal quality": at_equal_quality,
     "by steps": by_steps,
     "against AVIF": against_avif,
+    "before and now": before_and_now,
 }
-PAGES = {ROOT / "README.md": 3, Path(__file__).with_name("good-and-bad.md"): 1}
+PAGES = {ROOT / "README.md": 4, Path(__file__).with_name("good-and-bad.md"): 1}
 """Page -> how many tables it has."""
 
 
