@@ -96,6 +96,15 @@ def small_polish() -> Recipe:
     return replace(stage, decay_start=0.05)
 
 
+def small_spend() -> Recipe:
+    """From 7b3c9489 on: PSNR is spent on MS-SSIM, LPIPS and text.  Begun, not finished.
+
+    python -m training small_spend --init WEIGHTS --data DIR --screens DIR --metrics DIR --minutes 180 --out DIR
+    """
+    loss = {**FIDELITY, "mse": 0.1, "lpips": 700.0, "wasserstein": 50.0}
+    return replace(small_more(), base_loss=loss, text=6.0, learning_rate=1e-3, decay_start=0.4)
+
+
 def small_denoiser() -> Recipe:
     """The denoiser of `small` on its frozen codec, one random time a step.  Worse than none: for comparison.
 
@@ -172,5 +181,16 @@ def toy() -> Recipe:
     )
 
 
-ALL = (small, small_more, small_polish, small_denoiser, small_sampler, base, base_denoiser, paper, toy)
+ALL = (
+    small,
+    small_more,
+    small_polish,
+    small_spend,
+    small_denoiser,
+    small_sampler,
+    base,
+    base_denoiser,
+    paper,
+    toy,
+)
 RECIPES = {recipe.__name__: recipe for recipe in ALL}
