@@ -99,7 +99,7 @@ def small_polish() -> Recipe:
 def small_spend() -> Recipe:
     """From 7b3c9489 on: PSNR is spent on MS-SSIM, LPIPS and text.  Begun, not finished.
 
-    python -m training small_spend --init WEIGHTS --data DIR --screens DIR --metrics DIR --minutes 180 --out DIR
+    python -m training small_spend --init NEW --data DIR --screens DIR --metrics DIR --minutes 180 --out DIR
     """
     loss = {**FIDELITY, "mse": 0.1, "lpips": 700.0, "wasserstein": 50.0}
     return replace(small_more(), base_loss=loss, text=6.0, learning_rate=1e-3, decay_start=0.4)
