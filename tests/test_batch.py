@@ -257,7 +257,14 @@ def test_workers_end_with_their_parent(name: str, tmp_path: Path) -> None:
     command: list[str | Path] = [sys.executable, "-m", "sfumato", "encode", "--jobs", "2"]
     command += [tmp_path / "in", "-o", tmp_path / "out"]
     pipe = subprocess.PIPE
-    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # nohup's is inherited
+    )
     limit = time.monotonic() + 90
     while not list((tmp_path / "out").glob("*.sfu")) and time.monotonic() < limit:
         time.sleep(0.02)
