@@ -83,7 +83,7 @@ def test_settings_that_fit_no_file_are_told_once(tmp_path: Path, call: Callable[
 
 
 def test_only_what_is_whole_and_as_new_as_its_source_counts_as_done(tmp_path: Path) -> None:
-    """Issue 18, items 1 and 8: nothing whole is replaced unasked, no cut file counts as whole."""
+    """Nothing whole is replaced unasked, no cut file counts as whole."""
     whole = sfumato.encode(paint(tmp_path / "whole.png"))
     contents = {"missing": None, "stale": whole, "done": whole, "empty": b"", "cut": whole[:-9]}
     contents |= {"foreign": b"no file of ours", "later": b"SFU\xf0 of a version to come"}
@@ -109,7 +109,7 @@ def test_only_what_is_whole_and_as_new_as_its_source_counts_as_done(tmp_path: Pa
 
 
 def test_decoding_a_folder_never_replaces_an_original(tmp_path: Path, call: Callable[..., Call]) -> None:
-    """Issue 18, item 1: newer .sfu files made the originals stale, and they were replaced without a word."""
+    """Newer .sfu files made the originals stale, and they were replaced without a word."""
     originals = [paint(tmp_path / "orig" / f"{name}.png", seed=i) for i, name in enumerate("ab")]
     before = [path.read_bytes() for path in originals]
     assert call("encode", tmp_path / "orig", "-o", tmp_path / "small", "--jobs", 1).returncode == 0
@@ -130,7 +130,7 @@ def test_decoding_a_folder_never_replaces_an_original(tmp_path: Path, call: Call
 
 
 def test_two_files_of_one_name_do_not_stop_the_rest(tmp_path: Path, call: Callable[..., Call]) -> None:
-    """Issue 18, item 15: also where only a disk that tells no case makes one of them."""
+    """Also where only a disk that tells no case makes one of them."""
     for name in ("a.png", "a.jpg", "B.png", "b.bmp", "c.png", "sub/a.webp"):
         paint(tmp_path / "in" / name)
     done = call("encode", tmp_path / "in", "-o", tmp_path / "out", "--jobs", 1)
@@ -157,7 +157,7 @@ def test_names_that_are_one_on_the_target_disk_are_told(
 def test_images_that_cannot_be_read_are_told_and_never_passed_over(
     tmp_path: Path, call: Callable[..., Call]
 ) -> None:
-    """Issue 18, item 10: raw photographs, JPEG XL and animations in a folder."""
+    """Raw photographs, JPEG XL and animations in a folder."""
     paint(tmp_path / "in" / "a.png")
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "in" / "b.apng", "PNG", save_all=True, append_images=frames[1:])
@@ -251,7 +251,7 @@ def test_ctrl_c_ends_workers_and_leaves_whole_files_only(tmp_path: Path) -> None
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGKILL"])
 def test_workers_end_with_their_parent(name: str, tmp_path: Path) -> None:
-    """Issue 18, item 4: a signal to the parent alone left workers of 300 MB that went on writing."""
+    """A signal to the parent alone left workers of 300 MB that went on writing."""
     for i in range(40):
         paint(tmp_path / "in" / f"{i:02}.png", side=700, seed=i)
     command: list[str | Path] = [sys.executable, "-m", "sfumato", "encode", "--jobs", "2"]

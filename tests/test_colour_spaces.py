@@ -1,4 +1,4 @@
-"""Issue 18, item 5: colour that is described without an ICC profile is converted, carried or refused."""
+"""Colour that is described without an ICC profile is converted, carried or refused."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_formats_without_profiles_are_converted_on_output(tmp_path: Path) -> Non
 
 
 def test_nearly_grey_images_stay_grey() -> None:
-    """Issue 18, item 13: one pixel off by one made chroma of up to 20 at q = 0.3."""
+    """One pixel off by one made chroma of up to 20 at q = 0.3."""
     row, column = np.mgrid[0:128, 0:128]
     grey = ((np.sin(row / 9) + np.cos(column / 13)) * 60 + 128).astype(np.uint8)
     rgb = np.repeat(grey[:, :, None], 3, 2)
@@ -173,7 +173,7 @@ def test_nearly_grey_images_stay_grey() -> None:
 
 
 def test_strip_on_decode(tmp_path: Path, call: Callable[..., Call]) -> None:
-    """Issue 18, item 11."""
+    """What a format cannot hold is left out and told."""
     picture = load(marked([(b"cICP", bytes([12, 13, 0, 1]))]))
     (tmp_path / "a.sfu").write_bytes(
         sfumato.encode(Picture(picture.pixels, icc=picture.icc, xmp=b"<x/>"), 0.8)

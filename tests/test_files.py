@@ -1,4 +1,4 @@
-"""Issue 18, items 8, 17 and 19: files that are written stay, keep their modes and links, and errors name
+"""Files that are written stay, keep their modes and links, and errors name
 them.
 """
 

@@ -1,4 +1,4 @@
-"""Issue 18, item 3: nothing that a host program sets reaches a table, and so the meaning of a file."""
+"""Nothing that a host program sets reaches a table, and so the meaning of a file."""
 
 from __future__ import annotations
 

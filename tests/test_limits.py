@@ -1,4 +1,4 @@
-"""Issue 18, items 4, 6, 16 and 19: what a caller or a stranger gives in costs no more than it should."""
+"""What a caller or a stranger gives in costs no more than it should."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ def test_arguments_of_other_types_give_our_errors(data: bytes) -> None:
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
 def test_a_forked_child_works_after_its_parent() -> None:
-    """Issue 18, item 4: it hung for ever, waiting for threads that had not come along."""
+    """It hung for ever, waiting for threads that had not come along."""
     script = """
 import multiprocessing as mp, numpy as np, torch, sfumato
 torch.set_num_threads(4)

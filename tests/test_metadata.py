@@ -1,4 +1,4 @@
-"""Issue 18, items 10, 11, 12, 14: what comes with an image stays true, is carried, or is told."""
+"""What comes with an image stays true, is carried, or is told."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_heic_where_the_plugin_is_installed(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_formats_that_start_programs_are_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Issue 18, item 7: an EPS started Ghostscript."""
+    """An EPS started Ghostscript."""
     started: list[object] = []
     monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *a, **k: started.append(a))
     eps = saved(Image.fromarray(RGB), "EPS").getvalue()
@@ -240,7 +240,7 @@ def test_a_gain_map_is_told_and_nothing_speaks_of_it_any_more() -> None:
 
 
 def test_info_counts_what_the_file_holds(tmp_path: Path, call: Callable[..., Call]) -> None:
-    """Issue 18, item 9: metadata was counted inflated, so the rest came to fewer than no bytes."""
+    """Metadata was counted inflated, so the rest came to fewer than no bytes."""
     picture = replace(
         load(io.BytesIO(png(Image.fromarray(RGB)))), xmp=b"<x>" + b" " * 9000 + b"</x>", icc=WIDE
     )
@@ -255,7 +255,7 @@ def test_info_counts_what_the_file_holds(tmp_path: Path, call: Callable[..., Cal
 
 
 def test_a_smaller_lossless_file_is_told(tmp_path: Path, call: Callable[..., Call]) -> None:
-    """Issue 18, item 18: text at q = 1 took more bytes than a lossless file, and was not exact."""
+    """Text at q = 1 took more bytes than a lossless file, and was not exact."""
     page = np.full((200, 300, 3), 255, np.uint8)
     page[20:180:20, 10:290] = 0
     Image.fromarray(page).save(tmp_path / "page.png")

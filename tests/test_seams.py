@@ -1,4 +1,4 @@
-"""Issue 18, item 2: where tiles meet in a smooth picture nothing shows."""
+"""Where tiles meet in a smooth picture nothing shows."""
 
 from __future__ import annotations
 
