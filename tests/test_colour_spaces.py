@@ -173,7 +173,7 @@ def test_nearly_grey_images_stay_grey() -> None:
 
 
 def test_strip_on_decode(tmp_path: Path, call: Callable[..., Call]) -> None:
-    """What a format cannot hold is left out and told."""
+    """The reader too can leave out what came with an image."""
     picture = load(marked([(b"cICP", bytes([12, 13, 0, 1]))]))
     (tmp_path / "a.sfu").write_bytes(
         sfumato.encode(Picture(picture.pixels, icc=picture.icc, xmp=b"<x/>"), 0.8)
