@@ -1,1 +1,1 @@
-"""What the codec costs in seconds, and in bytes over the ideal.  Benchmarks are not tests."""
+"""Speed, memory and the cost of a search.  Benchmarks are not tests."""

@@ -49,9 +49,7 @@ def mosaic(paths: list[Path]) -> UInt8[np.ndarray, "height width 3"]:
     return np.ascontiguousarray(np.concatenate(rows)[SHIFT:][:HEIGHT])
 
 
-def work(
-    what: str, folder: Path, q: float, name: str, steps: int | None
-) -> tuple[float, float]:
+def work(what: str, folder: Path, q: float, name: str, steps: int | None) -> tuple[float, float]:
     """(seconds, peak of resident memory in 2^20 bytes) of one piece of work in this process."""
     from sfumato.codec import Crop, load
 

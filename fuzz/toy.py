@@ -1,7 +1,7 @@
 """python -m fuzz.toy: the toy weights, and the corpus of files that they wrote.
 
 The networks are untrained and tiny, so that a fuzzer gets through hundreds of files a second; container,
-coder and walk are those of every codec.
+coder and autoregressive pass are those of every codec.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import machines
+from acceptance import determinism
 from sfumato import container, image
 from sfumato.codec import Codec
 from sfumato.weights import read_weights, to_bytes
@@ -72,7 +72,9 @@ def main() -> None:
     for name, (height, width, channels, quality, seed, metadata) in CASES.items():
         file = container.unpack(codec().encode(picture(height, width, channels), quality, seed))
         (CORPUS / f"{name}.sfu").write_bytes(container.pack(file.header, file.sections, metadata, file.alpha))
-    found = {path.stem: machines.latent(codec(), path.read_bytes()) for path in sorted(CORPUS.glob("*.sfu"))}
+    found = {
+        path.stem: determinism.latent(codec(), path.read_bytes()) for path in sorted(CORPUS.glob("*.sfu"))
+    }
     (CORPUS / "latents.txt").write_text("".join(f"{name} {crc:08x}\n" for name, crc in found.items()))
 
 

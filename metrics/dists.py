@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metrics import features
-from metrics.perceptual import Perceptual, load_tensors
+from metrics.perceptual import PerceptualMetric, load_tensors
 
 CHANNELS = (3, 64, 128, 256, 512, 512)  # the picture itself, then VGG16's five stages
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet, on [0, 1]
@@ -26,7 +26,7 @@ STABLE = 1e-6  # c1 and c2 of eqs. 4 and 5
 HEADS = "dists_alpha_beta.safetensors"
 
 
-def likeness(
+def similarity(
     f: Float[Tensor, "b c h w"], f_hat: Float[Tensor, "b c h w"]
 ) -> tuple[Float[Tensor, "b c"], Float[Tensor, "b c"]]:
     """(texture, structure) of each channel: how alike means are, how the two are correlated; 1 at most."""
@@ -39,7 +39,7 @@ def likeness(
     return texture, structure
 
 
-class DISTS(Perceptual):
+class DISTS(PerceptualMetric):
     """DISTS with fixed weights.
 
     `weights`  folder with `vgg16_features.safetensors` and `dists_alpha_beta.safetensors`.
@@ -57,22 +57,22 @@ class DISTS(Perceptual):
 
     def __init__(self, weights: Path) -> None:
         super().__init__()
-        self.trunk = features.load_vgg16_smooth(weights)
-        heads = load_tensors(weights, HEADS)
-        whole = heads["alpha"].sum() + heads["beta"].sum()
-        self.register_buffer("alpha", (heads["alpha"] / whole).reshape(1, -1))
-        self.register_buffer("beta", (heads["beta"] / whole).reshape(1, -1))
+        self.backbone = features.load_vgg16_smooth(weights)
+        linear_layers = load_tensors(weights, HEADS)
+        whole = linear_layers["alpha"].sum() + linear_layers["beta"].sum()
+        self.register_buffer("alpha", (linear_layers["alpha"] / whole).reshape(1, -1))
+        self.register_buffer("beta", (linear_layers["beta"] / whole).reshape(1, -1))
         self.register_buffer("mean", torch.tensor(MEAN)[None, :, None, None])
         self.register_buffer("deviation", torch.tensor(DEVIATION)[None, :, None, None])
         self.eval()
 
     def compare(self, reference: list[Tensor], decoded: list[Tensor]) -> Float[Tensor, " b"]:
         """DISTS of two lists of `features`, one value a picture; float32."""
-        alike = [likeness(f, f_hat) for f, f_hat in zip(reference, decoded, strict=True)]
+        alike = [similarity(f, f_hat) for f, f_hat in zip(reference, decoded, strict=True)]
         texture, structure = (torch.cat(kind, 1) for kind in zip(*alike, strict=True))
         return 1 - ((self.alpha * texture).sum(1) + (self.beta * structure).sum(1))  # eq. 6
 
     def features(self, x: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
         """The pictures and their features, one [b, c_i, h_i, w_i] float32 a stage; gradients flow to `x`."""
         x = (x.float() + 1) / 2
-        return [x, *(f.float() for f in self.trunk((x - self.mean) / self.deviation))]
+        return [x, *(f.float() for f in self.backbone((x - self.mean) / self.deviation))]

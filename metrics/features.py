@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from metrics.perceptual import Trunk, alexnet, frozen, load_tensors
+from metrics.perceptual import Backbone, alexnet, frozen, load_tensors
 from sfumato.lpips import ALEX_FEATURES
 
 Net = Literal["alex", "vgg", "squeeze"]
@@ -42,7 +42,7 @@ class L2Pool(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.channels = channels
-        row = torch.tensor([0.25, 0.5, 0.25], device="cpu")  # also where the trunk is built on "meta"
+        row = torch.tensor([0.25, 0.5, 0.25], device="cpu")  # also where the backbone is built on "meta"
         window = (row[:, None] * row).expand(channels, 1, 3, 3).contiguous()
         self.register_buffer("window", window, persistent=False)
 
@@ -51,17 +51,17 @@ class L2Pool(nn.Module):
         return (mean + 1e-12).sqrt()
 
 
-def vgg16() -> Trunk:
+def vgg16() -> Backbone:
     """VGG16, configuration D of Simonyan & Zisserman 2015; relu1_2, relu2_2, relu3_3, relu4_3, relu5_3."""
     return _vgg16(lambda channels: nn.MaxPool2d(2, 2))
 
 
-def vgg16_smooth() -> Trunk:
-    """VGG16 that halves by a blurred L2 norm instead of a maximum, as DISTS has it; the same five taps."""
+def vgg16_smooth() -> Backbone:
+    """VGG16 that halves by a blurred L2 norm instead of a maximum, as in DISTS; the same feature layers."""
     return _vgg16(L2Pool)
 
 
-def _vgg16(pool: Callable[[int], nn.Module]) -> Trunk:
+def _vgg16(pool: Callable[[int], nn.Module]) -> Backbone:
     layers: list[nn.Module] = []
     c_in = 3
     for stage, (channels, convolutions) in enumerate([(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)]):
@@ -70,10 +70,10 @@ def _vgg16(pool: Callable[[int], nn.Module]) -> Trunk:
         for _ in range(convolutions):
             layers += [nn.Conv2d(c_in, channels, 3, padding=1), nn.ReLU()]
             c_in = channels
-    return Trunk(layers, taps=(3, 8, 15, 22, 29), minimum=16)
+    return Backbone(layers, feature_layers=(3, 8, 15, 22, 29), minimum=16)
 
 
-def squeezenet1_1() -> Trunk:
+def squeezenet1_1() -> Backbone:
     """SqueezeNet 1.1 (Iandola et al. 2016); the first ReLU and the last Fire block of each later slice."""
     layers: list[nn.Module] = [
         nn.Conv2d(3, 64, 3, stride=2),
@@ -90,18 +90,18 @@ def squeezenet1_1() -> Trunk:
         Fire(384, 64, 256),
         Fire(512, 64, 256),
     ]
-    return Trunk(layers, taps=(1, 4, 7, 9, 10, 11, 12), minimum=17)
+    return Backbone(layers, feature_layers=(1, 4, 7, 9, 10, 11, 12), minimum=17)
 
 
-TRUNKS: dict[Net, tuple[Callable[[], Trunk], str]] = {
+TRUNKS: dict[Net, tuple[Callable[[], Backbone], str]] = {
     "alex": (alexnet, ALEX_FEATURES),
     "vgg": (vgg16, "vgg16_features.safetensors"),
     "squeeze": (squeezenet1_1, "squeezenet1_1_features.safetensors"),
 }
 
 
-def load(net: Net, folder: Path) -> Trunk:
-    """The trunk of `net` with the ImageNet weights of `folder`, frozen: no gradients, evaluation mode.
+def load(net: Net, folder: Path) -> Backbone:
+    """The backbone of `net` with the ImageNet weights of `folder`, frozen: no gradients, evaluation mode.
 
     Raises ValueError for an unknown `net`, FileNotFoundError for a missing file and RuntimeError for a file
     whose keys or shapes are not those of the network.
@@ -112,6 +112,6 @@ def load(net: Net, folder: Path) -> Trunk:
     return frozen(build, load_tensors(folder, name))
 
 
-def load_vgg16_smooth(folder: Path) -> Trunk:
+def load_vgg16_smooth(folder: Path) -> Backbone:
     """`vgg16_smooth` with the same weights as "vgg", frozen; errors as for `load`."""
     return frozen(vgg16_smooth, load_tensors(folder, TRUNKS["vgg"][1]))

@@ -17,24 +17,24 @@ from torch import Tensor, nn
 from sfumato.lpips import LENGTH_EPS, SCALE, SHIFT, weights_file
 
 
-class Trunk(nn.Module):
+class Backbone(nn.Module):
     """A chain of layers of which some outputs are looked at.
 
-        x -> features[0] -> ... -> features[taps[0]] -> ... -> features[taps[-1]]
+        x -> features[0] -> ... -> features[feature_layers[0]] -> ... -> features[feature_layers[-1]]
                                         |                           |
                                     output 0                    last output
 
     `minimum` is the smallest side in pixels for which every tap has at least one position.
     """
 
-    def __init__(self, layers: list[nn.Module], taps: tuple[int, ...], minimum: int) -> None:
+    def __init__(self, layers: list[nn.Module], feature_layers: tuple[int, ...], minimum: int) -> None:
         super().__init__()
         self.features = nn.Sequential(*layers)
-        self.taps = taps
+        self.feature_layers = feature_layers
         self.minimum = minimum
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
-        """Feature maps at the taps, each [b, c_i, h_i, w_i], all >= 0 because every tap is a ReLU.
+        """Feature maps at `feature_layers`, each [b, c_i, h_i, w_i], all >= 0: each of them is a ReLU.
 
         `x` is normalised as the weights expect it.  A side under `minimum` raises ValueError.
         """
@@ -44,12 +44,12 @@ class Trunk(nn.Module):
         outputs = []
         for index, layer in enumerate(self.features):
             x = layer(x)
-            if index in self.taps:
+            if index in self.feature_layers:
                 outputs.append(x)
         return outputs
 
 
-def alexnet() -> Trunk:
+def alexnet() -> Backbone:
     """AlexNet as torchvision has it (Krizhevsky 2014, "One weird trick"); relu1 .. relu5."""
     layers: list[nn.Module] = [
         nn.Conv2d(3, 64, 11, stride=4, padding=2),
@@ -65,10 +65,10 @@ def alexnet() -> Trunk:
         nn.Conv2d(256, 256, 3, padding=1),
         nn.ReLU(),
     ]
-    return Trunk(layers, taps=(1, 4, 7, 9, 11), minimum=31)
+    return Backbone(layers, feature_layers=(1, 4, 7, 9, 11), minimum=31)
 
 
-class Perceptual(nn.Module, ABC):
+class PerceptualMetric(nn.Module, ABC):
     """A distance of two pictures by features, differentiable in the decoded one.
 
     Pictures are [B, 3, H, W], sRGB in [-1, 1].  Under autocast the convolutions run in the lower precision;
@@ -104,20 +104,20 @@ class Perceptual(nn.Module, ABC):
         """Distance of two lists of `features`, one value a picture; float32."""
 
 
-class LPIPS(Perceptual):
+class LPIPS(PerceptualMetric):
     """LPIPS v0.1 with fixed weights.
 
-    Sides are at least `trunk.minimum` pixels.  Raises ValueError for a wrong shape or size.
+    Sides are at least `backbone.minimum` pixels.  Raises ValueError for a wrong shape or size.
     """
 
     shift: Tensor
     scale: Tensor
 
-    def __init__(self, trunk: Trunk, heads: dict[str, Tensor]) -> None:
+    def __init__(self, backbone: Backbone, linear_layers: dict[str, Tensor]) -> None:
         super().__init__()
-        self.trunk = trunk
-        rows = [heads[f"lin{i}.model.1.weight"] for i in range(len(trunk.taps))]
-        self.heads = nn.ParameterList(nn.Parameter(row, requires_grad=False) for row in rows)
+        self.backbone = backbone
+        rows = [linear_layers[f"lin{i}.model.1.weight"] for i in range(len(backbone.feature_layers))]
+        self.linear_layers = nn.ParameterList(nn.Parameter(row, requires_grad=False) for row in rows)
         self.register_buffer("shift", torch.tensor(SHIFT)[None, :, None, None])
         self.register_buffer("scale", torch.tensor(SCALE)[None, :, None, None])
         self.eval()
@@ -125,14 +125,14 @@ class LPIPS(Perceptual):
     def compare(self, reference: list[Tensor], decoded: list[Tensor]) -> Float[Tensor, " b"]:
         """Distance of two lists of `features`, one value a picture; float32."""
         total = torch.zeros(len(decoded[0]), device=decoded[0].device)
-        for f, f_hat, head in zip(reference, decoded, self.heads, strict=True):
+        for f, f_hat, head in zip(reference, decoded, self.linear_layers, strict=True):
             # eq. 1: a 1x1 convolution without bias, written as a sum so that autocast leaves it in float32
             total = total + ((f - f_hat).square() * head).sum(1).mean((1, 2))
         return total
 
     def features(self, x: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
         """Normalised features, one [b, c_i, h_i, w_i] float32 a layer; gradients flow to `x`."""
-        return [_unit(f.float()) for f in self.trunk((x.float() - self.shift) / self.scale)]
+        return [_unit(f.float()) for f in self.backbone((x.float() - self.shift) / self.scale)]
 
 
 def load_tensors(folder: Path, name: str) -> dict[str, Tensor]:
@@ -143,12 +143,12 @@ def load_tensors(folder: Path, name: str) -> dict[str, Tensor]:
     return {key: tensor.float() for key, tensor in load_file(weights_file(folder, name)).items()}
 
 
-def frozen(build: Callable[[], Trunk], weights: dict[str, Tensor]) -> Trunk:
-    """A trunk with its weights: no gradients, evaluation mode.  RuntimeError for weights that do not fit."""
+def frozen(build: Callable[[], Backbone], weights: dict[str, Tensor]) -> Backbone:
+    """A backbone with its weights, frozen, in evaluation mode.  RuntimeError for weights that do not fit."""
     with torch.device("meta"):  # no time spent on initial values that are replaced in the next line
-        trunk = build()
-    trunk.load_state_dict(weights, assign=True)
-    return trunk.eval().requires_grad_(False)
+        backbone = build()
+    backbone.load_state_dict(weights, assign=True)
+    return backbone.eval().requires_grad_(False)
 
 
 def _unit(f: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:

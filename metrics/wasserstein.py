@@ -20,14 +20,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metrics import features
-from metrics.perceptual import Perceptual
+from metrics.perceptual import PerceptualMetric
 from sfumato.lpips import SCALE, SHIFT
 
 WINDOW = 5  # positions of a layer
 STABLE = 1e-4  # under the root of a variance, as a share of the layer's power
 
 
-class WassersteinDistortion(Perceptual):
+class WassersteinDistortion(PerceptualMetric):
     """Wasserstein distortion with fixed weights, read from the folder `weights` (SqueezeNet 1.1).
 
     Images are [B, 3, H, W], sRGB in [-1, 1], sides of at least 64 pixels.  Raises FileNotFoundError when the
@@ -39,7 +39,7 @@ class WassersteinDistortion(Perceptual):
 
     def __init__(self, weights: Path) -> None:
         super().__init__()
-        self.trunk = features.load("squeeze", weights)
+        self.backbone = features.load("squeeze", weights)
         self.register_buffer("shift", torch.tensor(SHIFT)[None, :, None, None])
         self.register_buffer("scale", torch.tensor(SCALE)[None, :, None, None])
         self.eval()
@@ -48,7 +48,7 @@ class WassersteinDistortion(Perceptual):
         """Features of the seven layers, one [b, c_i, h_i, w_i] float32 a layer; gradients flow to `x`."""
         if min(x.shape[2:]) < 64:
             raise ValueError(f"sides of at least 64 pixels are needed, got {list(x.shape[2:])}")
-        return [f.float() for f in self.trunk((x.float() - self.shift) / self.scale)]
+        return [f.float() for f in self.backbone((x.float() - self.shift) / self.scale)]
 
     def compare(self, reference: list[Tensor], decoded: list[Tensor]) -> Float[Tensor, " b"]:
         """Distortion of two lists of `features`, one value an image; float32."""

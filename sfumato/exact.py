@@ -211,7 +211,7 @@ class PositionBias:
         return self.bias
 
 
-class Curve:
+class QualityEmbedding:
     """A vector that follows q: q in [0, 1] -> [1, C, 1, 1], linear between evenly spaced rows.
 
     rows  int64 [knots, C] in units of 2^-24
@@ -235,7 +235,7 @@ KINDS: dict[frozenset[str], type] = {
     frozenset({"weight", "bias", "eps", "fraction"}): LayerNorm,
     frozenset({"fraction", "heads"}): DotProduct,
     frozenset({"table"}): PositionBias,
-    frozenset({"rows"}): Curve,
+    frozenset({"rows"}): QualityEmbedding,
 }
 """What a layer is, by the names of its arrays."""
 

@@ -26,7 +26,7 @@ from tests.test_prior import latents, make_prior
 from training.calibration import Calibration
 from training.export import integers, laplacian
 from training.networks import attention
-from training.networks.layers import Curve
+from training.networks.layers import QualityEmbedding
 from training.networks.prior import Prior
 
 Q = 0.4
@@ -314,7 +314,7 @@ def test_each_layer_is_near_its_float_form() -> None:
 
     def exact_form(layer: nn.Module, name: str = "layer") -> Any:
         holder = nn.ModuleDict({name: layer})
-        fractions = {} if isinstance(layer, Curve) else {name: 12}
+        fractions = {} if isinstance(layer, QualityEmbedding) else {name: 12}
         return exact.from_arrays(integers(holder, fractions)).layer  # type: ignore[arg-type]
 
     x = torch.randn(2, 6, 5, 7, dtype=torch.float64)
@@ -327,7 +327,7 @@ def test_each_layer_is_near_its_float_form() -> None:
             for parameter in layer.parameters():
                 nn.init.normal_(parameter)
             assert np.abs(layer(rows).numpy() - exact_form(layer)(rows.numpy())).max() < 8e-3
-        curve = Curve(3).double()
+        curve = QualityEmbedding(3).double()
         nn.init.normal_(curve.rows)
         for q in (0.0, 0.3, 0.5, 1.0):
             expected = curve(torch.tensor([q], dtype=torch.float64)).numpy()

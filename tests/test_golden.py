@@ -2,7 +2,7 @@
 
 `results.txt` holds a CRC-32 of the latent that each stands for, and the PSNR against the crop of the example.
 The same latents, and the same bits of every mean and level, come out of processes with other settings;
-`python -m benchmarks.machines` is the whole matrix.
+`python -m acceptance.determinism` is the whole matrix.
 `python -m tests.test_golden` writes them anew, for new weights only (CONTRIBUTING.md, "Change bytes").
 """
 
@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import sfumato
-from benchmarks import machines
-from benchmarks.machines import Setting
+from acceptance import determinism
+from acceptance.determinism import Setting
 from fuzz import toy
 from metrics.distortion import psnr
 from sfumato import image
@@ -45,21 +45,21 @@ def expected() -> dict[str, tuple[float, str]]:
 def test_golden_file_decodes_to_its_symbols(name: str) -> None:
     data = (GOLDEN / f"{name}.sfu").read_bytes()
     value, crc = expected()[name]
-    assert f"{machines.latent(sfumato.load(), data):08x}" == crc
+    assert f"{determinism.latent(sfumato.load(), data):08x}" == crc
     assert psnr(crop(name), sfumato.decode(data, steps=0)) == pytest.approx(value, abs=0.02)
 
 
 def test_files_of_the_toy_weights_decode_to_their_symbols() -> None:
     """A second preset: the files in fuzz/corpus."""
     files = sorted(toy.CORPUS.glob("*.sfu"))
-    found = {path.stem: machines.latent(toy.codec(), path.read_bytes()) for path in files}
+    found = {path.stem: determinism.latent(toy.codec(), path.read_bytes()) for path in files}
     lines = (toy.CORPUS / "latents.txt").read_text().splitlines()
     assert found == {name: int(crc, 16) for name, crc in map(str.split, lines)}
 
 
 @pytest.fixture(scope="module")
 def here() -> dict[str, int]:
-    return machines.crcs("small")
+    return determinism.crcs("small")
 
 
 def test_every_mean_and_scale_index_is_the_same_for_ever(here: dict[str, int]) -> None:
@@ -77,7 +77,7 @@ OTHERS = (
 
 @pytest.mark.parametrize("setting", OTHERS, ids=lambda s: s.name)
 def test_other_instructions_and_threads_give_the_same_bits(setting: Setting, here: dict[str, int]) -> None:
-    assert machines.start(setting, sys.executable, "small")[1] == here
+    assert determinism.start(setting, sys.executable, "small")[1] == here
     plain = {case: crc for case, crc in here.items() if case.endswith("plain")}
     assert plain == {case: here[case.replace("plain", "channels last")] for case in plain}
     assert plain == {case: here[case.replace("plain", "second of a batch")] for case in plain}
@@ -95,10 +95,10 @@ def main() -> None:
     for name, (_, _, q, seed) in CASES.items():
         data = sfumato.encode(crop(name), q=q / 255, seed=seed)
         (GOLDEN / f"{name}.sfu").write_bytes(data)
-        crc = machines.latent(sfumato.load(), data)
+        crc = determinism.latent(sfumato.load(), data)
         lines.append(f"{name} {psnr(crop(name), sfumato.decode(data, steps=0)):.3f} {crc:08x}\n")
     (GOLDEN / "results.txt").write_text("".join(lines))
-    found = {case: crc for case, crc in machines.crcs("small").items() if case.endswith(" plain")}
+    found = {case: crc for case, crc in determinism.crcs("small").items() if case.endswith(" plain")}
     passes = [f"{case.removesuffix(' plain')} {crc:08x}\n" for case, crc in found.items()]
     (GOLDEN / "pass.txt").write_text("".join(passes))
     good = (GOLDEN / "middle.sfu").read_bytes()

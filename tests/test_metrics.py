@@ -117,7 +117,7 @@ def test_lpips_under_bfloat16_stays_close_and_returns_float32(net: features.Net,
 
 def test_smallest_picture_of_each_trunk(net: features.Net, folder: Path) -> None:
     lpips = load_lpips(net, folder)
-    side = lpips.trunk.minimum
+    side = lpips.backbone.minimum
     assert lpips(torch.zeros(1, 3, side, side), torch.ones(1, 3, side, side)).isfinite().all()
     small = torch.zeros(1, 3, side, side - 1)
     with pytest.raises(ValueError, match=f"at least {side} pixels are needed, got {side - 1}x{side}"):

@@ -8,7 +8,7 @@ import torch
 from sfumato.errors import WeightsError
 from training.networks import quantise
 from training.networks.costs import costs
-from training.networks.layers import Curve, DepthBlock
+from training.networks.layers import DepthBlock, QualityEmbedding
 from training.networks.model import PRESETS, Model
 
 BUDGETS = {  # decisions: kMAC/pixel of analysis, entropy path, main decoder, denoiser step; parameters in all
@@ -47,12 +47,12 @@ def test_shapes_of_the_signal_path(preset: str) -> None:
     with torch.device("meta"):
         model = Model(preset)
         x, q = torch.empty(2, 3, 128, 192), torch.empty(2)
-        y, z = model.analyse(x, q)
+        y, z = model.analyze(x, q)
         assert y.shape == (2, model.config.latent, 8, 12)
         assert z.shape == (2, model.config.z_channels, 2, 3)
         estimate = model.prior(y, z, q)
         assert estimate.y_hat.shape == y.shape and estimate.bits.shape == (2, 6)
-        base = model.synthesise(estimate.y_hat, q)
+        base = model.synthesize(estimate.y_hat, q)
         assert base.x_base.shape == x.shape
         assert model.denoiser(x, q, q, base.x_base, base.features).shape == x.shape
 
@@ -65,7 +65,7 @@ def test_gain_rises_with_quality_and_rounds_finer() -> None:
 
 
 def test_curve_interpolates_between_knots() -> None:
-    curve = Curve(2, knots=5)
+    curve = QualityEmbedding(2, knots=5)
     with torch.no_grad():
         curve.rows.copy_(torch.tensor([[0, 0], [1, 10], [4, 40], [9, 90], [16, 160]]).float())
     values = curve(torch.tensor([0.0, 0.125, 0.25, 1.0]))[:, 0, 0, 0]
@@ -82,7 +82,7 @@ def test_straight_through_and_snap() -> None:
     y = quantise.straight_through(x)
     y.sum().backward()
     assert y.tolist() == [0, 2, -2] and x.grad is not None and x.grad.tolist() == [1, 1, 1]
-    assert quantise.snap(torch.tensor([0.1])).item() == 26 / 256
+    assert quantise.quantize_mean(torch.tensor([0.1])).item() == 26 / 256
     noisy = quantise.noise(torch.zeros(10000))
     assert noisy.abs().max() <= 0.5 and noisy.var().item() == pytest.approx(1 / 12, rel=0.05)
 

@@ -1,4 +1,4 @@
-"""The entropy model: packing, causality, the Laplacian bias, the window attention, one walk for all."""
+"""The entropy model: packing, causality, Laplacian bias, window attention, one pass for all uses."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from sfumato.autoregressive import (
     NON_ANCHOR,
     TAPS,
     WINDOW,
+    autoregressive_pass,
     global_context,
     local_context,
     pack,
@@ -28,7 +29,7 @@ from sfumato.container import Header
 from sfumato.latents import make_symbol_coder
 from training.networks import quantise
 from training.networks.attention import GlobalContext, LaplacianBias, SwinBlock
-from training.networks.prior import LocalContext, Prior, level_of, sigma_of
+from training.networks.prior import LocalContext, Prior, index_to_scale, scale_to_index
 
 CHUNKS = (2, 2, 3, 4, 5)
 
@@ -139,7 +140,7 @@ class Recorder:
         assert value is not None
         number = len(self.steps)
         self.steps.append((mu, level))
-        value = self.replaced.get(number, quantise.hard(value - mu) + mu)
+        value = self.replaced.get(number, torch.round(value - mu) + mu)
         self.values.append(value)
         return value
 
@@ -150,11 +151,11 @@ def test_no_parameter_depends_on_what_is_not_decoded_yet() -> None:
     y, z = latents()
     q = torch.tensor([0.4], dtype=torch.float64)
     plain = Recorder()
-    prior.walk(plain, q, (2, 3), z, y)
+    autoregressive_pass(prior, plain, q, (2, 3), z, y)
     assert len(plain.steps) == 1 + 2 * len(CHUNKS)
     for k in range(len(plain.steps) - 1):
         other = Recorder({k: plain.values[k] + 2.0})
-        prior.walk(other, q, (2, 3), z, y)
+        autoregressive_pass(prior, other, q, (2, 3), z, y)
         for i, (before, after) in enumerate(zip(plain.steps, other.steps, strict=True)):
             same = all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
             assert same == (i <= k), f"step {i} after a change in step {k}"
@@ -166,11 +167,11 @@ def test_each_context_reaches_the_parameters() -> None:
     y, z = latents(4, 4)
     q = torch.tensor([0.4], dtype=torch.float64)
     plain = Recorder()
-    prior.walk(plain, q, (4, 4), z, y)
+    autoregressive_pass(prior, plain, q, (4, 4), z, y)
     anchors = plain.values[1].clone()
     anchors[0, 0, 0, 0] += 2.0
     other = Recorder({1: anchors})
-    prior.walk(other, q, (4, 4), z, y)
+    autoregressive_pass(prior, other, q, (4, 4), z, y)
     moved = (other.steps[2][0] - plain.steps[2][0]).abs().sum(1)[0]
     assert moved[0, 0] > 0, "local context"
     assert moved[6, 3] > 0, "the same window, beyond the 5 x 5 of the local context"
@@ -186,9 +187,9 @@ def test_training_rate_is_what_the_meter_counts() -> None:
     g = torch.Generator().manual_seed(2)
 
     def draw(section: int, ends: bool, mu: Tensor, level: Tensor, value: Tensor | None) -> Tensor:
-        return mu + sigma_of(level) * torch.randn(mu.shape, generator=g, dtype=torch.float64)
+        return mu + index_to_scale(level) * torch.randn(mu.shape, generator=g, dtype=torch.float64)
 
-    y, z = prior.walk(draw, q, (6, 6))
+    y, z = autoregressive_pass(prior, draw, q, (6, 6))
     header = Header(1, 1, 0, 0)
     meters = [Meter(tables) for _ in header.sections]
     code = make_symbol_coder(meters, Checksum(header), lambda _: None)
@@ -196,7 +197,7 @@ def test_training_rate_is_what_the_meter_counts() -> None:
     def measure(section: int, is_last: bool, *values: Tensor) -> Tensor:
         return torch.from_numpy(code(section, is_last, *(value.numpy() for value in values)))
 
-    prior.walk(measure, q, (6, 6), z, y)
+    autoregressive_pass(prior, measure, q, (6, 6), z, y)
     torch.manual_seed(0)
     estimate = torch.stack([prior(y, z, q).bits[0] for _ in range(10)]).mean(0)
     assert float(estimate.sum()) == pytest.approx(sum(m.bits for m in meters), rel=0.01)
@@ -204,12 +205,12 @@ def test_training_rate_is_what_the_meter_counts() -> None:
 
 def test_levels_and_sigmas_are_inverse_and_bounded() -> None:
     for sigma in (0.11, 0.5, 1.0, 30.0, 128.0):
-        assert sigma_of(torch.tensor(level_of(sigma))).item() == pytest.approx(sigma, rel=1e-5)
-    assert sigma_of(torch.tensor([-5.0, 90.0])).tolist() == pytest.approx([0.11, 128.0], rel=1e-5)
+        assert index_to_scale(torch.tensor(scale_to_index(sigma))).item() == pytest.approx(sigma, rel=1e-5)
+    assert index_to_scale(torch.tensor([-5.0, 90.0])).tolist() == pytest.approx([0.11, 128.0], rel=1e-5)
     level = torch.tensor([-1.0, 70.0], requires_grad=True)
-    sigma_of(level).sum().backward()
+    index_to_scale(level).sum().backward()
     assert level.grad is not None and level.grad[0] == 0, "a step outwards is refused"
-    (-sigma_of(level := torch.tensor([-1.0], requires_grad=True))).sum().backward()
+    (-index_to_scale(level := torch.tensor([-1.0], requires_grad=True))).sum().backward()
     assert level.grad is not None and level.grad[0] != 0, "the way back is open"
 
 

@@ -51,7 +51,7 @@ def test_a_halo_is_wide_enough(preset: str) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.05 * torch.randn_like(parameter)
-    halo = -(-max(model.g_a.reach, model.g_s.reach) // 64) * 64
+    halo = -(-max(model.g_a.halo, model.g_s.halo) // 64) * 64
     side, middle = 2 * halo + 64, halo // 16 + 2
     x = torch.randn(1, 3, side, 64).requires_grad_(True)
     model.g_a(x)[:, :, middle].square().sum().backward()
@@ -60,7 +60,7 @@ def test_a_halo_is_wide_enough(preset: str) -> None:
     assert touched.min() >= 16 * middle - halo and touched.max() < 16 * (middle + 1) + halo
     y = torch.randn(1, model.config.latent, side // 16, 4).requires_grad_(True)
     q = torch.tensor([0.5])
-    model.synthesise(y, q).x_base[:, :, 16 * middle : 16 * middle + 16].square().sum().backward()
+    model.synthesize(y, q).x_base[:, :, 16 * middle : 16 * middle + 16].square().sum().backward()
     assert y.grad is not None
     touched = y.grad.abs().sum((0, 1, 3)).nonzero().flatten()
     assert touched.min() >= middle - halo // 16 and touched.max() <= middle + halo // 16
@@ -128,12 +128,12 @@ def test_the_denoiser_sees_no_further_than_its_reach(preset: str) -> None:
     with torch.no_grad():
         for parameter in model.denoiser.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
-    reach = int(model.denoiser.reach)
+    reach = int(model.denoiser.halo)
     middle = -(-reach // 64) * 64 + 64
     z_t = torch.randn(1, 3, 2 * middle, 64).requires_grad_(True)
     half = torch.tensor([0.5])
     with torch.no_grad():
-        certain = model.synthesise(torch.randn(1, model.config.latent, 2 * middle // 16, 4), half)
+        certain = model.synthesize(torch.randn(1, model.config.latent, 2 * middle // 16, 4), half)
     x_hat = model.denoiser(z_t, half, half, *certain)
     x_hat[:, :, middle].square().sum().backward()
     assert z_t.grad is not None

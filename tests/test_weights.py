@@ -178,7 +178,7 @@ def test_the_id_names_what_decides_symbols_and_base_image(toy: Weights) -> None:
 
 def test_the_diffusion_is_kept_with_the_weights(trained: RunWeights) -> None:
     model = random_model()
-    model.diffuse_by(sigma_b_max=3.0, t0=0.25, d_min=0.01, times_power=1.5)
+    model.set_diffusion(sigma_b_max=3.0, t0=0.25, d_min=0.01, times_power=1.5)
     config = shipped_form(model).config
     assert (config.sigma_b_max, config.t0, config.d_min, config.times_power) == (3.0, 0.25, 0.01, 1.5)
     assert config.schedule == model.schedule

@@ -1,8 +1,8 @@
 """Losses of the blurring diffusion decoder on a frozen codec: crops in, one number to descend out.
 
-Two kinds.  `Denoising` asks for the image at one random time, as every diffusion is trained.  `Unrolled`
-runs the sampler as it is used, a few steps from x_base, and judges what comes out: per-step training alone
-never sees the sampler's own inputs, and leaves noise where texture should be.
+`DenoisingLoss` asks for the image at one random time, as every diffusion is trained.  `UnrolledLoss` runs the
+sampler as it is used, a few steps from x_base, and judges its output: per-step training alone never sees the
+sampler's own inputs, and leaves noise where texture should be.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from training.recipes import Recipe
 
 
 @torch.no_grad()
-def decoded(model: Model, x: Float[Tensor, "b 3 h w"], q: Float[Tensor, " b"]) -> Synthesised:
-    """What the frozen codec makes of a image."""
-    return model.synthesise(model.prior(*model.analyse(x, q), q).y_hat, q)
+def base_reconstruction(model: Model, x: Float[Tensor, "b 3 h w"], q: Float[Tensor, " b"]) -> Synthesised:
+    """What the frozen codec makes of an image."""
+    return model.synthesize(model.prior(*model.analyze(x, q), q).y_hat, q)
 
 
-class Denoising(nn.Module):
+class DenoisingLoss(nn.Module):
     """One random time; t favours small values, `recipe.refined_loss` judges the predicted image.
 
     x-prediction: SNR weights per frequency, clipped; epsilon-prediction: the L1 of Yang & Mandt 2023; both
@@ -41,12 +41,12 @@ class Denoising(nn.Module):
         self,
         x: Float[Tensor, "b 3 h w"],
         q: Float[Tensor, " b"],
-        perceive: bool,
+        use_perceptual: bool,
         rendered: Bool[Tensor, " b"] | None = None,
     ) -> dict[str, Tensor]:
         """The loss of each image and its terms; arguments as those of `Objective.forward`."""
         model, schedule = self.model, self.model.schedule
-        base = decoded(model, x, q)
+        base = base_reconstruction(model, x, q)
         t = sample_t(x.shape[0], model.config.t0).to(x.device)
         epsilon = torch.randn_like(x)
         z_t = schedule.forward(x, t, epsilon)
@@ -57,13 +57,13 @@ class Denoising(nn.Module):
         else:
             x_hat, denoising = prediction, x_loss(x, prediction, t, schedule)
         weight_map = emphasis(x, rendered, self.recipe.text)
-        out = self.distortion(x, x_hat, self.recipe.refined_loss, perceive, weight_map)
+        out = self.distortion(x, x_hat, self.recipe.refined_loss, use_perceptual, weight_map)
         out["diffusion"] = denoising
         out["loss"] = out.pop("distortion") + denoising * 127.5**2
         return out
 
 
-class Unrolled(nn.Module):
+class UnrolledLoss(nn.Module):
     """The sampler's own 1, 2 or 4 steps from the noisy x_base; `recipe.refined_loss` judges the outcome."""
 
     def __init__(self, model: Model, recipe: Recipe, distortion: Distortion) -> None:
@@ -76,13 +76,13 @@ class Unrolled(nn.Module):
         self,
         x: Float[Tensor, "b 3 h w"],
         q: Float[Tensor, " b"],
-        perceive: bool,
+        use_perceptual: bool,
         rendered: Bool[Tensor, " b"] | None = None,
     ) -> dict[str, Tensor]:
         """The loss of each image and its terms; arguments as those of `Objective.forward`."""
-        x_hat = refined(self.model, decoded(self.model, x, q), q, self.recipe.unroll)
+        x_hat = refined(self.model, base_reconstruction(self.model, x, q), q, self.recipe.unroll)
         weight_map = emphasis(x, rendered, self.recipe.text)
-        out = self.distortion(x, x_hat, self.recipe.refined_loss, perceive, weight_map)
+        out = self.distortion(x, x_hat, self.recipe.refined_loss, use_perceptual, weight_map)
         out["loss"] = out.pop("distortion")
         return out
 

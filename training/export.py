@@ -29,7 +29,7 @@ from sfumato.image import write_bytes
 from sfumato.transforms import STRIDE, Transforms
 from training.networks.attention import DotProduct, LaplacianBias
 from training.networks.costs import costs
-from training.networks.layers import Curve, pad_with_zeros, padding_of
+from training.networks.layers import QualityEmbedding, pad_with_zeros, padding_of
 from training.networks.model import Config, Model
 from training.networks.prior import Prior
 from training.run_weights import RunWeights, load_weights
@@ -69,7 +69,7 @@ def export(trained: RunWeights) -> weights.Weights:
         chunks=c.chunks,
         z_channels=c.z_channels,
         padding=padding_of(model.g_s),
-        halos={name: getattr(model, name).reach for name in names if name != "h_a"},
+        halos={name: getattr(model, name).halo for name in names if name != "h_a"},
         predicts=str(model.denoiser.predicts),
         sigma_b_max=schedule.sigma_b_max,
         d_min=schedule.d_min,
@@ -97,8 +97,8 @@ def verify(model: Model, shipped: weights.Weights, tolerance: float = 1e-3) -> N
     generator = torch.Generator().manual_seed(1)
     x = torch.rand(1, 3, 192, 64, generator=generator) * 2 - 1
     q, t = torch.tensor([0.7]), torch.tensor([0.2])
-    y, z = model.analyse(x, q)
-    base = model.synthesise(y, q)
+    y, z = model.analyze(x, q)
+    base = model.synthesize(y, q)
     ours = transforms.synthesize(y.numpy(), q.item())
     gain = transforms.gain(q.item())
     pairs = {
@@ -228,7 +228,7 @@ def integers(prior: Prior, fractions: Mapping[str, int]) -> dict[str, NDArray[np
             amplitude, sigma = (float(p.detach().half()) for p in (module.amplitude, module.sigma))
             table = laplacian(amplitude, sigma, int(module.distance.max()))
             out[f"{name}.table"] = np.array(table, np.int32)
-        elif isinstance(module, Curve):
+        elif isinstance(module, QualityEmbedding):
             out[f"{name}.rows"] = _parameter(module.rows)
         elif own or not (isinstance(module, STRUCTURE) or list(module.children())):
             raise ValueError(f"layer {name} has no exact form: {type(module).__name__}")

@@ -25,11 +25,11 @@ from torch.optim.swa_utils import AveragedModel
 from metrics.lpips import load_lpips
 from sfumato import scales
 from training.data import Images, Mixture
-from training.denoising import Denoising, Unrolled
+from training.denoising import DenoisingLoss, UnrolledLoss
 from training.initialise import karhunen_loeve
 from training.losses import Distortion
 from training.networks.layers import pad_with_zeros, padding_of
-from training.networks.model import Model, channels_last, renewed
+from training.networks.model import Model, channels_last, rebuild
 from training.objective import Objective
 from training.optimiser import autocast_dtype, load_states, make_optimisers, set_rates, states, step_all
 from training.recipes import Recipe
@@ -132,10 +132,10 @@ class Trainer:
         self.mixture, self.held = self._load_data()
         self.tables: dict[str, Tensor] = {}
         self.model = self._start_model()
-        self.model.diffuse_by(**recipe.diffusion)
+        self.model.set_diffusion(**recipe.diffusion)
         self.trained = choose_parameters(self.model, recipe.part)
         channels_last(self.model.to(self.device)).train()
-        kind = Objective if recipe.part != "denoiser" else Unrolled if recipe.unroll else Denoising
+        kind = Objective if recipe.part != "denoiser" else UnrolledLoss if recipe.unroll else DenoisingLoss
         terms = set(recipe.base_loss) | set(recipe.refined_loss)
         distortion = Distortion(terms, run.metrics, recipe.perceptual_crop, recipe.vgg_crops)
         self.objective: nn.Module = kind(self.model, recipe, distortion).to(self.device)
@@ -184,7 +184,7 @@ class Trainer:
         if recipe.part == "denoiser":  # the frozen codec stays the same to the last table, and keeps its id
             self.tables = weights.tables
         else:  # a codec that goes on takes the padding of the networks as they are now
-            model = renewed(model)
+            model = rebuild(model)
         if run.denoiser is not None:
             other = load_weights(run.denoiser)
             if not other.model.has_denoiser or other.model.preset != recipe.preset:
@@ -251,7 +251,7 @@ class Trainer:
         return clock.item()
 
     def _step(
-        self, rng: np.random.Generator, perceive: bool, dtype: torch.dtype | None, averages: Averages
+        self, rng: np.random.Generator, use_perceptual: bool, dtype: torch.dtype | None, averages: Averages
     ) -> float:
         """One step of the optimisers; returns the norm of the gradient."""
         recipe = self.recipe
@@ -260,7 +260,7 @@ class Trainer:
         q = torch.from_numpy(rng.random(recipe.batch, dtype=np.float32)).to(self.device)
         context = torch.autocast(self.device.type, dtype) if dtype is not None else nullcontext()
         with context:
-            out = self.objective(x, q, perceive, rendered)
+            out = self.objective(x, q, use_perceptual, rendered)
         for parameter in self.trained:
             parameter.grad = None
         out["loss"].mean().backward()

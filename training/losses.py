@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from metrics.dists import DISTS
 from metrics.lpips import load_lpips
-from metrics.perceptual import Perceptual
+from metrics.perceptual import PerceptualMetric
 from metrics.wasserstein import WassersteinDistortion
 
 PATCH = 8  # pixels: the coarsest patches that the light decoder puts together
@@ -120,7 +120,7 @@ PIXEL_TERMS: dict[str, PixelTerm] = {
     "low_frequency": low_frequency,
     "ms_ssim": ms_ssim,
 }
-PERCEPTUAL_TERMS: dict[str, Callable[[Path], Perceptual]] = {
+PERCEPTUAL_TERMS: dict[str, Callable[[Path], PerceptualMetric]] = {
     "lpips": lambda folder: load_lpips("squeeze", folder),  # not the network that the evaluation uses
     "lpips_vgg": lambda folder: load_lpips("vgg", folder),
     "dists": DISTS,
@@ -153,10 +153,10 @@ class Distortion(nn.Module):
         x: Float[Tensor, "b 3 h w"],
         x_hat: Float[Tensor, "b 3 h w"],
         weights: Mapping[str, float],
-        perceive: bool = True,
+        use_perceptual: bool = True,
         emphasis: Float[Tensor, "b 1 h w"] | None = None,
     ) -> dict[str, Tensor]:
-        """Terms of each image, and their weighted sum as "distortion"; `perceive` brings perceptual ones in.
+        """Terms of each image, and their weighted sum as "distortion"; perceptual ones on request.
 
         The logged "mse" knows no emphasis, so that logs of different recipes can be compared.
         """
@@ -167,7 +167,7 @@ class Distortion(nn.Module):
                 value = PIXEL_TERMS[name](x, x_hat, emphasis)
                 out.setdefault(name, value)
                 total = total + weight * value
-        if perceive and any(name in PERCEPTUAL_TERMS for name in weights):
+        if use_perceptual and any(name in PERCEPTUAL_TERMS for name in weights):
             part = (..., *random_part(x, self.perceptual_crop))
             x, x_hat = x[part], x_hat[part]
             for name in (name for name in weights if name in PERCEPTUAL_TERMS):

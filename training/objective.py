@@ -64,26 +64,26 @@ class Objective(nn.Module):
         self,
         x: Float[Tensor, "b 3 h w"],
         q: Float[Tensor, " b"],
-        perceive: bool,
+        use_perceptual: bool,
         rendered: Bool[Tensor, " b"] | None = None,
     ) -> dict[str, Tensor]:
-        """The loss of each image and its terms; `perceive` brings the perceptual ones in.
+        """The loss of each image and its terms; `use_perceptual` brings the perceptual ones in.
 
         `rendered` says which crops are known to come from screens.
         """
         model, recipe = self.model, self.recipe
-        y, z = model.analyse(x, q)
+        y, z = model.analyze(x, q)
         estimate = model.prior(y, z, q)
-        base = model.synthesise(estimate.y_hat, q)
+        base = model.synthesize(estimate.y_hat, q)
         bpp = estimate.bits.sum(1) / x[0, 0].numel()
         weight_map = emphasis(x, rendered, recipe.text)
-        out = self.distortion(x, base.x_base.float(), recipe.base_loss, perceive, weight_map)
+        out = self.distortion(x, base.x_base.float(), recipe.base_loss, use_perceptual, weight_map)
         if recipe.part == "all":
             rows, columns = random_part(x, recipe.refined_crop, ALIGNED)
             x_hat = refined(model, base.part(rows, columns), q, recipe.unroll)
             part = (..., rows, columns)
             part_map = None if weight_map is None else weight_map[part]
-            more = self.distortion(x[part], x_hat, recipe.refined_loss, perceive, part_map)
+            more = self.distortion(x[part], x_hat, recipe.refined_loss, use_perceptual, part_map)
             out["distortion"] = out["distortion"] + more.pop("distortion")
             out |= {f"{name}_refined": value for name, value in more.items()}
         weight = lmbda(q, recipe)

@@ -19,7 +19,7 @@ from training.run_weights import RunWeights, load_weights, save_weights
 def tables_of(model: Model, x: Float[Tensor, "1 3 h w"]) -> dict[str, Tensor]:
     """The integer tables of a model, calibrated on one image at q = 0.5."""
     q = torch.tensor([0.5])
-    y, z = model.analyse(x, q)
+    y, z = model.analyze(x, q)
     with Calibration(model.prior) as calibration:
         model.prior(y, z, q)
     tables = {name: torch.tensor(value) for name, value in Tables.gaussian().arrays().items()}

@@ -22,7 +22,7 @@ DIFFUSION = ("sigma_b_max", "t0", "d_min", "times_power")
 def restore(weights: Weights) -> tuple[Model, dict[str, Tensor]]:
     """(the model, its integer tables with the fractions of the entropy model's layers)."""
     model = Model(weights.preset)
-    model.diffuse_by(**{name: getattr(weights.config, name) for name in DIFFUSION})
+    model.set_diffusion(**{name: getattr(weights.config, name) for name in DIFFUSION})
     if weights.config.padding == "zeros":
         pad_with_zeros(model)
     model.has_denoiser = weights.has_denoiser

@@ -80,7 +80,7 @@ def load_weights(path: str | Path) -> RunWeights:
     if named != _ids(tensors):
         raise WeightsError(f"{path} is damaged: its tensors do not match its ids {named}")
     model = Model(metadata.get("preset", ""))
-    model.diffuse_by(**json.loads(metadata.get("diffusion", "{}")))
+    model.set_diffusion(**json.loads(metadata.get("diffusion", "{}")))
     if metadata.get("padding") == "zeros":
         pad_with_zeros(model)
     state = {k: v.float() for k, v in tensors.items() if not k.startswith("tables.")}

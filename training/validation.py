@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 
 from metrics.perceptual import LPIPS
+from sfumato.autoregressive import SymbolCoder, autoregressive_pass
 from training.calibration import Calibration
 from training.data import Images
 from training.losses import MS_SSIM_WEIGHTS, MS_SSIM_WINDOW, ms_ssim, mse
 from training.networks import quantise
 from training.networks.model import Model
-from training.networks.prior import Code, sigma_of
+from training.networks.prior import index_to_scale
 from training.objective import refined
 
 CROP = 256
@@ -32,19 +33,19 @@ def calibrate(model: Model, held: Images) -> dict[str, Tensor]:
         for value in QUALITIES:
             for x in crops.split(BATCH):
                 q = x.new_full((len(x),), value)
-                y, z = model.analyse(x, q)
+                y, z = model.analyze(x, q)
                 model.prior(y, z, q)
     return calibration.fractions()
 
 
-def _rounding(bits: list[Tensor]) -> Code:
-    """A step of the pass that rounds like the coder and notes the bits; noise would overstate low rates."""
+def _rounding(bits: list[Tensor]) -> SymbolCoder:
+    """A coding pass that rounds like the coder and notes the bits; noise would overstate low rates."""
 
-    def code(section: int, ends: bool, mu: Tensor, level: Tensor, value: Tensor | None) -> Tensor:
+    def code(section: int, is_last: bool, mu: Tensor, index: Tensor, value: Tensor | None) -> Tensor:
         assert value is not None
-        mu = quantise.snap(mu)
-        symbols = quantise.hard(value - mu)
-        bits.append(quantise.gaussian_bits(symbols, sigma_of(quantise.hard(level))).flatten(1).sum(1))
+        mu = quantise.quantize_mean(mu)
+        symbols = torch.round(value - mu)
+        bits.append(quantise.gaussian_bits(symbols, index_to_scale(torch.round(index))).flatten(1).sum(1))
         return mu + symbols
 
     return code
@@ -65,10 +66,10 @@ def validate(model: Model, held: Images, metric: LPIPS | None) -> list[dict[str,
         found_in_all: list[dict[str, Tensor]] = []
         for x in crops.split(BATCH):
             q = x.new_full((len(x),), value)
-            y, z = model.analyse(x, q)
+            y, z = model.analyze(x, q)
             bits: list[Tensor] = []
-            y_hat, _ = model.prior.walk(_rounding(bits), q, (z.shape[2], z.shape[3]), z, y)
-            base = model.synthesise(y_hat, q)
+            y_hat, _ = autoregressive_pass(model.prior, _rounding(bits), q, (z.shape[2], z.shape[3]), z, y)
+            base = model.synthesize(y_hat, q)
             found = {"bpp": torch.stack(bits).sum(0) / x[0, 0].numel()}
             images = {"": base.x_base.float()}
             if model.has_denoiser:

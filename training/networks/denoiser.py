@@ -6,7 +6,7 @@ Both networks are called alike, so that a model can hold either:
 
 t in [0, 1] is the time of the diffusion, q in [0, 1] the quality, x_base the certain picture in [-1, 1], and
 features the main decoder's maps, coarse to fine.  `predicts` names what comes back: "x" or "epsilon".
-`reach` is how many pixels away from a place the inputs still matter to it; None: all of them do.
+`halo` is how many pixels away from a place the inputs still matter to it; None: all of them do.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from training.networks.layers import ChannelNorm, Curve, DepthBlock, ResnetBlock, full_precision
+from training.networks.layers import ChannelNorm, DepthBlock, QualityEmbedding, ResnetBlock, full_precision
 
 
 class LightDenoiser(nn.Module):
@@ -56,9 +56,9 @@ class LightDenoiser(nn.Module):
             raise ValueError(f"only the width at 1/16 may be 0, got {widths}")
         channels = [c for c, _ in scales]
         self.multiple = 4 * 2 ** (len(scales) - 1)
-        self.reach = 4 + sum(4 * 2**scale * n for scale, (_, n) in enumerate(scales)) + self.multiple
+        self.halo = 4 + sum(4 * 2**scale * n for scale, (_, n) in enumerate(scales)) + self.multiple
         self.time = nn.Sequential(nn.Linear(2, condition), nn.SiLU(), nn.Linear(condition, condition))
-        self.quality = Curve(condition)
+        self.quality = QualityEmbedding(condition)
         self.enter = nn.Conv2d(2 * 3 * 16, channels[0], 1)
         self.features = nn.ModuleList(  # fine to coarse, as the way down meets them
             nn.Conv2d(c_in, c_out, 1) for c_in, c_out in zip(reversed(features), channels, strict=False)
@@ -143,7 +143,7 @@ class UNet(nn.Module):
     """
 
     predicts: ClassVar[Literal["x", "epsilon"]] = "epsilon"
-    reach: ClassVar[int | None] = None
+    halo: ClassVar[int | None] = None
 
     def __init__(
         self,

@@ -64,7 +64,7 @@ class DepthBlock(nn.Module):
         return x + self.reduce(F.gelu(self.expand(x)))
 
 
-class Curve(nn.Module):
+class QualityEmbedding(nn.Module):
     """A learnt vector that varies with the quality q: linear interpolation between `knots` rows.
 
     The knots lie evenly on q in [0, 1].  Used for the gains, the prior of z and for conditioning.

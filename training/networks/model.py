@@ -118,20 +118,20 @@ class Model(nn.Module):
         self.denoiser: nn.Module = (
             LightDenoiser(*c.denoiser, g_s.feature_widths) if light else UNet(contexts=g_s.feature_widths)
         )
-        self.diffuse_by()
+        self.set_diffusion()
         self.has_denoiser = False  # whether the denoiser is trained; steps > 0 need it
 
-    def diffuse_by(self, **changes: float) -> None:
+    def set_diffusion(self, **changes: float) -> None:
         """Another diffusion, by fields of `Config`; files of weights keep it."""
         self.config = c = replace(self.config, **changes)  # type: ignore[arg-type]
         self.schedule = Blurring(c.sigma_b_max, c.d_min)
 
-    def analyse(self, x: Float[Tensor, "b 3 h w"], q: Float[Tensor, " b"]) -> tuple[Tensor, Tensor]:
+    def analyze(self, x: Float[Tensor, "b 3 h w"], q: Float[Tensor, " b"]) -> tuple[Tensor, Tensor]:
         """x in [-1, 1], sides multiples of 64 -> (y, z), y in the domain of the gains."""
         y = self.g_a(x) * self.gain(q)
         return y, self.h_a(y)
 
-    def synthesise(self, y_hat: Float[Tensor, "b m h w"], q: Float[Tensor, " b"]) -> Synthesised:
+    def synthesize(self, y_hat: Float[Tensor, "b m h w"], q: Float[Tensor, " b"]) -> Synthesised:
         """y_hat in the domain of the gains -> x_base in [-1, 1] and the features of the denoiser."""
         return self.g_s(y_hat / self.gain(q), q)
 
@@ -142,7 +142,7 @@ def channels_last(model: Model) -> Model:
     return model
 
 
-def renewed(model: Model) -> Model:
+def rebuild(model: Model) -> Model:
     """The same parameters and diffusion in networks as they are built now, which may pad otherwise."""
     fresh = Model(model.preset)
     fresh.load_state_dict(model.state_dict())

@@ -13,16 +13,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sfumato import scales
-from sfumato.autoregressive import INDEX_STEP, TAPS, SymbolCoder, autoregressive_pass
+from sfumato.autoregressive import INDEX_STEP, TAPS, autoregressive_pass
 from training.networks import quantise
 from training.networks.attention import GlobalContext, LaplacianBias
-from training.networks.layers import Curve, full_precision
+from training.networks.layers import QualityEmbedding, full_precision
 from training.networks.transform import HyperSynthesis
 
-Code = SymbolCoder
 
-
-class Estimate(NamedTuple):
+class RateEstimate(NamedTuple):
     """Quantised latents with straight-through gradients, and the bits they are estimated to take."""
 
     y_hat: Float[Tensor, "b m h w"]
@@ -72,7 +70,7 @@ class Chunk(nn.Module):
         with torch.no_grad():
             self.leave.weight *= 0.1
             # a sigma near 1 to start from, where every symbol still has a gradient
-            nn.init.constant_(self.leave.bias[channels:], level_of(1.0) / INDEX_STEP)  # type: ignore[index]
+            nn.init.constant_(self.leave.bias[channels:], scale_to_index(1.0) / INDEX_STEP)  # type: ignore[index]
 
 
 class Prior(nn.Module):
@@ -94,10 +92,10 @@ class Prior(nn.Module):
         self.sizes = chunks
         self.h_s = HyperSynthesis(z_channels, hyper_width, psi, hyper_kernel)
         # factorised prior of z: a Gaussian per channel whose parameters follow q
-        self.z_mu = Curve(z_channels)
-        self.z_level = Curve(z_channels)
+        self.z_mu = QualityEmbedding(z_channels)
+        self.z_level = QualityEmbedding(z_channels)
         with torch.no_grad():
-            self.z_level.rows.add_(level_of(2.0) / INDEX_STEP)
+            self.z_level.rows.add_(scale_to_index(2.0) / INDEX_STEP)
         self.chunks = nn.ModuleList(
             Chunk(c, sum(chunks[:j]), psi, channel_width, width, pairs, mlp_ratio)
             for j, c in enumerate(chunks)
@@ -107,42 +105,27 @@ class Prior(nn.Module):
         """The position bias of each chunk, in coding order."""
         return [module for module in self.modules() if isinstance(module, LaplacianBias)]
 
-    def walk(
-        self,
-        code: Code,
-        q: Float[Tensor, " b"],
-        z_shape: tuple[int, int],
-        z: Tensor | None = None,
-        y: Tensor | None = None,
-        chunks: int | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Visit z, then every chunk's anchors and non-anchors; (y_hat, z_hat) in the domain of the gains.
-
-        See `autoregressive.autoregressive_pass`.
-        """
-        return autoregressive_pass(self, code, q, z_shape, z, y, chunks)
-
-    def forward(self, y: Float[Tensor, "b m h w"], z: Float[Tensor, "b n h w"], q: Tensor) -> Estimate:
+    def forward(self, y: Float[Tensor, "b m h w"], z: Float[Tensor, "b n h w"], q: Tensor) -> RateEstimate:
         """Training: straight-through values, and the rate of noisy ones (Minnen & Singh 2020)."""
         bits = [y.new_zeros(y.shape[0], dtype=torch.float32) for _ in range(len(self.sizes) + 1)]
 
-        def code(section: int, ends: bool, mu: Tensor, level: Tensor, value: Tensor | None) -> Tensor:
+        def code(section: int, is_last: bool, mu: Tensor, index: Tensor, value: Tensor | None) -> Tensor:
             assert value is not None
-            noisy = quantise.gaussian_bits(quantise.noise(value - mu), sigma_of(level))
+            noisy = quantise.gaussian_bits(quantise.noise(value - mu), index_to_scale(index))
             bits[section] = bits[section] + noisy.flatten(1).sum(1)
             centre = mu.detach()  # the decoder's path moves y, not the mean that it is coded with
             return quantise.straight_through(value - centre) + centre
 
-        y_hat, z_hat = self.walk(code, q, (z.shape[2], z.shape[3]), z, y)
-        return Estimate(y_hat, z_hat, torch.stack(bits, 1))
+        y_hat, z_hat = autoregressive_pass(self, code, q, (z.shape[2], z.shape[3]), z, y)
+        return RateEstimate(y_hat, z_hat, torch.stack(bits, 1))
 
 
-def level_of(sigma: float) -> float:
-    """The real scale level of a standard deviation; inverse of `sigma_of` within the tables' range."""
+def scale_to_index(sigma: float) -> float:
+    """The real scale index of a standard deviation; inverse of `index_to_scale` within the tables' range."""
     return math.log(sigma / scales.SIGMA_MIN) / scales.LOG_STEP
 
 
-def sigma_of(level: Tensor) -> Tensor:
-    """Standard deviation at a real scale level, bounded to the tables' range."""
-    bounded = quantise.bounded(level, 0.0, scales.LEVELS - 1.0)
+def index_to_scale(index: Tensor) -> Tensor:
+    """Standard deviation at a real scale index, bounded to the tables' range."""
+    bounded = quantise.bounded(index, 0.0, scales.LEVELS - 1.0)
     return scales.SIGMA_MIN * torch.exp(bounded * scales.LOG_STEP)

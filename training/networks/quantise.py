@@ -8,14 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from training.networks.layers import Curve
+from training.networks.layers import QualityEmbedding
 
 GRID = 2.0**-8  # means live on this dyadic grid, so that y_hat = symbol + mu is exact in any float
-
-
-def hard(x: Tensor) -> Tensor:
-    """The nearest integer, halves to even; no gradient."""
-    return torch.round(x)
 
 
 def straight_through(x: Tensor) -> Tensor:
@@ -28,7 +23,7 @@ def noise(x: Tensor) -> Tensor:
     return x + torch.rand_like(x) - 0.5
 
 
-def snap(x: Tensor) -> Tensor:
+def quantize_mean(x: Tensor) -> Tensor:
     """The nearest multiple of `GRID`, so that differences far below it cannot reach the next step."""
     return torch.round(x / GRID) * GRID
 
@@ -42,7 +37,7 @@ class Gain(nn.Module):
 
     def __init__(self, channels: int, span: float) -> None:
         super().__init__()
-        self.log_gain = Curve(channels)
+        self.log_gain = QualityEmbedding(channels)
         knots = self.log_gain.rows.shape[0]
         with torch.no_grad():
             self.log_gain.rows.add_(torch.linspace(0, span, knots)[:, None])

@@ -2,7 +2,7 @@
 
 Two families with one contract.  The light one never convolves at full resolution: space to depth
 first, then `DepthBlock`s.  The paper's is CDC's (Yang & Mandt 2023), which the paper's figure shows.
-`reach` says how many pixels away from a place its input still matters to its output.
+`halo` says how many pixels away from a place its input still matters to its output.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sfumato.autoregressive import hyper_synthesis
 from sfumato.transforms import Synthesised
-from training.networks.layers import BORDER, Curve, DepthBlock, ResnetBlock, full_precision
+from training.networks.layers import BORDER, DepthBlock, QualityEmbedding, ResnetBlock, full_precision
 
 
 def _blocks(channels: int, depth: int) -> nn.Sequential:
@@ -32,7 +32,7 @@ class LightAnalysis(nn.Module):
         self.down = nn.Conv2d(c8, c16, 3, stride=2, padding=1, padding_mode=BORDER)
         self.at_16 = _blocks(c16, n16)
         self.head = nn.Conv2d(c16, latent, 1)
-        self.reach = 8 * (n8 + 1) + 16 * n16
+        self.halo = 8 * (n8 + 1) + 16 * n16
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b m h/16 w/16"]:
         f = self.at_8(self.stem(F.pixel_unshuffle(x, 8)))
@@ -47,7 +47,7 @@ class LightSynthesis(nn.Module):
         c16, c8, c4 = widths
         n16, n8, n4 = depths
         self.stem = nn.Conv2d(latent, c16, 1)
-        self.quality = Curve(c16)
+        self.quality = QualityEmbedding(c16)
         self.at_16 = _blocks(c16, n16)
         self.up_8 = nn.Conv2d(c16, c8 * 4, 1)
         self.at_8 = _blocks(c8, n8)
@@ -55,7 +55,7 @@ class LightSynthesis(nn.Module):
         self.at_4 = _blocks(c4, n4)
         self.head = nn.Conv2d(c4, 3 * 16, 3, padding=1, padding_mode=BORDER)
         self.feature_widths = (c8, c4)
-        self.reach = 16 * n16 + 8 * n8 + 4 * (n4 + 1)
+        self.halo = 16 * n16 + 8 * n8 + 4 * (n4 + 1)
 
     def forward(self, y_hat: Float[Tensor, "b m h w"], q: Float[Tensor, " b"]) -> Synthesised:
         f = self.at_16(self.stem(y_hat) + self.quality(q))
@@ -77,7 +77,7 @@ class PaperAnalysis(nn.Module):
             c_in = c_out
         self.stages = nn.Sequential(*stages)
         # the kernels at each scale, first 7x7, then 3x3: two of the block and one that shrinks
-        self.reach = 5 + sum(3 * 2**level for level in range(1, len(stages) // 2))
+        self.halo = 5 + sum(3 * 2**level for level in range(1, len(stages) // 2))
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b m h/16 w/16"]:
         return full_precision(self.stages[-1], self.stages[:-1](x))
@@ -92,7 +92,7 @@ class PaperSynthesis(nn.Module):
 
     def __init__(self, latent: int, widths: tuple[int, ...] = (192, 128, 64, 3)) -> None:
         super().__init__()
-        self.quality = Curve(latent)
+        self.quality = QualityEmbedding(latent)
         self.blocks = nn.ModuleList()
         self.ups = nn.ModuleList()
         c_in = latent
@@ -101,7 +101,7 @@ class PaperSynthesis(nn.Module):
             self.ups.append(nn.ConvTranspose2d(c_out, c_out, 4, stride=2, padding=1))
             c_in = c_out
         self.feature_widths = widths
-        self.reach = sum(3 * 2**level for level in range(1, len(widths) + 1))
+        self.halo = sum(3 * 2**level for level in range(1, len(widths) + 1))
 
     def forward(self, y_hat: Float[Tensor, "b m h w"], q: Float[Tensor, " b"]) -> Synthesised:
         f = y_hat + self.quality(q)
@@ -139,7 +139,7 @@ class HyperSynthesis(nn.Module):
         super().__init__()
         half = kernel // 2
         self.up1 = nn.Conv2d(z_channels, width * 4, kernel - 2, padding=half - 1)
-        self.quality = Curve(width)
+        self.quality = QualityEmbedding(width)
         self.up2 = nn.Conv2d(width, width * 4, kernel, padding=half)
         self.head = nn.Conv2d(width, psi, 3, padding=1)
 

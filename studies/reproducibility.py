@@ -1,4 +1,4 @@
-"""python -m benchmarks.repeat LOGGED AGAIN -o CSV: whether a training run repeats another one's curve.
+"""python -m studies.reproducibility LOGGED AGAIN -o CSV: whether a training run repeats another one's curve.
 
 Both are the log.jsonl of a run.  Every line of the log is a mean over the steps since the last; they are
 compared where both have one, by step, so the machine's speed does not matter.

@@ -1,4 +1,4 @@
-"""python -m benchmarks.steps DIR ... -o FOLDER: what the steps of the diffusion give, from equal files.
+"""python -m studies.steps DIR ... -o FOLDER: what the steps of the diffusion give, from equal files.
 
 Every picture is encoded once for each quality and decoded with each number of steps.  FOLDER gets steps.csv
 (a row a set, quality, number of steps and realism) and a figure of the spectra beside the originals'.

@@ -1,4 +1,4 @@
-"""python -m benchmarks.meter DIR -o results/X/meter.csv: bytes of real files against the ideal bits."""
+"""python -m studies.rate_overhead DIR -o results/X/meter.csv: bytes of real files against the ideal bits."""
 
 from __future__ import annotations
 

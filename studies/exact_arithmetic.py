@@ -1,4 +1,4 @@
-"""python -m benchmarks.exact DIR -o FOLDER: what exact arithmetic costs in bits, in quality and in time.
+"""python -m studies.exact_arithmetic DIR -o FOLDER: its cost in bits, in quality and in time.
 
 Bits and PSNR of every picture at five qualities, entropy model in exact arithmetic against the same networks
 in float32; then the time of the pass with writing, for pictures of 0.4 to 12 megapixels, both kinds in turn.
@@ -49,7 +49,7 @@ class Pair:
     def exact(self) -> Array:
         return self.codec._latent_coder.prior
 
-    def analyse(self, pixels: np.ndarray, q: float) -> tuple[np.ndarray, np.ndarray, Header]:
+    def analyze(self, pixels: np.ndarray, q: float) -> tuple[np.ndarray, np.ndarray, Header]:
         header = Header(pixels.shape[1], pixels.shape[0], round(q * 255), 0)
         y, z = self.codec._latents(self.codec.transform(pixels), quality(header))
         return y, z, header
@@ -82,7 +82,7 @@ def costs(pair: Pair, pictures: list[Path], lpips: LPIPS | None) -> Iterable[lis
     for path in pictures:
         pixels = image.read(path)
         for q in QUALITIES:
-            y, z, header = pair.analyse(pixels, q)
+            y, z, header = pair.analyze(pixels, q)
             row: list[object] = []
             bits = []
             for prior in (pair.exact, pair.float32):
@@ -101,7 +101,7 @@ def timings(pair: Pair, pixels: np.ndarray, runs: int) -> Iterable[list[object]]
     """Rows: medians of the pass with the coder, in seconds, for the picture repeated to each size."""
     for height, width in SIZES:
         times = (-(-height // pixels.shape[0]), -(-width // pixels.shape[1]), 1)
-        y, z, header = pair.analyse(np.tile(pixels, times)[:height, :width], 0.5)
+        y, z, header = pair.analyze(np.tile(pixels, times)[:height, :width], 0.5)
         seconds: dict[str, list[float]] = {"float32": [], "exact": [], "tiled": []}
         for _ in range(runs):
             for name, prior in (("float32", pair.float32), ("exact", pair.exact)):

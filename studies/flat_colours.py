@@ -1,4 +1,4 @@
-"""python -m benchmarks.flat -o CSV: whether flat colours come back flat, inside and at the border.
+"""python -m studies.flat_colours -o CSV: whether flat colours come back flat, inside and at the border.
 
 A codec of patches, padding and learned biases can tint a flat field or give it a rim.  Images of one colour
 are coded at each quality; the largest error of any sample is noted, inside and at the outermost pixels.

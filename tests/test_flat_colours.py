@@ -1,12 +1,12 @@
-"""Flat colours come back flat: no rim at the border, and little tint (`benchmarks.flat`)."""
+"""Flat colours come back flat: no rim at the border, and little tint (`studies.flat_colours`)."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from benchmarks.flat import COLOURS, errors
 from sfumato.codec import load
+from studies.flat_colours import COLOURS, errors
 
 
 @pytest.mark.parametrize("name", COLOURS)

@@ -1,4 +1,4 @@
-"""python -m benchmarks.releases BEFORE NOW -o CSV: the reports of two versions side by side.
+"""python -m studies.releases BEFORE NOW -o CSV: the reports of two versions side by side.
 
 BEFORE and NOW are folders of results with the tables of the same sets of pictures (`python -m evaluation
 --results`).  Only sfumato's own rows are compared: at equal rates, and by Bjontegaard delta rate.

@@ -1,4 +1,4 @@
-"""python -m benchmarks.awkward -o CSV: pictures of every kind, and what is none, through the command.
+"""python -m acceptance.edge_cases -o CSV: pictures of every kind, and what is none, through the command.
 
 Each case is a file, made here, and a command line.  Told: exit code, what was said, size of the files.  A run
 fails if a case ends otherwise than it should, shows a traceback, or leaves a file that is not whole.

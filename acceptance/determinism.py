@@ -1,4 +1,4 @@
-"""python -m benchmarks.machines [-o CSV] [--python PATH ...]: is the entropy model the same everywhere?
+"""python -m acceptance.determinism [-o CSV] [--python PATH ...]: is the entropy model the same everywhere?
 
 One job decodes the golden files and passes over fixed latents, and prints a CRC-32 over every bit of every
 mean and scale index.  It runs again under other threads, instruction sets, memory layouts, batches, floating
@@ -117,7 +117,7 @@ def _crc(arrays: list[NDArray]) -> int:
 def start(setting: Setting, python: str, model: str) -> tuple[str, dict[str, int]]:
     """(version of numpy, CRCs) from a fresh process; RuntimeError with its last line if it fails."""
     threads = {"OMP_NUM_THREADS": str(setting.threads)}
-    command = [python, "-m", "benchmarks.machines", "--job", "--model", model]
+    command = [python, "-m", "acceptance.determinism", "--job", "--model", model]
     environment = os.environ | setting.environment | threads
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
     if done.returncode:

@@ -1,4 +1,4 @@
-"""python -m benchmarks.chunks DIR -o CSV: reach of the Laplacian bias and share of the bits, chunk by chunk.
+"""python -m studies.position_bias DIR -o CSV: width of the Laplacian bias and share of the bits by chunk.
 
 The paper's claim: early chunks, which have the least context of other channels, look wider around them.
 """

@@ -1,4 +1,4 @@
-"""python -m benchmarks.lattice DIR -o CSV: whether all decoded pictures have one pattern of 8 x 8 pixels.
+"""python -m studies.grid_artefact DIR -o CSV: whether all decoded pictures have one pattern of 8 x 8 pixels.
 
 Transforms that work on patches can.  Two looks at it: the mean error at each place of the patch, over all
 patches of all pictures, and the power at multiples of 1/8 cycle a pixel, as a share of the originals'.

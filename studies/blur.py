@@ -1,4 +1,4 @@
-"""python -m benchmarks.blur ...: experiment 1 of Khoshkhahtinat et al. 2024, does blurring help?
+"""python -m studies.blur ...: experiment 1 of Khoshkhahtinat et al. 2024, does blurring help?
 
 One denoiser for each sigma_B,max (or t0, d_min, power of the times), from the same codec at equal cost; then
 equal files decoded by each.  The bits are those of the codec, whatever the denoiser, so only the decoded
@@ -16,13 +16,13 @@ from typing import Annotated
 import tyro
 from matplotlib.figure import Figure
 
-from benchmarks import steps
 from evaluation.judge import Judge
 from evaluation.plots import OTHERS
 from evaluation.rows import read_table
 from sfumato.codec import Codec
 from sfumato.lpips import weights_folder
 from sfumato.restoration import Restoration
+from studies import steps
 from training.export import export
 from training.loop import Run, train
 from training.recipes import RECIPES
@@ -40,7 +40,7 @@ FIGURES = {
 
 @dataclass(frozen=True)
 class Row(steps.Row):
-    """A row of `benchmarks.steps` and the denoiser that it is of; `trained` in steps."""
+    """A row of `studies.steps` and the denoiser that it is of; `trained` in steps."""
 
     sigma_b_max: float
     t0: float
@@ -105,7 +105,7 @@ def main(
         out = runs / "-".join(f"{key}-{value:g}" for key, value in chosen.items())
         run = Run(data, folder, out, minutes, init, threads=threads)
         trained = load_weights(train(replace(RECIPES[recipe](), diffusion=chosen), run))
-        trained.model.diffuse_by(**chosen)
+        trained.model.set_diffusion(**chosen)
         ways = [Restoration(n) for n in (0, *numbers)[len(rows) > 0 :]]  # steps 0 is the same for all
         for row, _, _ in steps.measure(Codec(export(trained)), pictures, qualities, ways, judge):
             steps.show(row)

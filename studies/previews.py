@@ -1,4 +1,4 @@
-"""python -m benchmarks.preview DIR -o results/X/preview.csv: what the first chunks of a file are worth.
+"""python -m studies.previews DIR -o results/X/preview.csv: what the first chunks of a file are worth.
 
 For each picture, quality and number of chunks: the share of the file that is needed, the quality of the
 picture, that of its thumbnail of an eighth of the size against the thumbnail of the whole file, and the time

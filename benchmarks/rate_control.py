@@ -1,4 +1,4 @@
-"""python -m benchmarks.target DIR -o results/X/target.csv: how close files come to a target, at what cost.
+"""python -m benchmarks.rate_control DIR -o CSV: how close files come to a target, and at what cost.
 
 Every picture at five rates, at PSNRs and, with its weights, at LPIPS; the processor time over that
 of a plain encode at the q that was found, both measured in turn.

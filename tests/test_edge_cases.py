@@ -1,4 +1,4 @@
-"""Pictures of every kind, and what is none, through the command: as `python -m benchmarks.awkward` tells."""
+"""Images of every kind, and files that are none, through the command (`python -m acceptance.edge_cases`)."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import awkward
+from acceptance import edge_cases
 
 
-@pytest.mark.parametrize("case", awkward.cases(), ids=lambda case: case.name.replace("/", "-"))
-def test_awkward_input(case: awkward.Case, tmp_path: Path) -> None:
+@pytest.mark.parametrize("case", edge_cases.cases(), ids=lambda case: case.name.replace("/", "-"))
+def test_edge_case(case: edge_cases.Case, tmp_path: Path) -> None:
     """`outcome` asserts the exit code, what is said, and that no file is left but whole ones."""
-    found = awkward.outcome(case, tmp_path)
+    found = edge_cases.outcome(case, tmp_path)
     if not case.code:
         grey = case.name.startswith(("grey", "bilevel", "16-bit-grey", "32-bit", "16-bit.jp2", "invisible"))
         seen_through = "alpha" in case.name and "opaque" not in case.name

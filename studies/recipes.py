@@ -1,4 +1,4 @@
-"""python -m benchmarks.training optimisers|losses ...: recipes at equal CPU time, on held-out images.
+"""python -m studies.recipes optimisers|losses ...: recipes at equal CPU time, on held-out images.
 
 Every variant and seed is a run of its own, single-threaded and timed by its own CPU seconds, so that a busy
 machine costs all of them alike.  A variant is compared with the first of its study, seed by seed, by
