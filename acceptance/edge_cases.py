@@ -1,4 +1,4 @@
-"""python -m acceptance.edge_cases -o CSV: pictures of every kind, and what is none, through the command.
+"""python -m acceptance.edge_cases -o CSV: images of every kind, and what is none, through the command.
 
 Each case is a file, made here, and a command line.  Told: exit code, what was said, size of the files.  A run
 fails if a case ends otherwise than it should, shows a traceback, or leaves a file that is not whole.
@@ -137,7 +137,7 @@ def lab() -> Image.Image:
 
 
 def good() -> list[Case]:
-    """Pictures that become files and come back."""
+    """Images that become files and come back."""
     exif = Image.Exif()
     exif[0x0112] = 6
     deep = np.asarray(RGB).astype(np.uint16) * 257
@@ -175,9 +175,9 @@ def good() -> list[Case]:
         Case("lying.jpg", save(RGB, exif=exif)),
         Case("progressive.jpg", save(RGB, progressive=True)),
         Case("two-views.mpo", save(RGB, **second)),
-        Case("picture.avif", save(RGB)),
-        Case("picture.bmp", save(RGB)),
-        Case("picture.tga", save(veiled(RGB))),
+        Case("image.avif", save(RGB)),
+        Case("image.bmp", save(RGB)),
+        Case("image.tga", save(veiled(RGB))),
         Case("jpeg-named.png", data(saved(RGB, "JPEG"))),
         Case("damaged-exif.png", data(saved(RGB, "PNG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff"))),
         Case("one-pixel.png", save(Image.new("RGB", (1, 1), "teal"))),
@@ -209,13 +209,13 @@ def bad() -> list[Case]:
         Case("bomb.png", png(100_000, 100_000, 1, 0, b""), "more pixels than Pillow opens", 1),
         Case("large.png", png(11586, 11585, 1, 0, b""), "11586x11585 pixels, over", 1),
         Case("wide.png", png(65536, 1, 1, 0, b""), "65536x1 pixels, over", 1),
-        Case("empty.png", data(b""), "not a picture", 1),
-        Case("page.jpg", data(b"<!DOCTYPE html><title>404</title>"), "not a picture", 1),
+        Case("empty.png", data(b""), "not an image", 1),
+        Case("page.jpg", data(b"<!DOCTYPE html><title>404</title>"), "not an image", 1),
         Case("missing.png", None, "No such file", 1),
         Case("folder.png", lambda path: path.mkdir(), "folder.png: no files to read", 1),
         Case("unreadable.png", unreadable, "Permission denied", 1),
-        Case("/dev/null", None, "not a picture", 1),
-        Case("/dev/zero", None, "not a picture", 1),
+        Case("/dev/null", None, "not an image", 1),
+        Case("/dev/zero", None, "not an image", 1),
         Case("to-nowhere.png", save(RGB), "no such folder", 1, output="missing/out.sfu"),
         Case("to-full-device.png", save(RGB), "/dev/full: No space left", 1, output="/dev/full"),
         Case("to-full-disk.png", save(noise), "out.sfu: File too large", 1, limit=200),

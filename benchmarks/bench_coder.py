@@ -10,7 +10,7 @@ import pytest
 from sfumato.coder import Decoder, Encoder, Meter
 from sfumato.scales import LEVELS, Tables, sigma
 
-COUNT = 300_000  # about the symbols of a 768 x 512 picture with M = 192
+COUNT = 300_000  # about the symbols of a 768 x 512 image with M = 192
 
 
 @pytest.fixture(scope="module")

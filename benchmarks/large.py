@@ -1,6 +1,6 @@
-"""python -m benchmarks.large PICTURE ... -o CSV: a large picture: time, memory, and whether its tiles show.
+"""python -m benchmarks.large IMAGE ... -o CSV: a large image: time, memory, and whether its tiles show.
 
-The picture of 48 megapixels is a mosaic of the given ones, mirrored at their borders so that it has no edges
+The image of 48 megapixels is a mosaic of the given ones, mirrored at their borders so that it has no edges
 of its own.  Encode, decode and a crop each run in a process of their own, whose peak memory is told.  The
 tiles' borders are then compared with all other places: the error beside them, and the jump across them.
 """
@@ -27,13 +27,13 @@ from sfumato.tiles import CELL, SIDE, grid
 
 HEIGHT, WIDTH = 6000, 8000  # pixels
 CROP = (3000, 2000, 1000, 800)  # x, y, width, height: across the borders of tiles
-STEPS = (0, 1, 4)  # of the diffusion, on a quarter of the picture
+STEPS = (0, 1, 4)  # of the diffusion, on a quarter of the image
 TILE = CELL * SIDE
-SHIFT = 200  # pixels: no two of the pictures meet where tiles or cells do
+SHIFT = 200  # pixels: no two of the images meet where tiles or cells do
 
 
 def mosaic(paths: list[Path]) -> UInt8[np.ndarray, "height width 3"]:
-    """The pictures side by side and row below row, each mirrored towards its neighbours."""
+    """The images side by side and row below row, each mirrored towards its neighbours."""
     rows: list[np.ndarray] = []
     number = 0
     while sum(row.shape[0] for row in rows) < HEIGHT + SHIFT:
@@ -75,7 +75,7 @@ def seams(original: np.ndarray, decoded: np.ndarray) -> dict[str, float]:
         steps = np.abs(np.diff(decoded.astype(np.int16), axis=axis)).mean(2).mean(1 - axis)
         steps -= np.abs(np.diff(original.astype(np.int16), axis=axis)).mean(2).mean(1 - axis)
         borders = np.arange(TILE, side, TILE)
-        # lines that lie alike to the pictures' patches of 16 pixels, and to no tile
+        # lines that lie alike to the images' patches of 16 pixels, and to no tile
         others = np.setdiff1d(np.arange(CELL, side - CELL, CELL), borders)
         found[f"error beside borders, {name}"] = float((along[borders - 1] + along[borders]).mean() / 2)
         found[f"error beside other cells, {name}"] = float((along[others - 1] + along[others]).mean() / 2)
@@ -87,7 +87,7 @@ def seams(original: np.ndarray, decoded: np.ndarray) -> dict[str, float]:
 
 
 def main(
-    pictures: Annotated[list[Path], tyro.conf.Positional],
+    images: Annotated[list[Path], tyro.conf.Positional],
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
     quality: float = 0.5,
     threads: int = 2,
@@ -95,7 +95,7 @@ def main(
     """Measure encode, decode and crop of 48 megapixels, and the steps of the diffusion on 12 of them.
 
     Args:
-        pictures: photographs of at least 768x512 pixels.
+        images: photographs of at least 768x512 pixels.
         output: the CSV file.
         quality: of the file.
         threads: of the codec.
@@ -104,17 +104,17 @@ def main(
     rows: list[tuple[str, str]] = [("threads", str(threads)), ("pixels", f"{WIDTH}x{HEIGHT}")]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        original = mosaic(pictures)
+        original = mosaic(images)
         Image.fromarray(original).save(folder / "large.png", compress_level=1)
         Image.fromarray(original[: HEIGHT // 2, : WIDTH // 2]).save(folder / "quarter.png", compress_level=1)
         jobs: list[tuple[str, str, int | None, str]]
         jobs = [(what, "large", None, what) for what in ("encode", "decode", "crop")]
         jobs += [("encode", "quarter", None, "encode 12 MP")]
         jobs += [("decode", "quarter", n, f"decode 12 MP with {n} steps") for n in STEPS]
-        for what, picture, steps, told in jobs:
+        for what, source, steps, told in jobs:
             context = multiprocessing.get_context("spawn")
             with ProcessPoolExecutor(1, context) as pool:
-                job = pool.submit(work, what, folder, quality, picture, steps)
+                job = pool.submit(work, what, folder, quality, source, steps)
                 seconds, peak = job.result()
             rows += [(f"{told}, s", f"{seconds:.2f}"), (f"{told}, peak MB", f"{peak:.0f}")]
         size = (folder / "large.sfu").stat().st_size

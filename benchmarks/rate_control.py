@@ -1,6 +1,6 @@
 """python -m benchmarks.rate_control DIR -o CSV: how close files come to a target, and at what cost.
 
-Every picture at five rates, at PSNRs and, with its weights, at LPIPS; the processor time over that
+Every image at five rates, at PSNRs and, with its weights, at LPIPS; the processor time over that
 of a plain encode at the q that was found, both measured in turn.
 """
 
@@ -55,22 +55,22 @@ def rows(codec: Codec, path: Path, perceptual: bool) -> list[list[object]]:
 
 
 def main(
-    pictures: Annotated[Path, tyro.conf.Positional],
+    images: Annotated[Path, tyro.conf.Positional],
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
     model: str = "small",
     first: int | None = None,
 ) -> None:
-    """Search q for each target on each picture.
+    """Search q for each target on each image.
 
     Args:
-        pictures: folder of PNG files.
+        images: folder of PNG files.
         output: the CSV file.
         model: weights by name, or a path.
-        first: only so many pictures.
+        first: only so many images.
     """
     codec = load(model)
     perceptual = (weights_folder() / ALEX_FEATURES).is_file()
-    paths = sorted(pictures.glob("*.png"))[:first]
+    paths = sorted(images.glob("*.png"))[:first]
     codec.encode(image.read(paths[0]))  # the first call is slow
     output.parent.mkdir(parents=True, exist_ok=True)
     table: list[list[object]] = []

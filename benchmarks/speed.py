@@ -1,4 +1,4 @@
-"""python -m benchmarks.speed PICTURE ... -o CSV [--before FOLDER]: import, load, encode, decode; and others'.
+"""python -m benchmarks.speed IMAGE ... -o CSV [--before FOLDER]: import, load, encode, decode; and others'.
 
 Medians of one run on one machine, everything in turn, so the ratios mean something where the seconds do not.
 Each round of ours is a process of its own.  FOLDER is a checkout of another version, timed in the same run.
@@ -71,9 +71,9 @@ def ours(folder: Path, pixels: Path, threads: int, quality: float, runs: int) ->
     return found
 
 
-def others(picture: np.ndarray, folder: Path) -> dict[str, float]:
+def others(rgb: np.ndarray, folder: Path) -> dict[str, float]:
     """Seconds of AVIF and JPEG XL, once each."""
-    pillow, avif, jxl = Image.fromarray(picture), folder / "picture.avif", folder / "picture.jxl"
+    pillow, avif, jxl = Image.fromarray(rgb), folder / "image.avif", folder / "image.jxl"
 
     def read_avif() -> None:
         with Image.open(avif) as opened:
@@ -83,7 +83,7 @@ def others(picture: np.ndarray, folder: Path) -> dict[str, float]:
     for name, work in (
         (ANCHOR, lambda: pillow.save(avif, quality=50, speed=AVIF_SPEED, subsampling="4:4:4")),
         (f"{AVIF}: decode", read_avif),
-        (f"{JXL}: encode", lambda: encode_jxl(picture, 3.0, jxl)),
+        (f"{JXL}: encode", lambda: encode_jxl(rgb, 3.0, jxl)),
         (f"{JXL}: decode", lambda: decode_jxl(jxl)),
     ):
         begun = time.perf_counter()
@@ -93,7 +93,7 @@ def others(picture: np.ndarray, folder: Path) -> dict[str, float]:
 
 
 def main(
-    pictures: Annotated[list[Path], tyro.conf.Positional],
+    images: Annotated[list[Path], tyro.conf.Positional],
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
     before: Path | None = None,
     rounds: int = 3,
@@ -102,14 +102,14 @@ def main(
     quality: float = 0.5,
     large: bool = True,
 ) -> None:
-    """Time the first picture, and a mosaic of 12 megapixels of them all.
+    """Time the first image, and a mosaic of 12 megapixels of them all.
 
     Args:
-        pictures: photographs of at least 768x512 pixels.
+        images: photographs of at least 768x512 pixels.
         output: the CSV file.
         before: a checkout of another version.
         rounds: processes of each version.
-        runs: of encode and decode in each; the large picture has one.
+        runs: of encode and decode in each; the large image has one.
         threads: of the codec.  AVIF chooses its own.
         quality: of our files.
         large: whether the mosaic is timed.
@@ -117,14 +117,14 @@ def main(
     table = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        first = image.read(pictures[0])
-        for picture in (first, *([mosaic(pictures)[: LARGE[0], : LARGE[1]]] if large else [])):
-            np.save(folder / "pixels.npy", picture)
-            each = runs if picture is first else 1
+        first = image.read(images[0])
+        for rgb in (first, *([mosaic(images)[: LARGE[0], : LARGE[1]]] if large else [])):
+            np.save(folder / "pixels.npy", rgb)
+            each = runs if rgb is first else 1
             now: defaultdict[str, list[float]] = defaultdict(list)
             then: defaultdict[str, list[float]] = defaultdict(list)
             for _ in range(rounds):
-                for key, value in others(picture, folder).items():
+                for key, value in others(rgb, folder).items():
                     now[key].append(value)
                 for seconds, place in ((then, before), (now, Path())):
                     found = ours(place, folder / "pixels.npy", threads, quality, each) if place else {}
@@ -134,7 +134,7 @@ def main(
             for key, values in now.items():
                 median = statistics.median(values)
                 old = statistics.median(then[key]) if key in then else float("nan")
-                size = f"{picture.shape[1]}x{picture.shape[0]}"
+                size = f"{rgb.shape[1]}x{rgb.shape[0]}"
                 row = [key, size, threads, len(values), f"{median:.4f}", f"{median / anchor:.3f}"]
                 row += [f"{old:.4f}", f"{old / median:.2f}"] if key in then else ["", ""]
                 table.append(row)

@@ -1,1 +1,1 @@
-"""Fuzz targets: bytes that are not ours in; nothing but `FormatError` or a picture may come out."""
+"""Fuzz targets: bytes that are not ours in; nothing but `FormatError` or an image may come out."""

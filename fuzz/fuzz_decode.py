@@ -12,20 +12,20 @@ with atheris.instrument_imports(include=["sfumato.container", "sfumato.coder", "
     from sfumato.errors import FormatError
 
 PIXELS = 1 << 20
-"""Larger pictures are left out: they are slow, and no different."""
+"""Larger images are left out: they are slow, and no different."""
 
 
 def target(data: bytes) -> None:
-    """`decode` raises FormatError or returns a picture of the size that the header says."""
+    """`decode` raises FormatError or returns an image of the size that the header says."""
     for partial in (False, True):
         try:
             header = container.unpack(data, partial=True).header
             if header.width * header.height > PIXELS:
                 return
-            picture = codec().decode(data, steps=0, partial=partial)
+            image = codec().decode(data, steps=0, partial=partial)
         except FormatError:
             continue
-        assert picture.shape[:2] == (header.height, header.width)
+        assert image.shape[:2] == (header.height, header.width)
 
 
 if __name__ == "__main__":

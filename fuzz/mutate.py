@@ -1,6 +1,6 @@
 """python -m fuzz.mutate -n 100000 -o CSV: random mutations of valid files, each decoded.
 
-Allowed: FormatError, or the very picture of the file before the mutation.  Told: how many of each, the
+Allowed: FormatError, or the very image of the file before the mutation.  Told: how many of each, the
 slowest, and how far memory rose over that of the loaded codec.
 """
 
@@ -78,7 +78,7 @@ def main(
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
     seed: int = 0,
 ) -> None:
-    """Decode n mutations; an exception other than FormatError, or another picture, ends the run with it.
+    """Decode n mutations; an exception other than FormatError, or another image, ends the run with it.
 
     Args:
         n: how many.
@@ -86,7 +86,7 @@ def main(
         seed: of the mutations.
     """
     files = corpus()
-    pictures = [codec().decode(data, steps=0) for data in files]
+    images = [codec().decode(data, steps=0) for data in files]
     before = peak()
     rng = np.random.default_rng(seed)
     counts: Counter[tuple[str, str]] = Counter()
@@ -100,9 +100,9 @@ def main(
         except FormatError:
             outcome = "FormatError"
         else:
-            same = [np.array_equal(decoded, picture) for picture in pictures]
+            same = [np.array_equal(decoded, expected) for expected in images]
             if not any(same):
-                raise AssertionError(f"another picture, from {data.hex()}")
+                raise AssertionError(f"another image, from {data.hex()}")
             outcome = "picture"
         counts[kind, outcome] += 1
         key = (kind, outcome)

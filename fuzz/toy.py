@@ -35,7 +35,7 @@ def codec() -> Codec:
     return Codec(read_weights(WEIGHTS))
 
 
-def picture(height: int, width: int, channels: int = 3) -> np.ndarray:
+def test_image(height: int, width: int, channels: int = 3) -> np.ndarray:
     """Waves and noise, uint8 [height, width, 3]; for 2 channels, one of them with a round alpha."""
     row, column = np.mgrid[0:height, 0:width] / 16
     waves = np.stack([np.sin(row + k) * np.cos(column - k) for k in range(3)], -1) * 100 + 128
@@ -65,12 +65,12 @@ def main() -> None:
         parameter += 0.05 * torch.randn_like(parameter)
     model.has_denoiser = True
     model.gain.log_gain.rows += 2.0  # untrained latents are small; some symbols should not be zero
-    trained = calibrated(model, torch.from_numpy(image.to_x(picture(128, 128))))
+    trained = calibrated(model, torch.from_numpy(image.to_x(test_image(128, 128))))
     image.write_bytes(WEIGHTS, to_bytes(export(trained)))
     codec.cache_clear()
     CORPUS.mkdir(exist_ok=True)
     for name, (height, width, channels, quality, seed, metadata) in CASES.items():
-        file = container.unpack(codec().encode(picture(height, width, channels), quality, seed))
+        file = container.unpack(codec().encode(test_image(height, width, channels), quality, seed))
         (CORPUS / f"{name}.sfu").write_bytes(container.pack(file.header, file.sections, metadata, file.alpha))
     found = {
         path.stem: determinism.latent(codec(), path.read_bytes()) for path in sorted(CORPUS.glob("*.sfu"))

@@ -1,4 +1,4 @@
-"""Two 8-bit pictures in, one figure out: PSNR in dB, and MS-SSIM."""
+"""Two 8-bit images in, one figure out: PSNR in dB, and MS-SSIM."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MS_SSIM_MINIMUM_SIDE = 161
 def psnr(x: UInt8[np.ndarray, "h w 3"], y: UInt8[np.ndarray, "h w 3"]) -> float:
     """Peak signal-to-noise ratio in dB: 10 log10(255^2 / MSE), the MSE over all pixels and channels.
 
-    Equal pictures give infinity.  Raises ValueError for other types or shapes.
+    Equal images give infinity.  Raises ValueError for other types or shapes.
     """
     _check(x, y)
     mse = float(np.mean(np.square(x.astype(np.float64) - y.astype(np.float64))))
@@ -23,7 +23,7 @@ def psnr(x: UInt8[np.ndarray, "h w 3"], y: UInt8[np.ndarray, "h w 3"]) -> float:
 
 
 def ms_ssim(x: UInt8[np.ndarray, "h w 3"], y: UInt8[np.ndarray, "h w 3"]) -> float:
-    """MS-SSIM (Wang et al. 2003) on RGB with data range 255, mean over channels; 1 for equal pictures.
+    """MS-SSIM (Wang et al. 2003) on RGB with data range 255, mean over channels; 1 for equal images.
 
     Raises ValueError for other types or shapes, and for sides under 161 pixels (`MS_SSIM_MINIMUM_SIDE`).
     Needs the package pytorch-msssim, which comes with `sfumato[evaluate]`.
@@ -34,13 +34,13 @@ def ms_ssim(x: UInt8[np.ndarray, "h w 3"], y: UInt8[np.ndarray, "h w 3"]) -> flo
     height, width = x.shape[:2]
     if min(height, width) < MS_SSIM_MINIMUM_SIDE:
         raise ValueError(f"MS-SSIM needs sides of {MS_SSIM_MINIMUM_SIDE} pixels, got {width}x{height}")
-    pair = [torch.tensor(picture).permute(2, 0, 1)[None].float() for picture in (x, y)]
+    pair = [torch.tensor(image).permute(2, 0, 1)[None].float() for image in (x, y)]
     return float(on_tensors(pair[0], pair[1], data_range=255))
 
 
 def _check(x: np.ndarray, y: np.ndarray) -> None:
-    for picture in (x, y):
-        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-            raise ValueError(f"expected uint8 [H, W, 3], got {picture.dtype} {list(picture.shape)}")
+    for image in (x, y):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"expected uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
     if x.shape != y.shape:
-        raise ValueError(f"pictures differ in size: {list(x.shape)} and {list(y.shape)}")
+        raise ValueError(f"images differ in size: {list(x.shape)} and {list(y.shape)}")

@@ -1,10 +1,10 @@
-"""Two pictures in, one distance of structure and texture out: DISTS (Ding et al., TPAMI 2020).
+"""Two images in, one distance of structure and texture out: DISTS (Ding et al., TPAMI 2020).
 
     x ------> [x, relu1_2 .. relu5_3] --+   for every channel: how alike the means are (texture, alpha)
                                         |-> and how the two are correlated (structure, beta);
     x_hat --> [x, relu1_2 .. relu5_3] --+   1 - the weighted sum of both over all 1475 channels
 
-The distance is 0 for equal pictures; lower is better.  It forgives texture that is moved or made up as long
+The distance is 0 for equal images; lower is better.  It forgives texture that is moved or made up as long
 as its statistics hold, which a distance between positions, such as LPIPS, does not.
 """
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from metrics import features
 from metrics.perceptual import PerceptualMetric, load_tensors
 
-CHANNELS = (3, 64, 128, 256, 512, 512)  # the picture itself, then VGG16's five stages
+CHANNELS = (3, 64, 128, 256, 512, 512)  # the image itself, then VGG16's five stages
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet, on [0, 1]
 DEVIATION = (0.229, 0.224, 0.225)
 STABLE = 1e-6  # c1 and c2 of eqs. 4 and 5
@@ -44,7 +44,7 @@ class DISTS(PerceptualMetric):
 
     `weights`  folder with `vgg16_features.safetensors` and `dists_alpha_beta.safetensors`.
 
-    Pictures are [B, 3, H, W], sRGB in [-1, 1], sides of at least 16 pixels, taken at the size they have: the
+    Images are [B, 3, H, W], sRGB in [-1, 1], sides of at least 16 pixels, taken at the size they have: the
     reference code shrinks larger ones to 256 pixels only when asked to.
     Under autocast the convolutions run in the lower precision; everything after them is float32.
     Raises FileNotFoundError when a weight file is missing, ValueError for a wrong shape or size.
@@ -67,12 +67,12 @@ class DISTS(PerceptualMetric):
         self.eval()
 
     def compare(self, reference: list[Tensor], decoded: list[Tensor]) -> Float[Tensor, " b"]:
-        """DISTS of two lists of `features`, one value a picture; float32."""
+        """DISTS of two lists of `features`, one value an image; float32."""
         alike = [similarity(f, f_hat) for f, f_hat in zip(reference, decoded, strict=True)]
         texture, structure = (torch.cat(kind, 1) for kind in zip(*alike, strict=True))
         return 1 - ((self.alpha * texture).sum(1) + (self.beta * structure).sum(1))  # eq. 6
 
     def features(self, x: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
-        """The pictures and their features, one [b, c_i, h_i, w_i] float32 a stage; gradients flow to `x`."""
+        """The images and their features, one [b, c_i, h_i, w_i] float32 a stage; gradients flow to `x`."""
         x = (x.float() + 1) / 2
         return [x, *(f.float() for f in self.backbone((x - self.mean) / self.deviation))]

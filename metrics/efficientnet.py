@@ -1,4 +1,4 @@
-"""Pictures in, one vector of 1280 ImageNet features each out: EfficientNet-Lite0 without its classifier.
+"""Images in, one vector of 1280 ImageNet features each out: EfficientNet-Lite0 without its classifier.
 
 The network is Tan & Le 2019 in the form for mobile hardware (2020): no squeeze-and-excitation, ReLU6, a
 stem and a head of fixed width.  It stands in for the Inception network of the published FID, which no
@@ -78,17 +78,17 @@ class EfficientNetLite0(nn.Module):
         self.fc = nn.Linear(FEATURES, CLASSES)
 
     @torch.no_grad()
-    def features(self, pictures: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1280"]:
+    def features(self, images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1280"]:
         """Mean over positions of the head's ReLU6: what the classifier sees.  Any size from 1 pixel up."""
-        x = (pictures.float() - 127) / 128
+        x = (images.float() - 127) / 128
         x = nn.functional.relu6(self.bn0(self.conv_stem(x)))
         x = nn.functional.relu6(self.bn1(self.conv_head(self.blocks(x))))
         return x.mean((2, 3))
 
     @torch.no_grad()
-    def probabilities(self, pictures: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1000"]:
+    def probabilities(self, images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1000"]:
         """Of the ImageNet classes; the net was trained at 224x224 pixels.  For checking the weights."""
-        return self.fc(self.features(pictures)).softmax(1)
+        return self.fc(self.features(images)).softmax(1)
 
 
 def load(folder: Path) -> EfficientNetLite0:

@@ -1,4 +1,4 @@
-"""Pictures in, lists of feature maps out: AlexNet, VGG16 and SqueezeNet1.1 without their classifiers.
+"""Images in, lists of feature maps out: AlexNet, VGG16 and SqueezeNet1.1 without their classifiers.
 
 The networks are torchvision's, layer for layer and with its key names (`features.0.weight`, OIHW), so any
 state dict of those models' convolutional part fits.  The weights are read from safetensors files in a folder.

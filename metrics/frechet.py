@@ -1,6 +1,6 @@
 """Two sets of feature vectors in, one distance between their distributions out: Frechet distance and KID.
 
-Both say how natural decoded pictures look as a set; neither asks whether one resembles its original.  The
+Both say how natural decoded images look as a set; neither asks whether one resembles its original.  The
 Frechet distance is biased upwards by few crops and so compares only equal numbers of crops; KID is unbiased.
 """
 
@@ -15,17 +15,17 @@ Features = Float[np.ndarray, "n d"]
 BLOCK = 1024  # rows of a kernel matrix at once
 
 
-def crops(picture: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[Tensor, "n 3 side side"]:
+def crops(image: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[Tensor, "n 3 side side"]:
     """Squares of `side` pixels: a grid from the top left corner, then a grid shifted by half a square.
 
-    That is the protocol of HiFiC (Mentzer et al. 2020).  A picture smaller than a square has none.
+    That is the protocol of HiFiC (Mentzer et al. 2020).  An image smaller than a square has none.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     tiles = []
     for start in (0, side // 2):
         for y in range(start, height - side + 1, side):
             for x in range(start, width - side + 1, side):
-                tiles.append(picture[y : y + side, x : x + side])
+                tiles.append(image[y : y + side, x : x + side])
     if not tiles:
         return torch.empty(0, 3, side, side, dtype=torch.uint8)
     return torch.from_numpy(np.stack(tiles)).permute(0, 3, 1, 2)

@@ -69,21 +69,21 @@ def alexnet() -> Backbone:
 
 
 class PerceptualMetric(nn.Module, ABC):
-    """A distance of two pictures by features, differentiable in the decoded one.
+    """A distance of two images by features, differentiable in the decoded one.
 
-    Pictures are [B, 3, H, W], sRGB in [-1, 1].  Under autocast the convolutions run in the lower precision;
+    Images are [B, 3, H, W], sRGB in [-1, 1].  Under autocast the convolutions run in the lower precision;
     everything after them is float32.
     """
 
     def forward(self, x: Float[Tensor, "b 3 h w"], x_hat: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
-        """Distance of each picture.  Gradients flow to `x_hat` only: `x` is the original."""
+        """Distance of each image.  Gradients flow to `x_hat` only: `x` is the original."""
         return self.distance(self.reference(x), x_hat)
 
     @torch.no_grad()
     def reference(self, x: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
         """Features of the originals, one [b, c_i, h_i, w_i] float32 a layer, without gradients.
 
-        A training step that compares several decoded pictures with one original computes them once.
+        A training step that compares several decoded images with one original computes them once.
         """
         return self.features(x)
 
@@ -101,7 +101,7 @@ class PerceptualMetric(nn.Module, ABC):
 
     @abstractmethod
     def compare(self, reference: list[Tensor], decoded: list[Tensor]) -> Float[Tensor, " b"]:
-        """Distance of two lists of `features`, one value a picture; float32."""
+        """Distance of two lists of `features`, one value an image; float32."""
 
 
 class LPIPS(PerceptualMetric):
@@ -123,7 +123,7 @@ class LPIPS(PerceptualMetric):
         self.eval()
 
     def compare(self, reference: list[Tensor], decoded: list[Tensor]) -> Float[Tensor, " b"]:
-        """Distance of two lists of `features`, one value a picture; float32."""
+        """Distance of two lists of `features`, one value an image; float32."""
         total = torch.zeros(len(decoded[0]), device=decoded[0].device)
         for f, f_hat, head in zip(reference, decoded, self.linear_layers, strict=True):
             # eq. 1: a 1x1 convolution without bias, written as a sum so that autocast leaves it in float32

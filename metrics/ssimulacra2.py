@@ -1,12 +1,12 @@
-"""Two pictures in, one score of visual quality out: SSIMULACRA 2.1 (Sneyers, Cloudinary, 2023).
+"""Two images in, one score of visual quality out: SSIMULACRA 2.1 (Sneyers, Cloudinary, 2023).
 
     sRGB -> linear -> six scales, each half of the last -> XYB -> blurred means, variances, covariance
       -> three maps a channel (structure, edges made, edges lost) -> 1-norms and 4-norms -> a weighted sum
 
-100 is lossless, 90 looks so, 70 is high, 50 medium, 30 low quality; very bad pictures go below zero.
+100 is lossless, 90 looks so, 70 is high, 50 medium, 30 low quality; very bad images go below zero.
 
 Written here because the package of that name on PyPI (0.3.0) treats borders otherwise than the reference
-program and leaves out its last scale on small pictures: on photographs of half a megapixel it is off by 1
+program and leaves out its last scale on small images: on photographs of half a megapixel it is off by 1
 to 4 points. The tests hold this one to scores of the reference program.
 """
 
@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
 SCALES = 6
-MINIMUM_SIDE = 8  # no scale is added below a picture with a shorter side
+MINIMUM_SIDE = 8  # no scale is added below an image with a shorter side
 SIGMA = 1.5  # pixels
 STABLE = 9e-4  # C2 of SSIM
 
@@ -54,9 +54,9 @@ WEIGHTS = {
 class Scale:
     """One original at one scale."""
 
-    picture: Float[Tensor, "3 h w"]  # XYB, moved to positive values
+    image: Float[Tensor, "3 h w"]  # XYB, moved to positive values
     mean: Float[Tensor, "3 h w"]  # blurred
-    square: Float[Tensor, "3 h w"]  # the squared picture, blurred
+    square: Float[Tensor, "3 h w"]  # the squared image, blurred
 
 
 def ssimulacra2(x: UInt8[np.ndarray, "h w 3"], x_hat: UInt8[np.ndarray, "h w 3"]) -> float:
@@ -66,16 +66,16 @@ def ssimulacra2(x: UInt8[np.ndarray, "h w 3"], x_hat: UInt8[np.ndarray, "h w 3"]
 
 @torch.no_grad()
 def reference(x: UInt8[np.ndarray, "h w 3"]) -> list[Scale]:
-    """What `score` needs of an original, for several decoded pictures.  ValueError as for `ssimulacra2`."""
+    """What `score` needs of an original, for several decoded images.  ValueError as for `ssimulacra2`."""
     return [Scale(p, _blur(p), _blur(p * p)) for p in _scales(x)]
 
 
 @torch.no_grad()
 def score(original: list[Scale], x_hat: UInt8[np.ndarray, "h w 3"]) -> float:
-    """The score of a decoded picture.  ValueError for another size than the original's."""
-    if x_hat.shape[:2] != tuple(original[0].picture.shape[1:]):
-        sizes = f"{list(original[0].picture.shape[1:])} and {list(x_hat.shape[:2])}"
-        raise ValueError(f"pictures differ in size: {sizes}")
+    """The score of a decoded image.  ValueError for another size than the original's."""
+    if x_hat.shape[:2] != tuple(original[0].image.shape[1:]):
+        sizes = f"{list(original[0].image.shape[1:])} and {list(x_hat.shape[:2])}"
+        raise ValueError(f"images differ in size: {sizes}")
     norms = torch.stack([_norms(a, b) for a, b in zip(original, _scales(x_hat), strict=True)], 1)
     sums = norms.flatten().tolist()  # with fewer scales, positions count up all the same, as in the reference
     total = 0.9562382616834844 * sum(WEIGHTS.get(i, 0.0) * value for i, value in enumerate(sums))
@@ -83,31 +83,31 @@ def score(original: list[Scale], x_hat: UInt8[np.ndarray, "h w 3"]) -> float:
     return 100.0 - 10.0 * total**0.6276336467831387 if total > 0 else 100.0
 
 
-def _norms(a: Scale, picture: Float[Tensor, "3 h w"]) -> Float[Tensor, "3 2 3"]:
+def _norms(a: Scale, image: Float[Tensor, "3 h w"]) -> Float[Tensor, "3 2 3"]:
     """1-norm and 4-norm of the three error maps of each channel at one scale; float64."""
-    mean = _blur(picture)
-    variances = (a.square - a.mean.square()) + (_blur(picture * picture) - mean.square())
-    covariance = _blur(a.picture * picture) - a.mean * mean
+    mean = _blur(image)
+    variances = (a.square - a.mean.square()) + (_blur(image * image) - mean.square())
+    covariance = _blur(a.image * image) - a.mean * mean
     luma = 1 - (a.mean - mean).square()  # no division by the means, unlike SSIM
     structure = (1 - luma * (2 * covariance + STABLE) / (variances + STABLE)).clamp(min=0)
-    edges = (1 + (picture - mean).abs()) / (1 + (a.picture - a.mean).abs()) - 1
+    edges = (1 + (image - mean).abs()) / (1 + (a.image - a.mean).abs()) - 1
     maps = torch.stack([structure, edges.clamp(min=0), (-edges).clamp(min=0)], 1).double().flatten(2)
     return torch.stack([maps.mean(2), (maps**4).mean(2) ** 0.25], 1)
 
 
 def _scales(x: UInt8[np.ndarray, "h w 3"]) -> list[Float[Tensor, "3 h w"]]:
-    """The picture in XYB at every scale, the largest first; halved in linear light."""
+    """The image in XYB at every scale, the largest first; halved in linear light."""
     if x.dtype != np.uint8 or x.ndim != 3 or x.shape[2] != 3 or min(x.shape[:2]) < MINIMUM_SIDE:
         kind = f"{x.dtype} {list(x.shape)}"
         raise ValueError(f"SSIMULACRA2 needs uint8 [H, W, 3] with sides of at least 8, got {kind}")
     linear = torch.tensor(_LINEAR[x]).permute(2, 0, 1)
-    pictures = [_xyb(linear)]
-    while len(pictures) < SCALES and min(linear.shape[1:]) >= MINIMUM_SIDE:
+    images = [_xyb(linear)]
+    while len(images) < SCALES and min(linear.shape[1:]) >= MINIMUM_SIDE:
         height, width = linear.shape[1:]
         even = pad(linear[None], (0, width % 2, 0, height % 2), mode="replicate")
         linear = torch.nn.functional.avg_pool2d(even, 2)[0]
-        pictures.append(_xyb(linear))
-    return pictures
+        images.append(_xyb(linear))
+    return images
 
 
 def _xyb(linear: Float[Tensor, "3 h w"]) -> Float[Tensor, "3 h w"]:
@@ -118,7 +118,7 @@ def _xyb(linear: Float[Tensor, "3 h w"]) -> Float[Tensor, "3 h w"]:
 
 
 def _blur(x: Float[Tensor, "3 h w"]) -> Float[Tensor, "3 h w"]:
-    """A near-Gaussian along both axes, zero outside the picture as in the reference program."""
+    """A near-Gaussian along both axes, zero outside the image as in the reference program."""
     x = conv2d(x[:, None], _KERNEL[None, None, :, None], padding=(_RADIUS, 0))
     return conv2d(x, _KERNEL[None, None, None, :], padding=(0, _RADIUS))[:, 0]
 

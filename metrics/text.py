@@ -1,6 +1,6 @@
-"""Pictures in, the text that a machine reads in them out; and how much of it a decoded picture has lost.
+"""Images in, the text that a machine reads in them out; and how much of it a decoded image has lost.
 
-The character error rate compares what is read in the decoded picture with what is read in the original, so it
+The character error rate compares what is read in the decoded image with what is read in the original, so it
 needs no transcription and does not count what the reader cannot read anyway.
 """
 
@@ -21,18 +21,18 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-Picture = UInt8[np.ndarray, "h w 3"]
+RGB = UInt8[np.ndarray, "h w 3"]
 
-MINIMUM_TEXT = 10  # letters and digits; with fewer, a picture is taken to hold no text
+MINIMUM_TEXT = 10  # letters and digits; with fewer, an image is taken to hold no text
 CONFIDENCE = 0.6  # of a line or word, 0 .. 1; what a reader is less sure of is mostly texture
 
 
 @dataclass(frozen=True)
 class Reader:
-    """A program that reads text: its name and version, and what it reads in a picture, without any spaces."""
+    """A program that reads text: its name and version, and what it reads in an image, without any spaces."""
 
     name: str
-    read: Callable[[Picture], str]
+    read: Callable[[RGB], str]
 
 
 def find_reader() -> Reader | None:
@@ -68,19 +68,19 @@ def character_error_rate(original: str, decoded: str) -> float:
     return Levenshtein.distance(original, decoded) / len(original)
 
 
-def read_rapidocr(picture: Picture) -> str:
+def read_rapidocr(image: RGB) -> str:
     """Lines from top to bottom, by PP-OCR networks that come inside the package."""
-    lines, _ = _rapidocr()(np.ascontiguousarray(picture[:, :, ::-1]))  # it takes BGR, as OpenCV does
+    lines, _ = _rapidocr()(np.ascontiguousarray(image[:, :, ::-1]))  # it takes BGR, as OpenCV does
     return _joined((text, float(sure)) for _, text, sure in lines or ())
 
 
-def read_tesseract(picture: Picture) -> str:
+def read_tesseract(image: RGB) -> str:
     """Words in Tesseract's order, searched for everywhere (page segmentation mode 11, "sparse text").
 
     RuntimeError with the program's last line when it fails.
     """
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG", compress_level=1)
+    Image.fromarray(image).save(buffer, "PNG", compress_level=1)
     command = ["tesseract", "stdin", "stdout", "--psm", "11", "tsv"]
     shown = subprocess.run(command, input=buffer.getvalue(), capture_output=True)
     if shown.returncode != 0:

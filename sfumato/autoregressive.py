@@ -17,7 +17,7 @@ modules of the same names when training.  Arrays are [B, C, H, W] of either libr
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -35,6 +35,7 @@ TAPS = [(dy, dx) for dy in range(2 * RADIUS + 1) for dx in range(2 * RADIUS + 1)
 """Of its 25 taps the 12 with odd offset meet anchors; the others are not computed."""
 
 
+@runtime_checkable
 class SymbolCoder(Protocol):
     """One coding pass: codes the symbols of z, or of a chunk's anchors or non-anchors.
 

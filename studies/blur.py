@@ -2,7 +2,7 @@
 
 One denoiser for each sigma_B,max (or t0, d_min, power of the times), from the same codec at equal cost; then
 equal files decoded by each.  The bits are those of the codec, whatever the denoiser, so only the decoded
-pictures differ.
+images differ.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ VARIED = ("sigma_b_max", "t0", "d_min", "times_power")
 
 
 def main(
-    pictures: Annotated[Path, tyro.conf.Positional],
+    images: Annotated[Path, tyro.conf.Positional],
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
     data: list[Path],
     runs: Path,
@@ -73,9 +73,9 @@ def main(
     """Train and compare; run again with the same --runs and output to go on where it stopped.
 
     Args:
-        pictures: folder of pictures to judge by.
+        images: folder of images to judge by.
         output: folder for the table and the figure.
-        data: training pictures, as for `python -m training`.
+        data: training images, as for `python -m training`.
         runs: folder for the runs, one a denoiser.
         init: weights of the codec, from a run.
         recipe: of the denoiser.
@@ -107,7 +107,7 @@ def main(
         trained = load_weights(train(replace(RECIPES[recipe](), diffusion=chosen), run))
         trained.model.set_diffusion(**chosen)
         ways = [Restoration(n) for n in (0, *numbers)[len(rows) > 0 :]]  # steps 0 is the same for all
-        for row, _, _ in steps.measure(Codec(export(trained)), pictures, qualities, ways, judge):
+        for row, _, _ in steps.measure(Codec(export(trained)), images, qualities, ways, judge):
             steps.show(row)
             trained_for = int(trained.notes["steps"])
             rows.append(Row(**(vars(row) | chosen), trained=trained_for))

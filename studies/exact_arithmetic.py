@@ -1,7 +1,7 @@
 """python -m studies.exact_arithmetic DIR -o FOLDER: its cost in bits, in quality and in time.
 
-Bits and PSNR of every picture at five qualities, entropy model in exact arithmetic against the same networks
-in float32; then the time of the pass with writing, for pictures of 0.4 to 12 megapixels, both kinds in turn.
+Bits and PSNR of every image at five qualities, entropy model in exact arithmetic against the same networks
+in float32; then the time of the pass with writing, for images of 0.4 to 12 megapixels, both kinds in turn.
 """
 
 from __future__ import annotations
@@ -72,14 +72,14 @@ class Pair:
         found, _ = autoregressive_pass(prior, by_torch, q, size, torch.from_numpy(z), torch.from_numpy(y))
         return np.asarray(found)
 
-    def picture(self, y_hat: np.ndarray, header: Header) -> np.ndarray:
+    def decode(self, y_hat: np.ndarray, header: Header) -> np.ndarray:
         pixels = self.codec._pixels(y_hat, header, Restoration())
         return pixels[: header.height, : header.width]
 
 
-def costs(pair: Pair, pictures: list[Path], lpips: LPIPS | None) -> Iterable[list[object]]:
+def costs(pair: Pair, images: list[Path], lpips: LPIPS | None) -> Iterable[list[object]]:
     """Rows: bits of both kinds by the meter, their difference in percent, PSNR and LPIPS of both."""
-    for path in pictures:
+    for path in images:
         pixels = image.read(path)
         for q in QUALITIES:
             y, z, header = pair.analyze(pixels, q)
@@ -87,7 +87,7 @@ def costs(pair: Pair, pictures: list[Path], lpips: LPIPS | None) -> Iterable[lis
             bits = []
             for prior in (pair.exact, pair.float32):
                 meters = [Meter(pair.codec._latent_coder.tables) for _ in header.sections]
-                decoded = pair.picture(pair.coded(prior, y, z, header, list(meters)), header)
+                decoded = pair.decode(pair.coded(prior, y, z, header, list(meters)), header)
                 bits.append(sum(meter.bits for meter in meters))
                 row.append(f"{psnr(pixels, decoded):.4f}")
                 pair_of_x = [torch.from_numpy(image.to_x(p)) for p in (pixels, decoded)]
@@ -98,7 +98,7 @@ def costs(pair: Pair, pictures: list[Path], lpips: LPIPS | None) -> Iterable[lis
 
 
 def timings(pair: Pair, pixels: np.ndarray, runs: int) -> Iterable[list[object]]:
-    """Rows: medians of the pass with the coder, in seconds, for the picture repeated to each size."""
+    """Rows: medians of the pass with the coder, in seconds, for the image repeated to each size."""
     for height, width in SIZES:
         times = (-(-height // pixels.shape[0]), -(-width // pixels.shape[1]), 1)
         y, z, header = pair.analyze(np.tile(pixels, times)[:height, :width], 0.5)
@@ -140,7 +140,7 @@ def write(path: Path, heading: list[str], rows: Iterable[list[object]]) -> list[
 
 
 def main(
-    pictures: Annotated[Path, tyro.conf.Positional],
+    images: Annotated[Path, tyro.conf.Positional],
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
     model: Path,
     metrics: Path | None = None,
@@ -149,14 +149,14 @@ def main(
     """Compare the exact entropy model with the float one.
 
     Args:
-        pictures: folder of PNG files.
+        images: folder of PNG files.
         output: folder for exact.csv and exact-speed.csv.
         model: weights of a run of `python -m training`.
         metrics: folder with the LPIPS weights; without it that column stays empty.
         runs: of each timing; the median counts.
     """
     pair = Pair(model)
-    paths = sorted(pictures.glob("*.png"))
+    paths = sorted(images.glob("*.png"))
     heading = ["picture", "q", "exact_bits", "float32_bits", "over_percent"]
     heading += ["exact_psnr_db", "exact_lpips_alex", "float32_psnr_db", "float32_lpips_alex"]
     lpips = None if metrics is None else load_lpips("alex", metrics)

@@ -22,14 +22,14 @@ QUALITIES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 def main(
-    pictures: Annotated[Path, tyro.conf.Positional],
+    images: Annotated[Path, tyro.conf.Positional],
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
     model: str = "small",
 ) -> None:
     """Measure ideal bits of every section over a folder, and print them beside A_j and sigma_j.
 
     Args:
-        pictures: folder of PNG files.
+        images: folder of PNG files.
         output: the CSV file.
         model: weights by name, or a path.
     """
@@ -38,10 +38,10 @@ def main(
     codec = Codec(weights)
     bits = np.zeros((len(QUALITIES), len(codec.sections)))
     pixels = 0
-    for path in sorted(pictures.glob("*.png")):
-        picture = image.read(path)
-        pixels += picture.shape[0] * picture.shape[1]
-        bits += [codec.measure(picture, q) for q in QUALITIES]
+    for path in sorted(images.glob("*.png")):
+        rgb = image.read(path)
+        pixels += rgb.shape[0] * rgb.shape[1]
+        bits += [codec.measure(rgb, q) for q in QUALITIES]
     names = [f"bpp_at_q{q:g}" for q in QUALITIES] + [f"share_at_q{q:g}" for q in QUALITIES]
     rows = []
     for section, name in enumerate(codec.sections):

@@ -1,7 +1,7 @@
 """python -m studies.previews DIR -o results/X/preview.csv: what the first chunks of a file are worth.
 
-For each picture, quality and number of chunks: the share of the file that is needed, the quality of the
-picture, that of its thumbnail of an eighth of the size against the thumbnail of the whole file, and the time
+For each image, quality and number of chunks: the share of the file that is needed, the quality of the
+image, that of its thumbnail of an eighth of the size against the thumbnail of the whole file, and the time
 to decode.
 """
 
@@ -51,21 +51,21 @@ def rows(codec: Codec, path: Path, quality: float, lpips: LPIPS | None, runs: in
     pixels = image.read(path)
     data = codec.encode(pixels, quality)
     seconds: dict[int, list[float]] = {chunks: [] for chunks in range(1, len(codec.sections))}
-    pictures: dict[int, np.ndarray] = {}
+    images: dict[int, np.ndarray] = {}
     for _ in range(runs):  # in turn, so that a busy minute hits all alike
         for chunks in seconds:
             begun = time.perf_counter()
-            pictures[chunks] = codec.decode(data, chunks=chunks)
+            images[chunks] = codec.decode(data, chunks=chunks)
             seconds[chunks].append(time.perf_counter() - begun)
     whole = statistics.median(seconds[max(seconds)])
     found: list[list[object]] = []
-    for chunks, picture in pictures.items():
+    for chunks, rgb in images.items():
         needed = prefix(data, chunks)
-        x, x_hat = (torch.from_numpy(image.to_x(p)) for p in (pixels, picture))
+        x, x_hat = (torch.from_numpy(image.to_x(p)) for p in (pixels, rgb))
         distance = None if lpips is None else float(lpips(x, x_hat))
-        small = f"{psnr(thumbnail(pictures[max(pictures)]), thumbnail(picture)):.2f}"
+        small = f"{psnr(thumbnail(images[max(images)]), thumbnail(rgb)):.2f}"
         median = statistics.median(seconds[chunks])
-        figures = [f"{needed / len(data):.3f}", f"{psnr(pixels, picture):.3f}"]
+        figures = [f"{needed / len(data):.3f}", f"{psnr(pixels, rgb):.3f}"]
         figures += ["" if distance is None else f"{distance:.4f}", small]
         figures += [f"{median:.3f}", f"{median / whole:.2f}"]
         found.append([path.stem, quality, chunks, needed, *figures])
@@ -73,7 +73,7 @@ def rows(codec: Codec, path: Path, quality: float, lpips: LPIPS | None, runs: in
 
 
 def main(
-    pictures: Annotated[Path, tyro.conf.Positional],
+    images: Annotated[Path, tyro.conf.Positional],
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
     metrics: Path | None = None,
     model: str = "small",
@@ -84,23 +84,23 @@ def main(
     """Decode the first chunks of files.
 
     Args:
-        pictures: folder of PNG files.
+        images: folder of PNG files.
         output: the CSV file.
         metrics: folder with the LPIPS weights; without it that column stays empty.
         model: weights by name, or a path.
-        first: only so many pictures.
+        first: only so many images.
         qualities: of the files.
         runs: of each decode; the median counts.
     """
     codec = load(model)
     lpips = None if metrics is None else load_lpips("alex", metrics)
     table: list[list[object]] = []
-    heading = ["picture", "q", "chunks", "bytes", "share", "psnr_db", "lpips_alex", "thumbnail_db"]
+    heading = ["rgb", "q", "chunks", "bytes", "share", "psnr_db", "lpips_alex", "thumbnail_db"]
     output.parent.mkdir(parents=True, exist_ok=True)
     with output.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*heading, "decode_s", "times_whole"])
-        for path in sorted(pictures.glob("*.png"))[:first]:
+        for path in sorted(images.glob("*.png"))[:first]:
             for quality in qualities:
                 table += (new := rows(codec, path, quality, lpips, runs))
                 writer.writerows(new)

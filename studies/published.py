@@ -2,7 +2,7 @@
 
 RESULTS is a table of `python -m evaluation` over Kodak.  A negative figure says that our files are smaller at
 equal quality, a positive one that theirs are.  Nothing is stated where their curve covers under a third of
-ours; the part that it covers stands beside every figure.  Published curves are means without pictures, so
+ours; the part that it covers stands beside every figure.  Published curves are means without images, so
 there is no interval.
 """
 
@@ -30,7 +30,7 @@ def main(
     """Compare sfumato's rows of a table with the published curves of the same images.
 
     Args:
-        results: table of pictures, as `python -m evaluation --results` writes it.
+        results: table of images, as `python -m evaluation --results` writes it.
         output: the CSV file.
         dataset: whose curves to take.
     """

@@ -15,14 +15,14 @@ QUALITIES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 def main(
-    pictures: Annotated[Path, tyro.conf.Positional],
+    images: Annotated[Path, tyro.conf.Positional],
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
     model: str = "small",
 ) -> None:
-    """Encode every picture at five qualities and compare the file with the meter.
+    """Encode every image at five qualities and compare the file with the meter.
 
     Args:
-        pictures: folder of PNG files.
+        images: folder of PNG files.
         output: the CSV file.
         model: name of weights.
     """
@@ -35,7 +35,7 @@ def main(
         writer.writerow(["picture", "q", *totals, *sections])
         for q in QUALITIES:
             worst = 0.0
-            for path in sorted(pictures.glob("*.png")):
+            for path in sorted(images.glob("*.png")):
                 pixels = image.read(path)
                 data = codec.encode(pixels, q)
                 bits = sum(codec.measure(pixels, q))

@@ -1,6 +1,6 @@
 """python -m studies.releases BEFORE NOW -o CSV: the reports of two versions side by side.
 
-BEFORE and NOW are folders of results with the tables of the same sets of pictures (`python -m evaluation
+BEFORE and NOW are folders of results with the tables of the same sets of images (`python -m evaluation
 --results`).  Only sfumato's own rows are compared: at equal rates, and by Bjontegaard delta rate.
 """
 
@@ -21,7 +21,7 @@ CODEC = "sfumato"
 
 
 def curve(folder: Path, name: str) -> Curve | None:
-    """Means of our codec over one set of pictures; None where it was not measured."""
+    """Means of our codec over one set of images; None where it was not measured."""
     if not (folder / f"{name}.csv").is_file():
         return None
     rows = [row for row in read_rows(folder / f"{name}.csv") if row.codec == CODEC]

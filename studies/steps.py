@@ -1,6 +1,6 @@
 """python -m studies.steps DIR ... -o FOLDER: what the steps of the diffusion give, from equal files.
 
-Every picture is encoded once for each quality and decoded with each number of steps.  FOLDER gets steps.csv
+Every image is encoded once for each quality and decoded with each number of steps.  FOLDER gets steps.csv
 (a row a set, quality, number of steps and realism) and a figure of the spectra beside the originals'.
 """
 
@@ -54,7 +54,7 @@ class Row:
     energy_4th: float
     energy_half: float
     decode_s: float
-    pictures: int
+    images: int
 
 
 def measure(
@@ -62,13 +62,13 @@ def measure(
 ) -> Iterator[tuple[Row, np.ndarray, np.ndarray]]:
     """(row, mean spectrum, mean spectrum of the originals) of each quality and way to decode."""
     paths = pictures_in(folder)
-    pictures = [read(path) for path in paths]
-    originals = [judge.original(picture) for picture in pictures]
-    frechet = Frechet(np.concatenate([judge.crop_features(picture, SMALL_CROP) for picture in pictures]))
-    spectrum = np.mean([radial_power(picture) for picture in pictures], 0)
+    images = [read(path) for path in paths]
+    originals = [judge.original(rgb) for rgb in images]
+    frechet = Frechet(np.concatenate([judge.crop_features(rgb, SMALL_CROP) for rgb in images]))
+    spectrum = np.mean([radial_power(rgb) for rgb in images], 0)
     for q in qualities:
-        files = [codec.encode(picture, q) for picture in pictures]
-        bpp = [8 * len(data) / picture[..., 0].size for data, picture in zip(files, pictures, strict=True)]
+        files = [codec.encode(rgb, q) for rgb in images]
+        bpp = [8 * len(data) / rgb[..., 0].size for data, rgb in zip(files, images, strict=True)]
         for way in ways:
             figures: defaultdict[str, list[Any]] = defaultdict(list)
             crops, seconds, spectra = [], [], []
@@ -94,7 +94,7 @@ def measure(
                 fd_efflite0=frechet.distance(np.concatenate(crops)),
                 **dict(zip(("energy_16th", "energy_8th", "energy_4th", "energy_half"), octaves, strict=True)),
                 decode_s=float(np.median(seconds)),
-                pictures=len(pictures),
+                images=len(images),
             )
             yield row, np.mean(spectra, 0), spectrum
 
@@ -151,7 +151,7 @@ def main(
     """Decode equal files with different numbers of steps, and judge what comes out.
 
     Args:
-        folders: of pictures, a set each.
+        folders: of images, a set each.
         output: folder for steps.csv and spectra-SET-Q.svg.
         model: weights by name, or a path.
         qualities: q of the files.

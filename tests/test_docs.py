@@ -118,7 +118,7 @@ def test_pictures_are_made_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert sum(path.stat().st_size for path in found.values()) <= 400_000
     page = (DOCS / "good-and-bad.md").read_text() + (ROOT / "README.md").read_text()
     assert set(re.findall(r"pictures/(\w+)\.webp\)", page)) == set(found)
-    Image.fromarray(toy.picture(96, 128)).save(tmp_path / "kodim99.png")
+    Image.fromarray(toy.test_image(96, 128)).save(tmp_path / "kodim99.png")
     waves = pictures.View("kodim99", 8, 8, 0.5)
     monkeypatch.setattr(pictures, "VIEWS", {"waves": waves})
     pictures.main(tmp_path, ("waves",), tmp_path / "out", str(toy.WEIGHTS))

@@ -61,7 +61,7 @@ def test_meets_is_a_shared_cell() -> None:
 
 @pytest.mark.usefixtures("small_tiles")
 def test_a_picture_in_tiles_comes_back(codec: Codec) -> None:
-    picture = toy.picture(HEIGHT, WIDTH)
+    picture = toy.test_image(HEIGHT, WIDTH)
     data = codec.encode(picture, 0.8)
     file = container.unpack(data)
     assert len(grid(HEIGHT, WIDTH)) == 12
@@ -78,7 +78,7 @@ def test_a_picture_in_tiles_comes_back(codec: Codec) -> None:
 @pytest.mark.usefixtures("small_tiles")
 def test_tiles_leave_no_seam(codec: Codec) -> None:
     """What differs from the picture in one tile is rounding by other means, at borders as inside."""
-    picture = toy.picture(HEIGHT, WIDTH)
+    picture = toy.test_image(HEIGHT, WIDTH)
     in_tiles = codec.decode(codec.encode(picture, 1.0)).astype(int)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiles, "WHOLE", 1 << 22)
@@ -95,7 +95,7 @@ def test_tiles_leave_no_seam(codec: Codec) -> None:
     "crop", [(0, 0, 1, 1), (130, 100, 40, 70), (419, 299, 1, 1), (0, 0, WIDTH, HEIGHT), (300, 0, 120, 20)]
 )
 def test_a_crop_is_that_part_of_the_whole(codec: Codec, crop: tuple[int, int, int, int]) -> None:
-    data = codec.encode(toy.picture(HEIGHT, WIDTH), 0.8)
+    data = codec.encode(toy.test_image(HEIGHT, WIDTH), 0.8)
     x, y, width, height = crop
     part = codec.decode(data, crop=Crop(*crop)).astype(int)
     whole = codec.decode(data)[y : y + height, x : x + width]
@@ -116,7 +116,7 @@ def damaged(data: bytes, tile: int) -> bytes:
 
 @pytest.mark.usefixtures("small_tiles")
 def test_a_crop_reads_only_the_tiles_that_it_needs(codec: Codec) -> None:
-    bad = damaged(codec.encode(toy.picture(HEIGHT, WIDTH), 0.8), tile=11)
+    bad = damaged(codec.encode(toy.test_image(HEIGHT, WIDTH), 0.8), tile=11)
     codec.decode(bad, crop=Crop(0, 0, 64, 64))
     with pytest.raises(FormatError, match="chunk 1: check is"):
         codec.decode(bad, crop=Crop(410, 290, 4, 4))
@@ -126,7 +126,7 @@ def test_a_crop_reads_only_the_tiles_that_it_needs(codec: Codec) -> None:
 
 @pytest.mark.usefixtures("small_tiles")
 def test_a_prefix_is_a_preview_of_all_tiles(codec: Codec) -> None:
-    data = codec.encode(toy.picture(HEIGHT, WIDTH), 0.8)
+    data = codec.encode(toy.test_image(HEIGHT, WIDTH), 0.8)
     cut = data[: len(data) * 2 // 3]
     assert 0 < len(container.unpack(cut, partial=True).sections) < 6
     assert codec.decode(cut, partial=True).shape == (HEIGHT, WIDTH, 3)
@@ -134,7 +134,7 @@ def test_a_prefix_is_a_preview_of_all_tiles(codec: Codec) -> None:
 
 @pytest.mark.usefixtures("small_tiles")
 def test_goals_previews_and_streams_take_tiles(codec: Codec) -> None:
-    picture = toy.picture(HEIGHT, WIDTH)
+    picture = toy.test_image(HEIGHT, WIDTH)
     limit = len(codec.encode(picture, 0.7)) + 20
     fit = Bytes(limit).fit(codec, picture)
     assert 0.9 * limit < len(fit.data) <= limit
@@ -157,7 +157,7 @@ def test_goals_previews_and_streams_take_tiles(codec: Codec) -> None:
 @pytest.mark.usefixtures("small_tiles")
 def test_the_plugin_takes_tiles() -> None:
     buffer = io.BytesIO()
-    Image.fromarray(toy.picture(HEIGHT, WIDTH)).save(buffer, "SFU", quality=30)
+    Image.fromarray(toy.test_image(HEIGHT, WIDTH)).save(buffer, "SFU", quality=30)
     with Image.open(buffer) as whole, Image.open(buffer) as draft:
         assert np.array_equal(np.asarray(whole), sfumato.decode(buffer.getvalue()))
         draft.thumbnail((100, 100))
@@ -194,7 +194,7 @@ def test_any_table_of_tiles_is_read_or_refused(data: bytes, check: int, number: 
 
 
 def test_crops_outside_the_picture_are_named(codec: Codec) -> None:
-    data = codec.encode(toy.picture(20, 30))
+    data = codec.encode(toy.test_image(20, 30))
     for crop in (Crop(-1, 0, 5, 5), Crop(0, 0, 31, 5), Crop(0, 16, 5, 5), Crop(0, 0, 0, 5)):
         with pytest.raises(ValueError, match="is no part of 30x20 pixels"):
             codec.decode(data, crop=crop)

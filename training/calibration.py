@@ -26,7 +26,7 @@ class Calibration:
     """Notes the largest input of every layer while the float model runs; a context manager.
 
     with Calibration(prior) as calibration:
-        prior(y, z, q)  # on training pictures, at several q
+        prior(y, z, q)  # on training images, at several q
     fractions = calibration.fractions()
     """
 

@@ -3,7 +3,7 @@
 The blocks of the light transforms begin as the identity (`layers.DepthBlock`), so what is left of g_a and g_s
 is linear, and can be set to the best linear transform at once: principal components of 8x8 patches, then of
 2x2 of those, ordered by variance, and their transposes for the way back.  Training then starts from a
-picture, and from a latent whose first chunk holds the most, instead of from noise.
+image, and from a latent whose first chunk holds the most, instead of from noise.
 """
 
 from __future__ import annotations

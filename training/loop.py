@@ -212,8 +212,8 @@ class Trainer:
     def run_to_the_end(self) -> Path:
         """Train until the time is over; returns the path of the weights."""
         recipe, run, progress = self.recipe, self.run, self.progress
-        pictures = len(self.mixture.photos) + (len(self.mixture.screens) if self.mixture.screens else 0)
-        self.log.write({"recipe": asdict(recipe), "images": pictures, "device": str(self.device)})
+        images = len(self.mixture.photos) + (len(self.mixture.screens) if self.mixture.screens else 0)
+        self.log.write({"recipe": asdict(recipe), "images": images, "device": str(self.device)})
         dtype = autocast_dtype(self.device)
         facts = {"threads": torch.get_num_threads(), "autocast": str(dtype)}
         self.log.write({"parameters": sum(p.numel() for p in self.trained)} | facts)

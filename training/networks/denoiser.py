@@ -1,10 +1,10 @@
-"""A noisy picture, its time and what the file says in; a clean picture (or the noise) out: the networks.
+"""A noisy image, its time and what the file says in; a clean image (or the noise) out: the networks.
 
 Both networks are called alike, so that a model can hold either:
 
     forward(z_t [B, 3, H, W], t [B], q [B], x_base [B, 3, H, W], features) -> [B, 3, H, W]
 
-t in [0, 1] is the time of the diffusion, q in [0, 1] the quality, x_base the certain picture in [-1, 1], and
+t in [0, 1] is the time of the diffusion, q in [0, 1] the quality, x_base the certain image in [-1, 1], and
 features the main decoder's maps, coarse to fine.  `predicts` names what comes back: "x" or "epsilon".
 `halo` is how many pixels away from a place the inputs still matter to it; None: all of them do.
 """
@@ -128,7 +128,7 @@ class _Stage(nn.Module):
 
 
 class UNet(nn.Module):
-    """The paper's network at the picture's own resolution; it predicts the noise.
+    """The paper's network at the image's own resolution; it predicts the noise.
 
     Khoshkhahtinat et al. 2024; sizes as in Yang & Mandt 2023 (CDC, the epsilon variant):
 
@@ -218,7 +218,7 @@ class LinearAttention(nn.Module):
 
         out = q (softmax over positions (k)^T v),    q scaled by C^-1/2, without a softmax of its own
 
-    The softmax runs over the whole picture: its statistics change with the size, as in CDC.
+    The softmax runs over the whole image: its statistics change with the size, as in CDC.
     """
 
     def __init__(self, channels: int) -> None:

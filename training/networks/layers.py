@@ -100,7 +100,7 @@ class ResnetBlock(nn.Module):
     """[conv 3x3 -> ChannelNorm -> ReLU] twice with a 1x1 shortcut; the block of Yang & Mandt's CDC.
 
     `time` is the width of a time embedding that is added, after a linear layer, between the two halves;
-    0 for none.  `first` is the size of the first kernel (7 at the picture, 3 elsewhere).
+    0 for none.  `first` is the size of the first kernel (7 at the image, 3 elsewhere).
     """
 
     def __init__(self, c_in: int, c_out: int, time: int = 0, first: int = 3) -> None:

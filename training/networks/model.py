@@ -26,7 +26,7 @@ from training.networks.transform import (
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes of all networks; 1/16, 1/8 and 1/4 are of the picture's resolution."""
+    """Sizes of all networks; 1/16, 1/8 and 1/4 are of the image's resolution."""
 
     family: Literal["light", "paper"]  # of g_a, g_s and the denoiser
     chunks: tuple[int, ...]  # channels of y, chunk by chunk
@@ -74,7 +74,7 @@ PRESETS: dict[str, Config] = {
         z_channels=64, hyper_width=64, hyper_kernel=3, psi=96,
         channel_width=64, parameter_width=128, pairs=1, mlp_ratio=2, sigma_b_max=20.0, t0=0.3,
     ),
-    "toy": Config(  # for tests and fuzzing: too small for pictures
+    "toy": Config(  # for tests and fuzzing: too small for images
         family="light", chunks=(2, 2, 2, 4, 4),
         encoder=((16, 16, 0), (1, 1, 0)), decoder=((16, 16, 8), (1, 1, 1)),
         denoiser=((8, 8, 0), (1, 1, 0)),

@@ -105,7 +105,9 @@ class Prior(nn.Module):
         """The position bias of each chunk, in coding order."""
         return [module for module in self.modules() if isinstance(module, LaplacianBias)]
 
-    def forward(self, y: Float[Tensor, "b m h w"], z: Float[Tensor, "b n h w"], q: Tensor) -> RateEstimate:
+    def forward(
+        self, y: Float[Tensor, "b m h w"], z: Float[Tensor, "b n h/4 w/4"], q: Float[Tensor, " b"]
+    ) -> RateEstimate:
         """Training: straight-through values, and the rate of noisy ones (Minnen & Singh 2020)."""
         bits = [y.new_zeros(y.shape[0], dtype=torch.float32) for _ in range(len(self.sizes) + 1)]
 

@@ -1,4 +1,4 @@
-"""Picture <-> latent y at 1/16, and y <-> hyper-latent z at 1/64: g_a, g_s (the main decoder), h_a, h_s.
+"""Image <-> latent y at 1/16, and y <-> hyper-latent z at 1/64: g_a, g_s (the main decoder), h_a, h_s.
 
 Two families with one contract.  The light one never convolves at full resolution: space to depth
 first, then `DepthBlock`s.  The paper's is CDC's (Yang & Mandt 2023), which the paper's figure shows.
