@@ -73,7 +73,7 @@ class Judge:
         original = Original(picture)
         side = min(picture.shape[:2])
         for name in ("lpips_alex", "lpips_vgg", "dists"):
-            if name in self.ready and side >= self._nets[name].trunk.minimum:
+            if name in self.ready and side >= self._nets[name].backbone.minimum:
                 original.features[name] = self._nets[name].reference(torch.from_numpy(to_x(picture)))
         if "ssimulacra2" in self.ready and side >= ssimulacra2.MINIMUM_SIDE:
             original.features["ssimulacra2"] = ssimulacra2.reference(picture)

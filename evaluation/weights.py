@@ -193,8 +193,8 @@ def _trunk(net: features.Net, name: str) -> Callable[[bytes], Tensors]:
 
     def convert(data: bytes) -> Tensors:
         layers = read_arrays(data)[name]
-        trunk = features.TRUNKS[net][0]()
-        places = [i for i, layer in enumerate(trunk.features) if isinstance(layer, torch.nn.Conv2d)]
+        backbone = features.BACKBONES[net][0]()
+        places = [i for i, layer in enumerate(backbone.features) if isinstance(layer, torch.nn.Conv2d)]
         tensors = {}
         for number, place in enumerate(places):
             layer = layers[f"Conv_{number}"]
@@ -263,7 +263,7 @@ FILES = {
 }
 """File name -> where it comes from."""
 
-SQUEEZENET = features.TRUNKS["squeeze"][1]
+SQUEEZENET = features.BACKBONES["squeeze"][1]
 SQUEEZENET_SOURCE = "squeezenet1_1-b8a52dc0.pth (torchvision, SqueezeNet1_1_Weights.IMAGENET1K_V1)"
 SQUEEZENET_SHA256 = "7fb81a4882ca72626a37a3f75268a338af3370803c9876f258f4641fcc6a7e33"
 """SqueezeNet's features, which only training uses, are in no package of the index.  torchvision has them

@@ -1,7 +1,7 @@
 """Images in, quality figures out: the metrics that training and evaluation share.
 
 distortion    PSNR and MS-SSIM on 8-bit images
-features      the ImageNet convolutional trunks that perceptual metrics look through
+features      the ImageNet convolutional backbones that perceptual metrics look through
 lpips         LPIPS v0.1 with AlexNet, VGG16 or SqueezeNet1.1 features, differentiable
 dists         DISTS, differentiable
 ssimulacra2   SSIMULACRA 2.1

@@ -6,14 +6,13 @@ import math
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
 
 # Five scales with a window of 11 pixels: the coarsest one needs 11 positions, so (11 - 1) * 2^4 < side.
 MS_SSIM_MINIMUM_SIDE = 161
 
 
-def psnr(x: UInt8[np.ndarray, "h w 3"], y: UInt8[np.ndarray, "h w 3"]) -> float:
-    """Peak signal-to-noise ratio in dB: 10 log10(255^2 / MSE), the MSE over all pixels and channels.
+def psnr(x: np.ndarray, y: np.ndarray) -> float:
+    """Peak signal-to-noise ratio in dB of two uint8 [H, W, 3]: 10 log10(255^2 / MSE), over all samples.
 
     Equal images give infinity.  Raises ValueError for other types or shapes.
     """
@@ -22,8 +21,10 @@ def psnr(x: UInt8[np.ndarray, "h w 3"], y: UInt8[np.ndarray, "h w 3"]) -> float:
     return math.inf if mse == 0 else 10 * math.log10(255**2 / mse)
 
 
-def ms_ssim(x: UInt8[np.ndarray, "h w 3"], y: UInt8[np.ndarray, "h w 3"]) -> float:
-    """MS-SSIM (Wang et al. 2003) on RGB with data range 255, mean over channels; 1 for equal images.
+def ms_ssim(x: np.ndarray, y: np.ndarray) -> float:
+    """MS-SSIM (Wang et al. 2003) of two uint8 [H, W, 3]; 1 for equal images.
+
+    Data range 255, mean over channels.
 
     Raises ValueError for other types or shapes, and for sides under 161 pixels (`MS_SSIM_MINIMUM_SIDE`).
     Needs the package pytorch-msssim, which comes with `sfumato[evaluate]`.

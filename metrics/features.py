@@ -93,7 +93,7 @@ def squeezenet1_1() -> Backbone:
     return Backbone(layers, feature_layers=(1, 4, 7, 9, 10, 11, 12), minimum=17)
 
 
-TRUNKS: dict[Net, tuple[Callable[[], Backbone], str]] = {
+BACKBONES: dict[Net, tuple[Callable[[], Backbone], str]] = {
     "alex": (alexnet, ALEX_FEATURES),
     "vgg": (vgg16, "vgg16_features.safetensors"),
     "squeeze": (squeezenet1_1, "squeezenet1_1_features.safetensors"),
@@ -106,12 +106,12 @@ def load(net: Net, folder: Path) -> Backbone:
     Raises ValueError for an unknown `net`, FileNotFoundError for a missing file and RuntimeError for a file
     whose keys or shapes are not those of the network.
     """
-    if net not in TRUNKS:
-        raise ValueError(f"net must be one of {', '.join(TRUNKS)}, got {net!r}")
-    build, name = TRUNKS[net]
+    if net not in BACKBONES:
+        raise ValueError(f"net must be one of {', '.join(BACKBONES)}, got {net!r}")
+    build, name = BACKBONES[net]
     return frozen(build, load_tensors(folder, name))
 
 
 def load_vgg16_smooth(folder: Path) -> Backbone:
     """`vgg16_smooth` with the same weights as "vgg", frozen; errors as for `load`."""
-    return frozen(vgg16_smooth, load_tensors(folder, TRUNKS["vgg"][1]))
+    return frozen(vgg16_smooth, load_tensors(folder, BACKBONES["vgg"][1]))

@@ -81,7 +81,7 @@ def _within(x: Features) -> float:
     return (_kernel_sum(x, x) - float(itself.sum())) / (len(x) * (len(x) - 1))
 
 
-def _kernel_sum(x: Features, y: Features) -> float:
+def _kernel_sum(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]) -> float:
     """Over all pairs, a block of rows at a time; products in the features' own precision, sums in float64."""
     total = 0.0
     for start in range(0, len(x), BLOCK):

@@ -1,4 +1,4 @@
-"""The name of a trunk in, LPIPS with that trunk out (`metrics.perceptual`).
+"""The name of a backbone in, LPIPS with that backbone out (`metrics.perceptual`).
 
 Published figures are mostly those of net "alex"; "vgg" is what many train on; "squeeze" is the cheapest.
 """

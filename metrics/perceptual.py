@@ -75,7 +75,7 @@ class PerceptualMetric(nn.Module, ABC):
     everything after them is float32.
     """
 
-    def forward(self, x: Float[Tensor, "b 3 h w"], x_hat: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
+    def forward(self, x: Float[Tensor, "b 3 h w"], x_hat: Float[Tensor, "b 3 _ _"]) -> Float[Tensor, " b"]:
         """Distance of each image.  Gradients flow to `x_hat` only: `x` is the original."""
         return self.distance(self.reference(x), x_hat)
 

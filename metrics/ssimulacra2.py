@@ -95,7 +95,7 @@ def _norms(a: Scale, image: Float[Tensor, "3 h w"]) -> Float[Tensor, "3 2 3"]:
     return torch.stack([maps.mean(2), (maps**4).mean(2) ** 0.25], 1)
 
 
-def _scales(x: UInt8[np.ndarray, "h w 3"]) -> list[Float[Tensor, "3 h w"]]:
+def _scales(x: UInt8[np.ndarray, "h w 3"]) -> list[Float[Tensor, "3 _ _"]]:
     """The image in XYB at every scale, the largest first; halved in linear light."""
     if x.dtype != np.uint8 or x.ndim != 3 or x.shape[2] != 3 or min(x.shape[:2]) < MINIMUM_SIDE:
         kind = f"{x.dtype} {list(x.shape)}"

@@ -24,10 +24,10 @@ from training.random_weights import calibrated
 
 def random_metric(folder: Path, net: features.Net) -> Path:
     """Random weights of LPIPS in a folder, of the right shapes: for what does not depend on their values."""
-    build, name = features.TRUNKS[net]
-    trunk = build()
-    save_file(trunk.state_dict(), folder / name)
-    channels = [f.shape[1] for f in trunk(torch.zeros(1, 3, 31, 31))]
+    build, name = features.BACKBONES[net]
+    backbone = build()
+    save_file(backbone.state_dict(), folder / name)
+    channels = [f.shape[1] for f in backbone(torch.zeros(1, 3, 31, 31))]
     heads = {f"lin{i}.model.1.weight": torch.rand(1, c, 1, 1) for i, c in enumerate(channels)}
     save_file(heads, folder / f"lpips_{net}_v0.1_heads.safetensors")
     return folder
@@ -36,7 +36,7 @@ def random_metric(folder: Path, net: features.Net) -> Path:
 def random_dists(folder: Path) -> DISTS:
     """DISTS with random weights, which are put into a folder."""
     torch.manual_seed(0)
-    save_file(features.vgg16().state_dict(), folder / features.TRUNKS["vgg"][1])
+    save_file(features.vgg16().state_dict(), folder / features.BACKBONES["vgg"][1])
     heads = {name: torch.rand(1, sum(CHANNELS), 1, 1) for name in ("alpha", "beta")}
     save_file(heads, folder / HEADS)
     return DISTS(folder)

@@ -33,7 +33,7 @@ class Evil:
 def checkpoint(net: features.Net, name: str) -> tuple[bytes, dict[str, torch.Tensor]]:
     """Random weights as Flax would pickle them, and what has to become of them."""
     torch.manual_seed(0)
-    state = features.TRUNKS[net][0]().state_dict()
+    state = features.BACKBONES[net][0]().state_dict()
     places = dict.fromkeys(key.rpartition(".")[0] for key in state)
     layers = {
         f"Conv_{i}": {
@@ -207,7 +207,7 @@ def test_the_files_of_the_metrics_folder_are_those_that_were_checked(name: str) 
 def test_squeezenet_is_converted_from_torchvisions_checkpoint_and_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    state = features.TRUNKS["squeeze"][0]().state_dict()
+    state = features.BACKBONES["squeeze"][0]().state_dict()
     checkpoint = tmp_path / "squeezenet1_1.pth"
     torch.save(state | {"classifier.1.bias": torch.zeros(1000)}, checkpoint)
     with pytest.raises(WeightsMissing, match="not those of squeezenet1_1-b8a52dc0"):
@@ -225,7 +225,7 @@ def test_the_squeezenet_of_the_metrics_folder_is_the_one_that_was_checked() -> N
 
 
 def test_every_file_that_lpips_needs_is_obtained_but_squeezenets() -> None:
-    needed = {file for _, file in features.TRUNKS.values()}
-    needed |= {f"lpips_{net}_v0.1_heads.safetensors" for net in features.TRUNKS}
+    needed = {file for _, file in features.BACKBONES.values()}
+    needed |= {f"lpips_{net}_v0.1_heads.safetensors" for net in features.BACKBONES}
     assert needed - set(weights.FILES) == {weights.SQUEEZENET}
     assert load_lpips.__doc__ is not None and "features.safetensors" in load_lpips.__doc__

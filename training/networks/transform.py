@@ -57,7 +57,7 @@ class LightSynthesis(nn.Module):
         self.feature_widths = (c8, c4)
         self.halo = 16 * n16 + 8 * n8 + 4 * (n4 + 1)
 
-    def forward(self, y_hat: Float[Tensor, "b m h w"], q: Float[Tensor, " b"]) -> Synthesised:
+    def forward(self, y_hat: Float[Tensor, "b m h w"], q: Float[Tensor, " #b"]) -> Synthesised:
         f = self.at_16(self.stem(y_hat) + self.quality(q))
         f8 = self.at_8(F.pixel_shuffle(self.up_8(f), 2))
         f4 = self.at_4(F.pixel_shuffle(self.up_4(f8), 2))
@@ -103,7 +103,7 @@ class PaperSynthesis(nn.Module):
         self.feature_widths = widths
         self.halo = sum(3 * 2**level for level in range(1, len(widths) + 1))
 
-    def forward(self, y_hat: Float[Tensor, "b m h w"], q: Float[Tensor, " b"]) -> Synthesised:
+    def forward(self, y_hat: Float[Tensor, "b m h w"], q: Float[Tensor, " #b"]) -> Synthesised:
         f = y_hat + self.quality(q)
         features = []
         for block, up in zip(self.blocks[:-1], self.ups[:-1], strict=True):
