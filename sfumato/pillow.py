@@ -5,9 +5,9 @@
     im.save("b.sfu", quality=40)                 # 0 (smallest) .. 100, as Pillow counts; 50 if not given
 
 `save` also takes model, seed and lossless_if_smaller, as `sfumato.encode` does, and exif, icc_profile, xmp
-and dpi as Pillow's own formats do.  A file holds its pixels upright: where the exif that is given says otherwise they are turned,
-and it is set to 1; without one pixels are written as they are.  An opened file has `info["quality"]` and
-`info["model"]`, and what came with the picture under Pillow's names.
+and dpi as Pillow's own formats do.  A file holds its pixels upright: where the exif that is given says
+otherwise they are turned, and it is set to 1; without one pixels are written as they are.  An opened file has
+`info["quality"]` and `info["model"]`, and what came with the picture under Pillow's names.
 The networks are loaded when pixels are asked for or written.
 
 Errors are those of Pillow's formats: UnidentifiedImageError for what does not begin as a file of this
