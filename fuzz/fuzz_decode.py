@@ -6,7 +6,8 @@ import sys
 
 import atheris
 
-with atheris.instrument_imports(include=["sfumato.container", "sfumato.coder", "sfumato.codec"]):
+MODULES = ["sfumato.container", "sfumato.coder", "sfumato.codec", "sfumato.lossless"]
+with atheris.instrument_imports(include=MODULES):
     from fuzz.toy import codec
     from sfumato import container
     from sfumato.errors import FormatError

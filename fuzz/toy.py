@@ -12,20 +12,23 @@ from pathlib import Path
 import numpy as np
 
 from acceptance import determinism
-from sfumato import container, image
+from sfumato import container, image, lossless
 from sfumato.codec import Codec
 from sfumato.weights import read_weights, to_bytes
 
 HERE = Path(__file__).parent
 WEIGHTS = HERE / "toy.safetensors"
 CORPUS = HERE / "corpus"
-CASES = {  # name: height, width, channels, q, seed, metadata
+CASES: dict[str, tuple[int, int, int, float | None, int | None, dict[str, bytes]]] = {
+    # name: height, width, channels, q (None: a lossless file), seed, metadata
     "pixel": (1, 1, 3, 0.0, None, {}),
     "square": (64, 64, 3, 0.5, None, {}),
     "wide": (40, 130, 3, 1.0, 7, {}),
     "note": (65, 3, 3, 0.3, None, {"NOTE": b"hello"}),
     "flat": (200, 10, 3, 0.0, 2**32 - 1, {"NOTE": b"", "MORE": bytes(200)}),
     "veil": (33, 70, 2, 0.4, None, {"XMP ": b"<x/>"}),
+    "exact": (9, 21, 3, None, None, {"NOTE": b"none is lost"}),
+    "mask": (16, 60, 2, None, None, {}),
 }
 
 
@@ -52,6 +55,19 @@ def corpus() -> list[bytes]:
     return [path.read_bytes() for path in sorted(CORPUS.glob("*.sfu"))]
 
 
+def write(name: str) -> bytes:
+    """The file of a case."""
+    height, width, channels, quality, seed, metadata = CASES[name]
+    pixels = test_image(height, width, channels)
+    if quality is None:
+        data = lossless.file(image.load(pixels), 1 << 20)
+        assert data is not None
+    else:
+        data = codec().encode(pixels, quality, seed)
+    file = container.unpack(data)
+    return container.pack(file.header, file.sections, metadata, file.alpha)
+
+
 def main() -> None:
     import torch  # only here: fuzzing needs none of it
 
@@ -69,12 +85,10 @@ def main() -> None:
     image.write_bytes(WEIGHTS, to_bytes(export(trained)))
     codec.cache_clear()
     CORPUS.mkdir(exist_ok=True)
-    for name, (height, width, channels, quality, seed, metadata) in CASES.items():
-        file = container.unpack(codec().encode(test_image(height, width, channels), quality, seed))
-        (CORPUS / f"{name}.sfu").write_bytes(container.pack(file.header, file.sections, metadata, file.alpha))
-    found = {
-        path.stem: determinism.latent(codec(), path.read_bytes()) for path in sorted(CORPUS.glob("*.sfu"))
-    }
+    for name in CASES:
+        (CORPUS / f"{name}.sfu").write_bytes(write(name))
+    coded = [path for path in sorted(CORPUS.glob("*.sfu")) if CASES[path.stem][3] is not None]
+    found = {path.stem: determinism.latent(codec(), path.read_bytes()) for path in coded}
     (CORPUS / "latents.txt").write_text("".join(f"{name} {crc:08x}\n" for name, crc in found.items()))
 
 

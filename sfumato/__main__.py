@@ -61,6 +61,7 @@ def encode(
     overwrite: bool = False,
     update: bool = False,
     max_pixels: int = MAX_PIXELS,
+    lossless_if_smaller: bool = False,
     json: bool = False,
 ) -> None:
     """Make a picture a small file, or a folder of pictures a folder of small files.
@@ -81,11 +82,12 @@ def encode(
         overwrite: replace what is there already; without it nothing that is whole is replaced.
         update: of a folder, replace also .sfu files that are older than their picture.
         max_pixels: refuse larger pictures, both sides rounded up to multiples of 64, before they are decoded.
+        lossless_if_smaller: keep every pixel, as WebP or PNG inside the file, where that has fewer bytes.
         json: print one JSON object a file.
     """
     settings = Encoding(
         quality, target_bytes, target_bpp, target_psnr, target_lpips, model, seed, strip, overwrite,
-        max_pixels,
+        max_pixels, lossless_if_smaller,
     )  # fmt: skip
     _do(settings, source, out, jobs, overwrite, json, update)
 

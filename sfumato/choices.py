@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypedDict
 
+import numpy as np
+
 from sfumato.container import File, Header
 from sfumato.errors import FormatError
 from sfumato.tiles import CELL, cells, grid, padded_pixels
@@ -31,6 +33,10 @@ class Crop:
             size = f"{header.width}x{header.height}"
             raise ValueError(f"crop {self.x},{self.y},{self.width},{self.height} is no part of {size} pixels")
         return self
+
+    def of(self, plane: np.ndarray) -> np.ndarray:
+        """The part of a plane [H, W, ..] of the whole picture."""
+        return plane[self.y : self.y + self.height, self.x : self.x + self.width]
 
     def latents(self, header: Header, halo: int) -> tuple[int, int, int, int]:
         """(top, left, bottom, right) in cells of z: what the pixels depend on, `halo` pixels included."""
@@ -59,6 +65,8 @@ class Choices(TypedDict, total=False):
     max_pixels  pixels that are decoded at most, both sides rounded up to multiples of 64; of a crop those of
               the tiles that it needs, where the picture has no alpha.  None: the format's limit; FormatError
               for more
+
+    Of a lossless file steps, realism, eta and chunks change nothing.
     """
 
     steps: int | None
@@ -75,7 +83,7 @@ def check_pixels(file: File, region: tuple[int, int, int, int] | None, max_pixel
     """FormatError if more would be decoded than is allowed; the region is in cells of z, None for all."""
     height, width = file.header.height, file.header.width
     pixels, what = padded_pixels(height, width), f"{width}x{height} pixels"
-    if region is not None and file.alpha is None:
+    if region is not None and file.alpha is None and not file.header.is_lossless:
         read = [tile for tile in grid(height, width) if tile.meets(*region)]
         pixels, what = sum(tile.height * tile.width for tile in read) * CELL**2, "the tiles of the crop"
     if max_pixels is not None and pixels > max_pixels:

@@ -9,9 +9,8 @@ What decides a probability runs in exact arithmetic (`exact`; FORMAT.md, section
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
@@ -19,40 +18,33 @@ from typing import TYPE_CHECKING, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from sfumato import DEFAULT_MODEL, alpha, arguments, container, image, metadata, rounding
+from sfumato import DEFAULT_MODEL, alpha, arguments, container, image, lossless, metadata, rounding
 from sfumato.choices import Choices as Choices
 from sfumato.choices import Crop as Crop
 from sfumato.choices import Progress as Progress
 from sfumato.choices import check_pixels
-from sfumato.container import Header
+from sfumato.container import File, Header
 from sfumato.errors import FormatError, WeightsError
 from sfumato.image import Picture
-from sfumato.latents import RATIO, LatentCoder, quality
+from sfumato.latents import RATIO, LatentCoder, magnitude, quality
+from sfumato.latents import Latent as Latent
 from sfumato.restoration import Frame, Restoration, halo, restore
 from sfumato.strips import map_strips, strip_height, strips
-from sfumato.tiles import MAX_PIXELS
+from sfumato.tiles import MAX_PIXELS, padded_pixels
 from sfumato.transforms import HYPER_STRIDE, STRIDE, Synthesised, Transforms
 from sfumato.weights import Weights, read_weights, shipped
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, UInt8
+    from jaxtyping import UInt8
 
 DEFAULT_STEPS = 1
+SIMPLE = 0.07
+"""`Codec.magnitude` a pixel, at q = 0.5, of a nearly flat image at most; photographs have 0.08 to 0.3."""
+TRIALS = tuple(step / 10 for step in range(11))
+BAND = 1 << 21  # pixels
 
 QUIET = np.errstate(all="ignore")
 """Numbers that underflow are none of the host's business, whatever it has set (`np.seterr`)."""
-
-
-@dataclass(frozen=True)
-class Latent:
-    """A picture after g_a, before any gain: `Codec.encode` takes it at every q, and spares the analysis."""
-
-    pixels: UInt8[np.ndarray, "height width 3"]  # with a smooth filling where nothing is visible
-    grey: bool  # whether a file of one channel is made
-    alpha: bytes | None  # coded
-    metadata: dict[str, bytes]
-    model: int  # number of the weights that made y
-    y: Float[np.ndarray, "1 m h w"]
 
 
 class Codec:
@@ -82,8 +74,9 @@ class Codec:
     ) -> Latent:
         """A picture -> its latent, the part of `encode` that is the same for every q; errors as there."""
         rounding.check()
-        picture = image.load(source, max_pixels)
-        picture = image.without_tint(image.strip(picture) if strip else picture)
+        given = image.load(source, max_pixels)
+        given = image.strip(given) if strip else given
+        picture = image.without_tint(given)
         extras = metadata.entries(picture)
         container.metadata_payload(extras)  # refuses what is too large before the work, as the header does
         height, width = picture.pixels.shape[:2]
@@ -100,8 +93,8 @@ class Codec:
         height, width = (side + -side % HYPER_STRIDE for side in (height, width))
         rows = strip_height(width, HYPER_STRIDE)
         y = map_strips(g_a, height, rows, self._config.halo, down=STRIDE)
-        plane = None if picture.alpha is None else alpha.pack(picture.alpha)
-        return Latent(pixels, grey, plane, extras, self.model_id, y)
+        plane = None if picture.alpha is None else lossless.pack(picture.alpha)
+        return Latent(pixels, grey, plane, extras, self.model_id, y, given)
 
     def encode(
         self,
@@ -111,21 +104,29 @@ class Codec:
         progress: Progress | None = None,
         strip: bool = False,
         max_pixels: int | None = MAX_PIXELS,
+        lossless_if_smaller: bool = False,
     ) -> bytes:
         """A picture -> the bytes of a file.
 
         source    what `image.load` takes (a path, an open file, a Pillow image, an array, a Picture), or a
                   Latent
-        q         quality, 0 (smallest file) .. 1 (largest); kept to 1/255
+        q         quality, 0 (smallest file) .. 1 (largest); kept to 1/255.  A nearly flat image is written
+                  with the best of 0, 0.1, 0.2 .. up to q, so that no larger q gives a larger and worse file;
+                  a Latent always with q
         seed      of the decoder's noise, u32; None derives it from the file
         progress  called as the work goes on
         strip     leave out what comes with the pixels, after converting the colours to sRGB
         max_pixels  of the file of a picture at most, as `image.load` has it; None: the format's limit
+        lossless_if_smaller  give the lossless file (`lossless.file`) where it has fewer bytes than that of q
 
         ValueError for a q or seed out of range or a picture over the format's limits; ImageError (a
         ValueError) for a picture that cannot be read.
         """
-        return self._encode(source, q, seed, progress, strip, max_pixels, reconstruct=False)[0]
+        latent, header = self._prepare(source, q, seed, progress, strip, max_pixels)
+        if latent is not source and (steady := self._steady(latent, q, seed)) != q:
+            latent, header = self._prepare(latent, steady, seed)
+        data = self._encode(latent, header, progress, reconstruct=False)[0]
+        return lossless_if_smaller and lossless.file(latent.picture, len(data) - 1) or data
 
     @QUIET
     def encode_and_decode(
@@ -136,7 +137,8 @@ class Codec:
         progress: Progress | None = None,
     ) -> tuple[bytes, UInt8[np.ndarray, "h w 3"]]:
         """(file, its picture as decoded by default, but RGB and without alpha): one pass instead of two."""
-        data, header, y_hat = self._encode(source, q, seed, progress)
+        latent, header = self._prepare(source, q, seed, progress)
+        data, y_hat = self._encode(latent, header, progress)
         pixels = self._pixels(y_hat, header, Restoration(self.default_steps))
         return data, np.ascontiguousarray(pixels[: header.height, : header.width])
 
@@ -158,15 +160,27 @@ class Codec:
 
     @QUIET
     def magnitude(self, latent: Latent, q: float) -> float:
-        """How the rate goes, without a pass: sum of log2(1 + 4 e) / 2, e the mean of y^2 around a cell, 3x3.
+        """How the rate goes, without a pass (`latents.magnitude`)."""
+        return magnitude(latent.y * self._transforms.gain(q))
 
-        The bits of a file are a multiple of this that changes little from one q to the next.
+    def _steady(self, latent: Latent, q: float, seed: int | None) -> float:
+        """The q to write: of a nearly flat image the best of `TRIALS` up to the one asked for.
+
+        There the error is that of a few values' rounding, and falls with q only on the whole: a file would be
+        larger and worse than that of a lower q.  As each set of trials holds those of lower q, none is.
+        An image of over 2^21 pixels is judged by a band of rows in its middle.
         """
-        energy = np.square(latent.y * self._transforms.gain(q))
-        count = np.ones((1, 1, *energy.shape[2:]), np.float32)  # of the cells around one that are inside
-        for axis in (2, 3):
-            energy, count = _neighbours(energy, axis), _neighbours(count, axis)
-        return float(np.log1p(4 * energy / count).sum(dtype=np.float64)) / math.log(4)
+        if self.magnitude(latent, 0.5) > SIMPLE * padded_pixels(*latent.pixels.shape[:2]):
+            return q
+        band = latent.band(BAND)
+
+        def error(trial: float) -> float:
+            shown = self.encode_and_decode(band, trial, seed)[1]
+            if latent.grey:
+                shown = image.mean(shown)[..., None]
+            return float(np.square(shown.astype(np.float32) - band.pixels).mean(dtype=np.float64))
+
+        return min((trial for trial in TRIALS if round(trial * 255) <= round(q * 255)), key=error)
 
     def decode(
         self, data: bytes, *, keep_profile: bool = False, **choices: Unpack[Choices]
@@ -188,44 +202,15 @@ class Codec:
         """
         rounding.check()
         arguments.check_choices(choices)
-        partial, chunks, crop = choices.get("partial", False), choices.get("chunks"), choices.get("crop")
-        steps, progress = choices.get("steps"), choices.get("progress")
+        chunks, crop, progress = choices.get("chunks"), choices.get("crop"), choices.get("progress")
         crop = Crop(*crop) if isinstance(crop, tuple) else crop
-        chosen = Restoration(steps or 0, choices.get("realism", 1.0), choices.get("eta", 0.0))
-        if steps and not self.denoiser_id:
-            message = f"steps={steps}: the {self.preset} weights hold no trained denoiser, only steps=0"
-            raise WeightsError(message)
-        file = container.unpack(data, partial=partial or chunks is not None)
+        file = container.unpack(data, partial=choices.get("partial", False) or chunks is not None)
         header = file.header
-        if chunks is not None and not 0 <= chunks <= header.chunks:
-            raise ValueError(f"chunks is {chunks}, not in 0..{header.chunks}")
         part = Crop(0, 0, header.width, header.height) if crop is None else crop.within(header)
-        if header.model != self.model_id:
-            raise FormatError(f"written by model {header.model:08x}, these weights are {self.model_id:08x}")
-        if header.chunks != len(self._config.chunks):
-            raise FormatError(f"{header.chunks} chunks, the model has {len(self._config.chunks)}")
         if not file.sections:
-            raise FormatError("cut short before the end of section z: nothing to show")
-        sections = file.sections if chunks is None else file.sections[: 1 + chunks]
-        if chunks is not None and not partial and len(sections) <= chunks:
-            have = f"{len(sections)} of {len(header.sections)} sections are whole"
-            raise FormatError(f"cut short: {have}, chunks={chunks} needs {1 + chunks}")
-        if steps is None and file.complete and chunks is None:
-            chosen = replace(chosen, steps=self.default_steps)
-        seen = halo(self._config, chosen)
-        if seen is None and crop is not None:
-            raise ValueError(f"eta={chosen.eta:g} with these weights works on whole pictures, not on a crop")
-        read = _part(progress, "latents read", 0.0, 0.5)
-        around = self._config.halo + (seen or 0) + HYPER_STRIDE  # `seams` looks over the borders of tiles
-        region = part.latents(header, around)
-        check_pixels(file, None if crop is None else region, choices.get("max_pixels", MAX_PIXELS))
-        y_hat = self._latent_coder.read(header, sections, lambda tile: tile.meets(*region), read)
-        _tell(progress, "synthesis", 0.5)
-        top, left, bottom, right = (RATIO * side for side in region)
-        corner = top * STRIDE, left * STRIDE
-        pixels = self._pixels(y_hat[:, :, top:bottom, left:right], header, chosen, corner, progress)
-        pixels = pixels[part.y - top * STRIDE :, part.x - left * STRIDE :][: part.height, : part.width]
-        pixels = image.mean(pixels) if header.grey else np.ascontiguousarray(pixels)
+            raise FormatError(f"cut short before the end of section {header.sections[0]}: nothing to show")
+        pixels = (lossless.pixels if header.is_lossless else self._decoded)(file, part, choices)
+        pixels = image.mean(pixels) if header.grey and pixels.ndim == 3 else np.ascontiguousarray(pixels)
         plane, remarks = None, []
         if not file.complete and chunks is None:
             remarks.append(f"cut short: {len(file.sections)} of {len(header.sections)} sections are shown")
@@ -233,13 +218,47 @@ class Codec:
             plane = np.full(pixels.shape[:2], 255, np.uint8)
             remarks.append("cut short before the end of alpha: shown opaque")
         elif file.alpha is not None:
-            plane = alpha.unpack(file.alpha, header.height, header.width)
-            plane = plane[part.y : part.y + part.height, part.x : part.x + part.width].copy()
+            plane = part.of(lossless.unpack(file.alpha, header.height, header.width)).copy()
         extras = metadata.fields(file.metadata)
         if crop is not None and extras["exif"]:
             extras["exif"] = metadata.upright_exif(extras["exif"], crop=True)
         _tell(progress, "done", 1.0)
         return Picture(pixels, plane, **extras, remarks=tuple(remarks))
+
+    def _decoded(self, file: File, part: Crop, choices: Choices) -> UInt8[np.ndarray, "h w 3"]:
+        """The pixels of a part of the picture, from the latent of the file."""
+        header, chunks, steps = file.header, choices.get("chunks"), choices.get("steps")
+        chosen = Restoration(steps or 0, choices.get("realism", 1.0), choices.get("eta", 0.0))
+        if steps and not self.denoiser_id:
+            message = f"steps={steps}: the {self.preset} weights hold no trained denoiser, only steps=0"
+            raise WeightsError(message)
+        if chunks is not None and not 0 <= chunks <= header.chunks:
+            raise ValueError(f"chunks is {chunks}, not in 0..{header.chunks}")
+        if header.model != self.model_id:
+            raise FormatError(f"written by model {header.model:08x}, these weights are {self.model_id:08x}")
+        if header.chunks != len(self._config.chunks):
+            raise FormatError(f"{header.chunks} chunks, the model has {len(self._config.chunks)}")
+        sections = file.sections if chunks is None else file.sections[: 1 + chunks]
+        if chunks is not None and not choices.get("partial", False) and len(sections) <= chunks:
+            have = f"{len(sections)} of {len(header.sections)} sections are whole"
+            raise FormatError(f"cut short: {have}, chunks={chunks} needs {1 + chunks}")
+        if steps is None and file.complete and chunks is None:
+            chosen = replace(chosen, steps=self.default_steps)
+        seen = halo(self._config, chosen)
+        if seen is None and choices.get("crop") is not None:
+            raise ValueError(f"eta={chosen.eta:g} with these weights works on whole pictures, not on a crop")
+        progress = choices.get("progress")
+        read = _part(progress, "latents read", 0.0, 0.5)
+        around = self._config.halo + (seen or 0) + HYPER_STRIDE  # `seams` looks over the borders of tiles
+        region = part.latents(header, around)
+        read_part = None if choices.get("crop") is None else region
+        check_pixels(file, read_part, choices.get("max_pixels", MAX_PIXELS))
+        y_hat = self._latent_coder.read(header, sections, lambda tile: tile.meets(*region), read)
+        _tell(progress, "synthesis", 0.5)
+        top, left, bottom, right = (RATIO * side for side in region)
+        corner = top * STRIDE, left * STRIDE
+        pixels = self._pixels(y_hat[:, :, top:bottom, left:right], header, chosen, corner, progress)
+        return pixels[part.y - top * STRIDE :, part.x - left * STRIDE :][: part.height, : part.width]
 
     def _prepare(
         self,
@@ -267,21 +286,13 @@ class Codec:
 
     @QUIET
     def _encode(
-        self,
-        source: image.Source | Latent,
-        q: float,
-        seed: int | None,
-        progress: Progress | None,
-        strip: bool = False,
-        max_pixels: int | None = MAX_PIXELS,
-        reconstruct: bool = True,
-    ) -> tuple[bytes, Header, NDArray[np.float32]]:
-        """The file, its header, and y_hat, if it is wanted as its decoder will find it."""
-        latent, header = self._prepare(source, q, seed, progress, strip, max_pixels)
+        self, latent: Latent, header: Header, progress: Progress | None, reconstruct: bool = True
+    ) -> tuple[bytes, NDArray[np.float32]]:
+        """The file, and y_hat, if it is wanted as its decoder will find it."""
         written = _part(progress, "latents written", 0.3, 1.0)
         y, z = self._latents(latent, quality(header))
         sections, y_hat = self._latent_coder.write(y, z, header, written, reconstruct)
-        return container.pack(header, sections, latent.metadata, latent.alpha), header, y_hat
+        return container.pack(header, sections, latent.metadata, latent.alpha), y_hat
 
     def _pixels(
         self,
@@ -308,15 +319,6 @@ class Codec:
         for wide, keep in strips(height, rows, self._config.halo // STRIDE):
             part = self._transforms.synthesize(y_hat[:, :, wide], q)
             yield part.part(slice(STRIDE * keep.start, STRIDE * keep.stop))
-
-
-def _neighbours(x: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    """Each value plus those before and after it along an axis."""
-    x = np.moveaxis(x, axis, -1)
-    out = x.copy()
-    out[..., 1:] += x[..., :-1]
-    out[..., :-1] += x[..., 1:]
-    return np.moveaxis(out, -1, axis)
 
 
 def _part(progress: Progress | None, what: str, first: float, last: float) -> Callable[[float], None] | None:
@@ -356,9 +358,10 @@ def encode(
     progress: Progress | None = None,
     strip: bool = False,
     max_pixels: int | None = MAX_PIXELS,
+    lossless_if_smaller: bool = False,
 ) -> bytes:
     """A picture -> the bytes of a file; see `Codec.encode`.  `model` names weights or is a path to them."""
-    return load(model).encode(source, q, seed, progress, strip, max_pixels)
+    return load(model).encode(source, q, seed, progress, strip, max_pixels, lossless_if_smaller)
 
 
 def decode(
@@ -382,9 +385,14 @@ def decode_picture(data: bytes, model: str | Path | None = None, **choices: Unpa
 
 
 def model_of(data: bytes) -> str:
-    """The name of the shipped weights that wrote a file; FormatError if they are not in this package."""
-    wanted = container.unpack(data, partial=True).header.model
-    names = shipped()
+    """The name of the shipped weights that wrote a file; FormatError if they are not in this package.
+
+    A lossless file needs none: the default ones.
+    """
+    header = container.unpack(data, partial=True).header
+    if header.is_lossless:
+        return DEFAULT_MODEL
+    wanted, names = header.model, shipped()
     if wanted not in names:
         have = ", ".join(f"{name} ({key:08x})" for key, name in names.items()) or "none"
         raise FormatError(f"written by model {wanted:08x}, which is not in this package; here are: {have}")

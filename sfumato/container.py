@@ -1,6 +1,7 @@
 """In: header, range-coded sections, alpha, metadata.  Out: the file's bytes; and back, every field checked.
 
     | header | z | chunk 1 | .. | chunk C | alpha | metadata |
+    | header | image                      | alpha | metadata |      of a lossless file, which has C = 0
 
 Field by field, little-endian; limits are checked before anything is copied.  The standard is FORMAT.md,
 sections 1, 2, 3 and 8.
@@ -46,7 +47,8 @@ class Header:
     model          number of the weights, u32
     seed           seed of the decoder's noise, u32; None derives it from the other fields
     grey           whether the picture has one channel
-    chunks         how many chunks the model's latent has, 1..16
+    chunks         how many chunks the model's latent has, 1..16; 0 for a lossless file, which has no latent:
+                   its q is 255, its model 0, and it has no seed
 
     ValueError for values out of these ranges.
     """
@@ -66,10 +68,13 @@ class Header:
             ("q", 0, self.q, 255),
             ("model", 0, self.model, 2**32 - 1),
             ("seed", 0, self.seed or 0, 2**32 - 1),
-            ("chunks", 1, self.chunks, CHUNKS_MAX),
+            ("chunks", 0, self.chunks, CHUNKS_MAX),
         ):
             if not low <= value <= high:
                 raise ValueError(f"{name} is {value}, not in {low}..{high}")
+        if self.is_lossless and (self.q, self.model, self.seed) != (255, 0, None):
+            found = f"q {self.q}, model {self.model:08x}, seed {self.seed}"
+            raise ValueError(f"{found} of a lossless file, not 255, 00000000, None")
         if self.width * self.height > PIXELS_MAX:
             raise ValueError(f"{self.width} x {self.height} pixels are more than {PIXELS_MAX}")
 
@@ -82,8 +87,15 @@ class Header:
         return MAGIC + bytes([VERSION << 4 | flags]) + sides + model + seed
 
     @property
+    def is_lossless(self) -> bool:
+        """Whether the file holds a WebP or PNG of the pixels in place of a latent."""
+        return not self.chunks
+
+    @property
     def sections(self) -> tuple[str, ...]:
-        """Names of the range-coded sections, in the order of the file."""
+        """Names of the sections before alpha, in the order of the file."""
+        if self.is_lossless:
+            return ("image",)
         return "z", *(f"chunk {number}" for number in range(1, self.chunks + 1))
 
     def check_size(self, number: int) -> int:
@@ -98,7 +110,9 @@ class Header:
 
 @dataclass(frozen=True)
 class Section:
-    """One range-coded section: its payload, and the check of its symbols as `Checksum.check` gives it."""
+    """One section: its payload, and the check of its symbols as `Checksum.check` gives it, or of the image as
+    `image_check` does.
+    """
 
     payload: bytes
     check: int
@@ -126,14 +140,22 @@ class File:
 def section_limit(header: Header) -> int:
     """Bytes of a range-coded section at most: 8 for each pixel, padding included, and 2^16; 2^28 in all.
 
-    A symbol takes less than 64 bits, and no chunk has more symbols than pixels.
+    A symbol takes less than 64 bits, and no chunk has more symbols than pixels.  Of a lossless image: 4 for
+    each pixel, and 2^16.
     """
+    if header.is_lossless:
+        return min(SECTION_MAX, 4 * header.width * header.height + (1 << 16))
     return min(SECTION_MAX, 8 * padded_pixels(header.height, header.width) + (1 << 16))
 
 
 def alpha_limit(header: Header) -> int:
     """Bytes of the stream of alpha at most: 2 for each pixel, and 2^16; 2^28 in all."""
     return min(SECTION_MAX, 2 * header.width * header.height + (1 << 16))
+
+
+def image_check(header: Header, payload: bytes) -> int:
+    """CRC-32 of the plain header and the payload of a lossless image."""
+    return zlib.crc32(payload, zlib.crc32(header.pack()))
 
 
 def file_limit(header: Header) -> int:
@@ -150,7 +172,7 @@ def pack(
 ) -> bytes:
     """The file.
 
-    sections  all that the header asks for, z first
+    sections  all that the header asks for, z first; of a lossless file the image
     metadata  tag of 4 printable ASCII characters -> bytes; None or empty for no metadata section
     alpha     stream of the plane, for the alpha section; None for an opaque picture
 
@@ -207,6 +229,8 @@ def unpack(data: bytes, *, partial: bool = False) -> File:
             length = reader.length(name, section_limit(header))
             check = reader.uint(header.check_size(number), f"{name}'s check")
             sections.append(Section(reader.take(length, f"{name}'s payload"), check))
+        if header.is_lossless and (found := image_check(header, sections[0].payload)) != check:
+            raise FormatError(f"image: check is {found:x}, the file says {check:x}")
         if alpha is not None:
             alpha = _read_checked(reader, "alpha", alpha_limit(header))
         stored = reader.at

@@ -46,7 +46,7 @@ class Report:
     bytes: int  # of the .sfu file
     bpp: float  # bits of the .sfu file per pixel
     quality: float  # 0 .. 1
-    model: str  # number of the weights, hexadecimal
+    model: str  # number of the weights, hexadecimal; "lossless" for a file that has none
     picture_bytes: int  # of the other file
     seconds: float
     remarks: tuple[str, ...] = ()  # sentences on what was changed or left out
@@ -84,6 +84,7 @@ class Encoding(Job):
     strip: bool = False  # whether metadata and colour profile are left out
     overwrite: bool = False  # whether a file that is there is replaced
     max_pixels: int = MAX_PIXELS  # of a picture at most, both sides rounded up to multiples of 64
+    lossless_if_smaller: bool = False  # whether a lossless file is taken where it has fewer bytes
 
     suffix = SUFFIX
 
@@ -118,13 +119,17 @@ class Encoding(Job):
         if self.strip:
             picture = image.strip(picture)
         if goal := self._goal():
-            data = goal.fit(codec, picture, self.seed, progress).data
+            data = goal.fit(
+                codec, picture, self.seed, progress, lossless_if_smaller=self.lossless_if_smaller
+            ).data
         else:
             quality = 0.5 if self.quality is None else self.quality
-            data = codec.encode(picture, quality, self.seed, progress)
+            data = codec.encode(
+                picture, quality, self.seed, progress, lossless_if_smaller=self.lossless_if_smaller
+            )
         _write(target, data, self.overwrite)
-        smaller = lossless.remark(picture, len(data))
-        remarks = (*picture.remarks, smaller) if smaller else picture.remarks
+        advice = None if self.lossless_if_smaller else lossless.remark(picture, len(data))
+        remarks = (*picture.remarks, advice) if advice else picture.remarks
         return _report(source, target, data, size, begun, remarks)
 
     def _goal(self) -> Goal | None:
@@ -224,7 +229,7 @@ def described(data: bytes) -> dict[str, Any]:
         "bytes": len(data),
         "bpp": 8 * len(data) / (header.width * header.height),
         "quality": header.q / 255,
-        "model": f"{header.model:08x}",
+        "model": "lossless" if header.is_lossless else f"{header.model:08x}",
     }
 
 

@@ -7,7 +7,9 @@ A large picture's latents are coded tile by tile, each with its own coders and c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,18 +21,41 @@ from sfumato.checks import Checksum
 from sfumato.coder import Coder, Decoder, Encoder, Meter
 from sfumato.container import Header, Section
 from sfumato.errors import FormatError, WeightsError
+from sfumato.picture import Picture
 from sfumato.tiles import Tile, grid
 from sfumato.transforms import HYPER_STRIDE, STRIDE
 from sfumato.weights import Weights
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, UInt8
 
 GRID = 2.0**-8  # means live on this dyadic grid, so that y_hat = symbol + mu is exact in any float
 RATIO = HYPER_STRIDE // STRIDE  # cells of y for one of z, a side
 
 Progress = Callable[[float], None]
 """Called with the part of the work that is done, 0 .. 1."""
+
+
+@dataclass(frozen=True)
+class Latent:
+    """A picture after g_a, before any gain: `Codec.encode` takes it at every q, and spares the analysis."""
+
+    pixels: UInt8[np.ndarray, "height width 3"]  # with a smooth filling where nothing is visible
+    grey: bool  # whether a file of one channel is made
+    alpha: bytes | None  # coded
+    metadata: dict[str, bytes]
+    model: int  # number of the weights that made y
+    y: Float[np.ndarray, "1 m h w"]
+    picture: Picture  # what was given, for a lossless file
+
+    def band(self, pixels: int) -> Latent:
+        """The rows in the middle, about so many pixels of them, or all that there are; opaque and bare."""
+        rows, columns = (side // RATIO for side in self.y.shape[2:])
+        kept = min(rows, max(1, pixels // (HYPER_STRIDE**2 * columns)))
+        top = (rows - kept) // 2
+        wide = slice(top * HYPER_STRIDE, (top + kept) * HYPER_STRIDE)
+        y = self.y[:, :, top * RATIO : (top + kept) * RATIO]
+        return replace(self, pixels=self.pixels[wide], alpha=None, metadata={}, y=y)
 
 
 class LatentCoder:
@@ -155,6 +180,28 @@ class LatentCoder:
             self.prior, code, quality(header), size, z.astype(np.float64), y.astype(np.float64)
         )
         return checks, y_hat, z_hat
+
+
+def magnitude(y: Float[np.ndarray, "1 m h w"]) -> float:
+    """How the rate goes: sum of log2(1 + 4 e) / 2, e the mean of y^2 around a cell, 3x3; y in the gains'
+    domain.
+
+    The bits of a file are a multiple of this that changes little from one q to the next.
+    """
+    energy = np.square(y)
+    count = np.ones((1, 1, *energy.shape[2:]), np.float32)  # of the cells around one that are inside
+    for axis in (2, 3):
+        energy, count = _neighbours(energy, axis), _neighbours(count, axis)
+    return float(np.log1p(4 * energy / count).sum(dtype=np.float64)) / math.log(4)
+
+
+def _neighbours(x: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """Each value plus those before and after it along an axis."""
+    x = np.moveaxis(x, axis, -1)
+    out = x.copy()
+    out[..., 1:] += x[..., :-1]
+    out[..., :-1] += x[..., 1:]
+    return np.moveaxis(out, -1, axis)
 
 
 def quality(header: Header) -> float:

@@ -1,45 +1,129 @@
-"""A picture and the size of its file in; a remark out where a lossless file would be smaller.
+"""Pixels in, a WebP or PNG of exactly them out, and back: planes of alpha, and whole files without a latent.
 
-Flat colours, text and screenshots are where lossless formats win: whoever asks for a high quality should
-know.
+Flat colours, text and screenshots are where lossless formats win over any quality of a lossy one.
 """
 
 from __future__ import annotations
 
 import io
+import struct
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin, WebPImagePlugin
 
+from sfumato import container, metadata
+from sfumato.choices import Choices, Crop, check_pixels
+from sfumato.container import File, Header, Section
+from sfumato.errors import FormatError
 from sfumato.picture import Picture
+from sfumato.tiles import MAX_PIXELS
+
+if TYPE_CHECKING:
+    from jaxtyping import UInt8
+
+    Pixels = UInt8[np.ndarray, "h w *rgb"]
 
 SAMPLE_ROWS, SAMPLES = 16, 8
 HOPELESS = 2.0  # times the size: if a sample says so much, the whole is not tried
-WEBP_SIDE, WEBP_PIXELS = 16383, 1 << 24
+WEBP_SIDE = 16383  # pixels; a limit of that format
+WEBP_PIXELS = 1 << 24  # beyond, PNG, for writer and reader alike: Pillow's WebP wants 20 bytes a pixel
+KINDS = {1: b"\0", 3: b"\x02"}
+"""Channels -> colour type of a PNG."""
+
+
+def pack(pixels: Pixels) -> bytes:
+    """The stream of pixels uint8 [H, W] or [H, W, 3] (FORMAT.md, section 3)."""
+    buffer = io.BytesIO()
+    _save(pixels, buffer, method=4, quality=100)
+    return buffer.getvalue()
+
+
+def unpack(data: bytes, height: int, width: int, channels: int = 1, what: str = "alpha") -> Pixels:
+    """The pixels in a stream, [H, W] for one channel, [H, W, 3] for three.
+
+    FormatError, which begins with `what`, for another size (named before decoding) or a bad stream.
+    """
+    kind, found = _kind_and_size(data, channels, what)
+    if found != (height, width):
+        raise FormatError(f"{what}: {found[1]}x{found[0]} pixels, the header says {width}x{height}")
+    if kind == "WEBP" and height * width > WEBP_PIXELS:
+        raise FormatError(f"{what}: a WebP of {width}x{height} pixels, the limit is {WEBP_PIXELS}")
+    opened = WebPImagePlugin.WebPImageFile if kind == "WEBP" else PngImagePlugin.PngImageFile
+    try:
+        with opened(io.BytesIO(data)) as image:
+            if image.size != (width, height) or getattr(image, "n_frames", 1) != 1:
+                raise FormatError(f"{what}: {image.size} pixels or several frames")
+            if channels == 3 and image.mode != "RGB":
+                raise FormatError(f"{what}: mode {image.mode}, not RGB")
+            return np.array(image if channels == 3 or image.mode == "L" else image.getchannel("G"))
+    except FormatError:
+        raise
+    except Exception as error:
+        raise FormatError(f"{what}: {kind} cannot be decoded: {error}") from error
+
+
+def file(picture: Picture, limit: int) -> bytes | None:
+    """The lossless file of a picture if it has at most `limit` bytes, else None.
+
+    Colours where alpha is 0, which nobody sees, are black in it.  Most photographs are passed over by a look
+    at a few of their rows, in a hundredth of the time of encoding.
+    """
+    pixels, extras = picture.pixels, metadata.entries(picture)
+    if picture.alpha is not None:
+        pixels = np.where(np.expand_dims(picture.alpha, tuple(range(2, pixels.ndim))) > 0, pixels, 0)
+    grey = pixels.ndim == 2 or not picture.icc and bool((pixels == pixels[..., :1]).all())
+    if grey and pixels.ndim == 3:
+        pixels = pixels[..., 0]
+    height, width = pixels.shape[:2]
+    header = Header(width, height, 255, 0, grey=grey, chunks=0)
+    if height > 2 * SAMPLE_ROWS * SAMPLES:
+        tops = np.linspace(0, height - SAMPLE_ROWS, SAMPLES).astype(int)
+        sample, buffer = np.concatenate([pixels[top : top + SAMPLE_ROWS] for top in tops]), io.BytesIO()
+        _save(sample, buffer, method=0, quality=0)
+        if buffer.tell() * height / len(sample) > HOPELESS * limit:
+            return None
+    stream = pack(pixels)
+    if len(stream) > min(limit, container.section_limit(header)):
+        return None
+    plane = None if picture.alpha is None else pack(picture.alpha)
+    section = Section(stream, container.image_check(header, stream))
+    data = container.pack(header, [section], extras, plane)
+    return data if len(data) <= limit else None
+
+
+def pixels(file: File, part: Crop, choices: Choices) -> Pixels:
+    """The pixels of a part of the image in a lossless file, [H, W] if grey; FormatError for a bad stream."""
+    header = file.header
+    check_pixels(file, None, choices.get("max_pixels", MAX_PIXELS))
+    channels = 1 if header.grey else 3
+    whole = unpack(file.sections[0].payload, header.height, header.width, channels, "image")
+    return part.of(whole)
 
 
 def remark(picture: Picture, size: int) -> str | None:
-    """A sentence if a lossless WebP (PNG for what that cannot hold) has fewer bytes than `size`; else None.
-
-    Most photographs are passed over by a look at a few of their rows, in a hundredth of the time of encoding.
-    """
-    pixels = picture.array
-    height = pixels.shape[0]
-    if height > 2 * SAMPLE_ROWS * SAMPLES:
-        tops = np.linspace(0, height - SAMPLE_ROWS, SAMPLES).astype(int)
-        sample = np.concatenate([pixels[top : top + SAMPLE_ROWS] for top in tops])
-        if _size(sample, 0)[1] * height / len(sample) > HOPELESS * size:
-            return None
-    kind, found = _size(pixels, 4)
-    return f"a lossless {kind} of it has {found} bytes, fewer than these {size}" if found < size else None
+    """A sentence if the lossless file of a picture has fewer bytes than `size`; else None."""
+    if (found := file(picture, size - 1)) is None:
+        return None
+    return f"a lossless file has {len(found)} bytes, fewer than these {size}: see --lossless-if-smaller"
 
 
-def _size(pixels: np.ndarray, method: int) -> tuple[str, int]:
-    """(name of the format, bytes)."""
-    buffer = io.BytesIO()
+def _save(pixels: Pixels, buffer: io.BytesIO, method: int, quality: int) -> None:
     image = Image.fromarray(np.ascontiguousarray(pixels))
     if max(image.size) <= WEBP_SIDE and image.width * image.height <= WEBP_PIXELS:
-        image.save(buffer, "WEBP", lossless=True, method=method, quality=75 if method else 0)
-        return "WebP", buffer.tell()
-    image.save(buffer, "PNG")
-    return "PNG", buffer.tell()
+        image.save(buffer, "WEBP", lossless=True, method=method, quality=quality)
+    else:
+        image.save(buffer, "PNG", optimize=method > 0)
+
+
+def _kind_and_size(data: bytes, channels: int, what: str) -> tuple[str, tuple[int, int]]:
+    """(WEBP or PNG, height and width) as the stream begins; FormatError for any other."""
+    if data[:4] == b"RIFF" and data[8:16] == b"WEBPVP8L" and len(data) >= 25 and data[20] == 0x2F:
+        (bits,) = struct.unpack("<I", data[21:25])
+        return "WEBP", ((bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1)
+    sort = b"\x08" + KINDS[channels] + bytes(3)
+    if data[:8] == b"\x89PNG\r\n\x1a\n" and data[12:16] == b"IHDR" and data[24:29] == sort:
+        width, height = struct.unpack(">II", data[16:24])
+        return "PNG", (height, width)
+    colours = "grey" if channels == 1 else "RGB"
+    raise FormatError(f"{what}: starts with {data[:16]!r}: neither lossless WebP nor {colours} PNG of 8 bits")

@@ -4,10 +4,10 @@
     Image.open("a.sfu").thumbnail((128, 128))    # lazy: size and mode come without decoding
     im.save("b.sfu", quality=40)                 # 0 (smallest) .. 100, as Pillow counts; 50 if not given
 
-`save` also takes model and seed, as `sfumato.encode` does, and exif, icc_profile, xmp and dpi as Pillow's own
-formats do.  A file holds its pixels upright: where the exif that is given says otherwise they are turned,
-and it is set to 1; without one pixels are written as they are.  An opened file has `info["quality"]` and
-`info["model"]`, and what came with the picture under Pillow's names.
+`save` also takes model, seed and lossless_if_smaller, as `sfumato.encode` does, and exif, icc_profile, xmp
+and dpi as Pillow's own formats do.  A file holds its pixels upright: where the exif that is given says
+otherwise they are turned, and it is set to 1; without one pixels are written as they are.  An opened file has
+`info["quality"]` and `info["model"]`, and what came with the picture under Pillow's names.
 The networks are loaded when pixels are asked for or written.
 
 Errors are those of Pillow's formats: UnidentifiedImageError for what does not begin as a file of this
@@ -63,7 +63,7 @@ class SfumatoImageFile(ImageFile.ImageFile):
         extras = metadata.fields(file.metadata)
         self.info |= {name: extras[kind] for name, kind in EXTRAS.items() if extras.get(kind)}
         self.info["quality"] = round(100 * header.q / 255, 1)
-        self.info["model"] = f"{header.model:08x}"
+        self.info["model"] = "lossless" if header.is_lossless else f"{header.model:08x}"
         self._plan(None)
 
     def _plan(self, chunks: int | None) -> None:
@@ -152,7 +152,13 @@ def _save(im: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
         exif, xmp = exif.removeprefix(image.EXIF_PREFIX), options.get("xmp") or None
         picture = replace(picture, icc=icc or None, exif=exif or None, xmp=xmp)
         picture = replace(image.upright(picture), dpi=_dpi(options.get("dpi")))
-        data = encode(picture, quality / 100, options.get("model", DEFAULT_MODEL), options.get("seed"))
+        data = encode(
+            picture,
+            quality / 100,
+            options.get("model", DEFAULT_MODEL),
+            options.get("seed"),
+            lossless_if_smaller=bool(options.get("lossless_if_smaller", False)),
+        )
     except image.ImageError as error:
         raise OSError(f"cannot write mode {im.mode} as {FORMAT}: {error}") from error
     fp.write(data)

@@ -29,7 +29,11 @@ def file(path: Path, as_json: bool) -> None:
     state = "" if found.complete else f", cut short after {whole} sections"
     say(f"{path}: {header.width}x{header.height}, version {container.VERSION}{state}")
     say(f"{'grey' if header.grey else 'colour'}, {'opaque' if found.alpha is None else 'with alpha'}")
-    say(f"quality {header.q / 255:.3f}, model {header.model:08x}, noise seed {header.noise_seed}")
+    if header.is_lossless:
+        kind = "WebP" if found.sections and found.sections[0].payload[:4] == b"RIFF" else "PNG"
+        say(f"lossless: a {kind} of its pixels" if found.sections else "lossless")
+    else:
+        say(f"quality {header.q / 255:.3f}, model {header.model:08x}, noise seed {header.noise_seed}")
     table = Table("part", "bytes", "bits per pixel", "share")
     sizes["header, lengths, checks"] = container.fixed_bytes(data)
     sizes |= {"alpha": len(found.alpha)} if found.alpha else {}

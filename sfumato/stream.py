@@ -7,7 +7,8 @@
     reader.close()
 
 A file has six sections: z and five chunks, the most telling first.  z says how likely symbols are, and next
-to nothing of the picture, so the first picture comes with chunk 1.  Each picture is decoded from the start,
+to nothing of the picture, so the first picture comes with chunk 1.  A lossless file has one section, and no
+preview.  Each picture is decoded from the start,
 and costs two thirds (chunk 1) to all (chunk 5) of decoding the file.
 """
 
@@ -50,7 +51,7 @@ class Reader:
         self._picture: UInt8[np.ndarray, "h w *channels"] | None = None
 
     def feed(self, data: bytes) -> int:
-        """Takes any number of bytes, also none; how many sections are in as a whole, 0 .. 6.
+        """Takes any number of bytes, also none; how many sections are in as a whole, 0 .. 6 (1 if lossless).
 
         What is in is looked through only when another field of it is whole, so blocks may be of any size.
         FormatError as soon as the bytes cannot be the beginning of a file, or of one of too many pixels.
@@ -88,7 +89,9 @@ class Reader:
         FormatError for a bad check or weights that are not there.  The same array until another section, or
         the end of the file, is in.
         """
-        if self._file is None or len(self._file.sections) < FIRST_SHOWN:
+        if self._file is None:
+            return None
+        if len(self._file.sections) < min(FIRST_SHOWN, len(self._file.header.sections)):
             return None
         have = len(self._file.sections) + self._file.complete
         if have > self._shown:

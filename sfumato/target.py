@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from sfumato import DEFAULT_MODEL, arguments, image, lpips
+from sfumato import DEFAULT_MODEL, arguments, container, image, lossless, lpips
 from sfumato.codec import Codec, Latent, Progress, load
 from sfumato.tiles import MAX_PIXELS
 
@@ -80,12 +80,23 @@ class Goal(ABC):
         seed: int | None = None,
         progress: Progress | None = None,
         max_pixels: int | None = MAX_PIXELS,
+        lossless_if_smaller: bool = False,
     ) -> Fit:
         """The largest file up to a size, or the smallest that has a quality; TargetError if no q gives one.
 
-        Sources, seed, progress, max_pixels and further errors are those of `Codec.encode`.
+        Sources, seed, progress, max_pixels and further errors are those of `Codec.encode`.  With
+        `lossless_if_smaller` the lossless file, of q = 1, is taken where it is up to the size, or smaller
+        than that of the quality, or no q gives that.
         """
         latent = codec.transform(source, progress, max_pixels=max_pixels)
+
+        def exact(limit: int) -> Fit | None:
+            data = lossless.file(latent.picture, limit) if lossless_if_smaller else None
+            if data is None:
+                return None
+            value = self.value(latent, len(data), None if self.rise is None else latent.pixels)
+            return Fit(data, 1.0, value, len(tried))
+
         tried: dict[int, tuple[bytes, float]] = {}
 
         def told(what: str, part: float) -> None:
@@ -116,8 +127,13 @@ class Goal(ABC):
             size = BITS_PER_MAGNITUDE / 8 * codec.magnitude(latent, q / LAST)
             return height(self.value(latent, size, None))
 
+        if self.rise is None and (found := exact(math.floor(self.wanted / self.value(latent, 1, None)))):
+            return found
         low, high = bracket(lambda q: height(value(q)), expected, wanted_below=self.rise is None)
         best = low if self.rise is None else high
+        size = len(tried[best][0]) if best in tried else container.SECTION_MAX
+        if self.rise is not None and (found := exact(size - 1)):
+            return found
         if best not in tried:
             wanted, first, last = (self.unit.format(v) for v in (self.wanted, value(0), value(LAST)))
             raise TargetError(f"{wanted} cannot be met: this picture has {first} (q = 0) to {last} (q = 1)")
@@ -189,12 +205,13 @@ def encode_to(
     seed: int | None = None,
     progress: Progress | None = None,
     max_pixels: int | None = MAX_PIXELS,
+    lossless_if_smaller: bool = False,
 ) -> bytes:
     """A picture -> the bytes of the file that meets the goal: `encode_to("a.png", Bytes(20_000))`.
 
     TargetError (a ValueError) where no q does; else as `encode`.
     """
-    return goal.fit(load(model), source, seed, progress, max_pixels).data
+    return goal.fit(load(model), source, seed, progress, max_pixels, lossless_if_smaller).data
 
 
 def psnr(original: Picture, decoded: Picture) -> float:

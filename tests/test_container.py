@@ -83,7 +83,8 @@ def test_any_number_of_chunks_is_read(chunks: int) -> None:
     assert whole == File(header, sections[:-1], complete=False)
     with pytest.raises(ValueError, match=f"{chunks} sections, not {chunks + 1}"):
         pack(header, sections[:-1])
-    assert "chunks is 0, not in 1..16" in refused(data.replace(bytes([9, chunks]), bytes([9, 0]), 1))
+    found = refused(data.replace(bytes([9, chunks]), bytes([9, 0]), 1))
+    assert "q 9, model 00000007, seed None of a lossless file, not 255, 00000000, None" in found
 
 
 @pytest.mark.parametrize("partial", [False, True])
@@ -230,8 +231,11 @@ def test_bad_metadata_is_named(data: bytes, message: str, partial: bool) -> None
         ({"q": -1}, "q is -1"),
         ({"model": 2**32}, "model is 4294967296"),
         ({"seed": -1}, "seed is -1"),
-        ({"chunks": 0}, "chunks is 0, not in 1..16"),
-        ({"chunks": 17}, "chunks is 17, not in 1..16"),
+        ({"chunks": -1}, "chunks is -1, not in 0..16"),
+        ({"chunks": 17}, "chunks is 17, not in 0..16"),
+        ({"chunks": 0}, "q 0, model 00000000, seed None of a lossless file"),
+        ({"chunks": 0, "q": 255, "model": 1}, "q 255, model 00000001, seed None of a lossless file"),
+        ({"chunks": 0, "q": 255, "seed": 0}, "q 255, model 00000000, seed 0 of a lossless file"),
     ],
 )
 def test_header_refuses_values_that_its_fields_cannot_hold(values: dict[str, int], message: str) -> None:

@@ -21,7 +21,7 @@ from PIL import Image
 
 import sfumato
 import sfumato.pillow
-from sfumato import alpha, container
+from sfumato import container, lossless
 from sfumato.coder import Decoder, Encoder
 from sfumato.container import Header, Section
 from sfumato.image import ImageError, load
@@ -111,11 +111,11 @@ def test_images_to_encode_have_the_limit_too() -> None:
 
 
 def test_alpha_keeps_the_writer_s_own_limits() -> None:
-    assert len(alpha.pack(np.full((5000, 5000), 9, np.uint8))) > 8 and alpha.WEBP_PIXELS < 5000 * 5000
+    assert len(lossless.pack(np.full((5000, 5000), 9, np.uint8))) > 8 and lossless.WEBP_PIXELS < 5000 * 5000
     stream = io.BytesIO()
     Image.new("L", (5000, 5000), 9).save(stream, "WEBP", lossless=True)
     with pytest.raises(sfumato.FormatError, match="a WebP of 5000x5000 pixels, the limit is 16777216"):
-        alpha.unpack(stream.getvalue(), 5000, 5000)
+        lossless.unpack(stream.getvalue(), 5000, 5000)
 
 
 @pytest.mark.parametrize("section", range(6))

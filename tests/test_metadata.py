@@ -260,7 +260,7 @@ def test_a_smaller_lossless_file_is_told(tmp_path: Path, call: Callable[..., Cal
     page[20:180:20, 10:290] = 0
     Image.fromarray(page).save(tmp_path / "page.png")
     done = call("encode", tmp_path / "page.png", "-q", 1)
-    assert "page.png: a lossless WebP of it has " in done.stderr
+    assert "page.png: a lossless file has " in done.stderr
     photo = np.random.default_rng(0).normal(128, 40, (200, 300, 3)).clip(0, 255).astype(np.uint8)
     Image.fromarray(photo).save(tmp_path / "photo.png")
     assert "lossless" not in call("encode", tmp_path / "photo.png", "-q", 0.5).stderr
