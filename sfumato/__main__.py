@@ -134,17 +134,17 @@ def decode(
 
 def compare(
     source: Annotated[Path, tyro.conf.Positional],
-    against: str = "avif,webp,jpeg",
+    baselines: str = "avif,webp,jpeg",
     out: Out = None,
     quality: Annotated[float, tyro.conf.arg(aliases=["-q"])] = 0.4,
     model: str = DEFAULT_MODEL,
     overwrite: bool = False,
 ) -> None:
-    """Make a page that shows a picture at the same size by several codecs.
+    """Make a page that shows an image at the same size by several codecs.
 
     Args:
         source: the picture.
-        against: codecs beside sfumato, separated by commas: avif, webp, jpeg.
+        baselines: codecs beside sfumato, separated by commas: avif, webp, jpeg.
         out: the page to write, a name with .html; without it the picture's name with .html.
         quality: of sfumato, 0 .. 1; the others take the size that follows.
         model: weights by name, or a path to a file of weights.
@@ -152,7 +152,7 @@ def compare(
     """
     from sfumato import compare as comparison
 
-    names = comparison.rivals(against)
+    names = comparison.parse_baselines(baselines)
     target = _target(source, out, ".html", overwrite)
     if target == STREAM or target.suffix.lower() not in PAGES:
         raise UsageError(f"{target}: compare writes a page; name it with one of {' '.join(PAGES)}")
@@ -161,7 +161,7 @@ def compare(
 
         made = comparison.compare(source, names, load(model), quality, bar)
         files.write_bytes(target, made.page().encode("utf-8", "replace"), overwrite)
-    sizes = ", ".join(f"{v.label}: {v.size_bytes} bytes" for v in made.scene.versions)
+    sizes = ", ".join(f"{v.label}: {v.size_bytes} bytes" for v in made.comparison.renditions)
     say(f"{target}: {sizes}", sys.stdout if target.is_file() else sys.stderr)
 
 

@@ -1,9 +1,9 @@
-"""A picture in; a scene for the viewer out: what each codec makes of it in the same number of bytes.
+"""An image by sfumato and by baseline codecs at the same size, for `sfumato compare`.
 
-    picture, q -> Codec.encode -> a file of n bytes -> decode -> version "sfumato q 0.40"
-       +---> for each rival: bisect its quality -> largest file of at most n bytes -> version "AVIF 23"
+    image, q -> Codec.encode -> a file of n bytes -> decode -> rendition "sfumato 0.4"
+       +---> for each baseline: bisect its quality -> largest file of at most n bytes -> rendition "AVIF 23"
 
-The rivals are Pillow's, since it is there anyway, with slow settings: the smallest files that it makes.
+The baselines are Pillow's, since Pillow is there anyway, with slow settings: the smallest files it makes.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from PIL import Image, features
 
 from sfumato import image
 from sfumato.target import psnr
-from sfumato.viewer import MIMES, Scene, Version, page
+from sfumato.viewer import MIMES, Comparison, Rendition, page
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
 
     from sfumato.codec import Codec, Progress
 
-    Picture = UInt8[np.ndarray, "h w 3"]
+    Pixels = UInt8[np.ndarray, "h w 3"]
 
 
 STEPS = (0, 4)  # of the diffusion, beside what the decoder does by default
@@ -37,108 +37,116 @@ LARGEST_WEBP_SIDE = 16383  # pixels
 
 
 @dataclass(frozen=True)
-class Rival:
-    """A codec of Pillow."""
+class Baseline:
+    """A codec of Pillow to compare with."""
 
     name: str  # upper-cased, Pillow's name of the format
     feature: str  # what `PIL.features` calls it
     options: dict[str, Any]
-    words: str  # what a reader should know of the options
-    parts: int = 1  # of one step of quality: WebP's 0 and 1 lie 40 % of size apart
+    description: str  # of the options
+    substeps: int = 1  # settings per unit of quality: WebP's 0 and 1 lie 40 % of size apart
 
 
 JPEG_OPTIONS = {"optimize": True, "progressive": True, "subsampling": "4:2:0"}
-RIVALS = {
-    "avif": Rival("AVIF", "avif", {"subsampling": "4:4:4", "speed": 4}, "4:4:4, speed 4"),
-    "webp": Rival("WebP", "webp", {"method": 6}, "method 6", parts=10),
-    "jpeg": Rival("JPEG", "jpg", JPEG_OPTIONS, "4:2:0, progressive, optimised"),
+BASELINES = {
+    "avif": Baseline("AVIF", "avif", {"subsampling": "4:4:4", "speed": 4}, "4:4:4, speed 4"),
+    "webp": Baseline("WebP", "webp", {"method": 6}, "method 6", substeps=10),
+    "jpeg": Baseline("JPEG", "jpg", JPEG_OPTIONS, "4:2:0, progressive, optimised"),
 }
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """A picture as all codecs give it back, and what has to be said about that."""
+class SameSize:
+    """An image as each codec renders it at one size, with notes on how."""
 
-    scene: Scene
+    comparison: Comparison
     notes: list[str]  # sentences
 
     def page(self) -> str:
-        """HTML with all pictures in it; it needs no network."""
-        ours = self.scene.versions[0]
-        above = (
-            f"<p>{html.escape(self.scene.name)} at {ours.size_bytes:,} bytes ({ours.bpp:.3f} bits per pixel) "
-            "by each codec: the size of sfumato's file; of others the largest no larger, or the smallest.</p>"
+        """HTML with all images in it; it needs no network."""
+        name, ours = html.escape(self.comparison.name), self.comparison.renditions[0]
+        header = (
+            f"<p>{name} at {ours.size_bytes:,} bytes ({ours.bpp:.3f} bits per pixel) by each codec: the size "
+            "of sfumato's file; of the others the largest file that is no larger, or their smallest.</p>"
         )
-        heads = ("version", "bytes", "bits per pixel", *ours.figures)
         rows = [
-            (v.label, f"{v.size_bytes:,}", f"{v.bpp:.4f}", *(f"{value:.2f}" for value in v.figures.values()))
-            for v in (*self.scene.versions, self.scene.original)
+            [html.escape(one.label), f"{one.size_bytes:,}", f"{one.bpp:.4f}"]
+            + [f"{one.metrics[metric]:.2f}" if metric in one.metrics else "" for metric in ours.metrics]
+            for one in (*self.comparison.renditions, self.comparison.original)
         ]
-        below = '<h2>In figures</h2><div class="wide"><table><thead><tr>'
-        below += "".join(f'<th scope="col">{head}</th>' for head in heads) + "</tr></thead><tbody>"
-        for label, *cells in rows:
-            cells += [""] * (len(heads) - 1 - len(cells))  # the original has no PSNR
-            below += f'<tr><th scope="row">{html.escape(label)}</th>'
-            below += "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+        heads = ("version", "bytes", "bits per pixel", *ours.metrics)
+        head = "".join(f'<th scope="col">{each}</th>' for each in heads)
+        body = "".join(
+            f'<tr><th scope="row">{label}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+            for label, *cells in rows
+        )
         notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
-        below += f"</tbody></table></div><ul>{notes}</ul>"
-        return page(f"{self.scene.name}: the same size, different codecs", [self.scene], above, below)
+        footer = (
+            f'<h2>Sizes and quality</h2><div class="wide"><table><thead><tr>{head}</tr></thead>'
+            f"<tbody>{body}</tbody></table></div><ul>{notes}</ul>"
+        )
+        title = f"{self.comparison.name}: the same size, different codecs"
+        return page(title, [self.comparison], header, footer)
 
 
-def rivals(text: str) -> list[str]:
+def parse_baselines(text: str) -> list[str]:
     """ "avif,webp" -> ["avif", "webp"].
 
     ValueError for a name that is unknown or comes twice, and for a codec that this Pillow was built without.
     """
     names = [name.strip().lower() for name in text.split(",")]
     for name in names:
-        if name not in RIVALS:
-            raise ValueError(f"there is no codec {name!r} to compare with; there are {', '.join(RIVALS)}")
+        if name not in BASELINES:
+            raise ValueError(f"there is no codec {name!r} to compare with; there are {', '.join(BASELINES)}")
         if names.count(name) > 1:
             raise ValueError(f"{text}: {name} comes twice")
-        if not features.check(RIVALS[name].feature):
+        if not features.check(BASELINES[name].feature):
             raise ValueError(
-                f"Pillow {PIL.__version__} was built without {RIVALS[name].name}: leave {name} out, "
+                f"Pillow {PIL.__version__} was built without {BASELINES[name].name}: leave {name} out, "
                 "or install a Pillow from PyPI"
             )
     return names
 
 
 def compare(
-    source: Path, against: Sequence[str], codec: Codec, q: float = 0.4, progress: Progress | None = None
-) -> Comparison:
-    """The picture at `source`, in sRGB, by this codec at quality q, 0 .. 1, and by `against`, names of
-    RIVALS.
+    source: Path, baselines: Sequence[str], codec: Codec, q: float = 0.4, progress: Progress | None = None
+) -> SameSize:
+    """The image at `source`, in sRGB, by `codec` at quality q, 0 .. 1, and by `baselines` of BASELINES.
 
     With weights that hold a trained denoiser, our file is also shown with each of STEPS steps.
-    ImageError for a picture that cannot be read or that a rival cannot hold; ValueError for a q out of range.
+    ImageError for an image that cannot be read or that a baseline cannot hold; ValueError for a q out of
+    range.
     """
-    pixels = image.read(source)
-    data = codec.encode(pixels, q)
-    versions = [_ours(codec, pixels, data, q, None)]
+    original = image.read(source)
+    data = codec.encode(original, q)
+    renditions = [_ours(codec, original, data, q, None)]
     notes = [f"sfumato: weights {codec.preset} {codec.model_id:08x}."]
     if codec.denoiser_id:
-        versions += [_ours(codec, pixels, data, q, steps) for steps in STEPS]
+        renditions += [_ours(codec, original, data, q, steps) for steps in STEPS]
     else:
         notes.append("These weights hold no trained denoiser, so sfumato is shown with steps = 0 only.")
-    for done, name in enumerate(against, 1):
+    for done, name in enumerate(baselines, 1):
+        baseline = BASELINES[name]
         if progress is not None:
-            progress(RIVALS[name].name, done / (len(against) + 1))
-        rival = RIVALS[name]
-        setting, file = largest(partial(_file, pixels, rival), 100 * rival.parts, len(data))
+            progress(baseline.name, done / (len(baselines) + 1))
+        encode = partial(_encode, original, baseline)
+        setting, file = largest_within(encode, 100 * baseline.substeps, len(data))
         with Image.open(io.BytesIO(file)) as decoded:
-            back = np.asarray(decoded.convert("RGB"))
-        quality = f"{setting / rival.parts:g}"
-        label = f"{rival.name} {quality}"
-        versions.append(_version(label, file, MIMES[f".{name}"], len(file), pixels, back, rival.name))
-        over = "; it cannot make this picture as small" if len(file) > len(data) else ""
-        notes.append(f"{rival.name}: Pillow {PIL.__version__}, {rival.words}, quality {quality}{over}.")
-    original = Version("original", *lossless(pixels), size := source.stat().st_size, _bpp(size, pixels))
-    return Comparison(Scene(source.name, original, versions), notes)
+            x_hat = np.asarray(decoded.convert("RGB"))
+        quality = f"{setting / baseline.substeps:g}"
+        label = f"{baseline.name} {quality}"
+        mime = MIMES[f".{name}"]
+        renditions.append(_rendition(label, file, mime, len(file), original, x_hat, baseline.name))
+        over = "; it cannot make this image as small" if len(file) > len(data) else ""
+        how = f"Pillow {PIL.__version__}, {baseline.description}, quality {quality}"
+        notes.append(f"{baseline.name}: {how}{over}.")
+    size = source.stat().st_size
+    shown = Rendition("original", *to_lossless(original), size, _bpp(size, original))
+    return SameSize(Comparison(source.name, shown, renditions), notes)
 
 
-def largest(encode: Callable[[int], bytes], highest: int, most: int) -> tuple[int, bytes]:
-    """(setting, file): of 0 .. highest, the setting of the largest file of at most `most` bytes; else 0.
+def largest_within(encode: Callable[[int], bytes], highest: int, limit: int) -> tuple[int, bytes]:
+    """(setting, file): of 0 .. highest, the setting of the largest file of at most `limit` bytes; else 0.
 
     By bisection: sizes are taken to rise with the setting.  Where they do not quite, the limit holds still.
     """
@@ -147,43 +155,45 @@ def largest(encode: Callable[[int], bytes], highest: int, most: int) -> tuple[in
     while above - low > 1:
         middle = (low + above) // 2
         tried = encode(middle)
-        if len(tried) <= most:
+        if len(tried) <= limit:
             low, file = middle, tried
         else:
             above = middle
     return low, file
 
 
-def lossless(picture: Picture) -> tuple[bytes, str]:
-    """The picture as a file that browsers show, every sample kept, and its media type."""
-    format = "WEBP" if max(picture.shape[:2]) <= LARGEST_WEBP_SIDE else "PNG"
+def to_lossless(pixels: Pixels) -> tuple[bytes, str]:
+    """A file that browsers show, with every sample as it is, and its media type."""
+    format = "WEBP" if max(pixels.shape[:2]) <= LARGEST_WEBP_SIDE else "PNG"
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format, **({"lossless": True} if format == "WEBP" else {}))
+    Image.fromarray(pixels).save(buffer, format, **({"lossless": True} if format == "WEBP" else {}))
     return buffer.getvalue(), MIMES[f".{format.lower()}"]
 
 
-def _ours(codec: Codec, pixels: Picture, data: bytes, q: float, steps: int | None) -> Version:
-    back = codec.decode_picture(data, steps=steps).rgb
+def _ours(codec: Codec, original: Pixels, data: bytes, q: float, steps: int | None) -> Rendition:
+    x_hat = codec.decode_picture(data, steps=steps).rgb
     how = "" if steps is None else f" with {steps} steps"
-    return _version(f"sfumato {q:g}{how}", *lossless(back), len(data), pixels, back, f"sfumato{how}")
+    return _rendition(f"sfumato {q:g}{how}", *to_lossless(x_hat), len(data), original, x_hat, f"sfumato{how}")
 
 
-def _version(
-    label: str, data: bytes, mime: str, size: int, pixels: Picture, back: Picture, codec: str
-) -> Version:
-    return Version(label, data, mime, size, _bpp(size, pixels), {"PSNR, dB": psnr(pixels, back)}, codec)
+def _rendition(
+    label: str, data: bytes, mime: str, size: int, original: Pixels, x_hat: Pixels, codec: str
+) -> Rendition:
+    metrics = {"PSNR, dB": psnr(original, x_hat)}
+    return Rendition(label, data, mime, size, _bpp(size, original), metrics, codec)
 
 
-def _file(pixels: Picture, rival: Rival, setting: int) -> bytes:
+def _encode(original: Pixels, baseline: Baseline, setting: int) -> bytes:
     buffer = io.BytesIO()
     try:
-        quality = setting / rival.parts if rival.parts > 1 else setting  # only WebP takes a fraction
-        Image.fromarray(pixels).save(buffer, rival.name.upper(), quality=quality, **rival.options)
+        # Only WebP takes a fraction.
+        quality = setting / baseline.substeps if baseline.substeps > 1 else setting
+        Image.fromarray(original).save(buffer, baseline.name.upper(), quality=quality, **baseline.options)
     except (ValueError, OSError) as error:
-        size = f"{pixels.shape[1]}x{pixels.shape[0]}"
-        raise image.ImageError(f"{size} pixels do not go into {rival.name}: {error}") from error
+        size = f"{original.shape[1]}x{original.shape[0]}"
+        raise image.ImageError(f"{size} pixels do not go into {baseline.name}: {error}") from error
     return buffer.getvalue()
 
 
-def _bpp(size: int, pixels: Picture) -> float:
+def _bpp(size: int, pixels: Pixels) -> float:
     return 8 * size / (pixels.shape[0] * pixels.shape[1])

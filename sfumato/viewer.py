@@ -1,9 +1,9 @@
-"""Scenes, a picture and its coded versions, in; one self-contained HTML page that compares them out.
+"""A self-contained HTML page that compares an image with what codecs make of it.
 
-    versions of one picture -> Scene -> page(title, scenes) -> text of a page
+    renditions of one image -> Comparison -> page(title, comparisons) -> text of a page
 
-The page needs no server and no network: pictures lie in it as they were handed in, so a JPEG, WebP or AVIF is
-the real file, decoded by the browser.  What browsers cannot show must be handed in as lossless WebP or PNG.
+The page needs no server and no network: images lie in it as they were given, so a JPEG, WebP or AVIF is the
+real file, decoded by the browser.  What browsers cannot show must be given as lossless WebP or PNG.
 Only the standard library is used.
 """
 
@@ -17,10 +17,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
+from itertools import groupby
 from string import Template
 from typing import Any
 
-# What today's browsers show themselves: suffix of a file -> its media type.
+# Media types that today's browsers show, by the suffix of the file.
 MIMES = {
     ".avif": "image/avif",
     ".jpeg": "image/jpeg",
@@ -28,8 +29,6 @@ MIMES = {
     ".png": "image/png",
     ".webp": "image/webp",
 }
-
-SCRIPTS = ("viewer.js", "viewer_place.js", "viewer_input.js")  # one script, in this order
 
 PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -45,9 +44,9 @@ PAGE = """<!DOCTYPE html>
 <body>
 <main>
 <h1>$title</h1>
-$above
+$header
 $viewer
-$below
+$footer
 </main>
 </body>
 </html>
@@ -55,121 +54,160 @@ $below
 
 
 @dataclass(frozen=True)
-class Version:
-    """One form of a picture: the original, or what a codec made of it at one setting."""
+class Rendition:
+    """One form of an image: the original, or what a codec made of it at one setting."""
 
-    label: str  # "AVIF 35"; unique within its scene
+    label: str  # "AVIF 35"; unique within its comparison
     data: bytes  # a file that browsers show
     mime: str  # media type of `data`, one of MIMES
     size_bytes: int  # of the coded file, which `data` need not be
     bpp: float  # 8 size_bytes / pixels
-    figures: dict[str, float] = field(default_factory=dict)  # name with unit -> value; NaN is left out
-    codec: str = ""  # versions of one codec are offered together; without it, the label
+    metrics: dict[str, float] = field(default_factory=dict)  # name with unit -> value; NaN: not measured
+    codec: str = ""  # renditions of one codec are listed together; without it, the label
 
     def __post_init__(self) -> None:
         if self.mime not in MIMES.values():
             known = ", ".join(sorted(set(MIMES.values())))
-            raise ValueError(
-                f"{self.label}: browsers do not show {self.mime!r}; hand it in as one of {known}"
-            )
+            raise ValueError(f"{self.label}: browsers do not show {self.mime!r}; use one of {known}")
         if not self.data:
-            raise ValueError(f"{self.label}: there are no bytes of a picture")
+            raise ValueError(f"{self.label}: the image has no bytes")
         if not (self.size_bytes >= 0 and self.bpp >= 0):
             raise ValueError(f"{self.label}: the size is {self.size_bytes} bytes, {self.bpp} bpp")
 
 
 @dataclass(frozen=True)
-class Scene:
-    """A picture and its versions, all of the same width and height."""
+class Comparison:
+    """An image and its renditions, all of the same width and height."""
 
     name: str
-    original: Version
-    versions: list[Version]
+    original: Rendition
+    renditions: list[Rendition]
 
     def __post_init__(self) -> None:
-        labels = [self.original.label, *(version.label for version in self.versions)]
-        if twice := sorted({label for label in labels if labels.count(label) > 1}):
-            raise ValueError(f"{self.name}: more than one version is called {twice[0]!r}")
-        if not self.versions:
-            raise ValueError(f"{self.name}: there is no version to compare the original with")
+        if twice := _twice(one.label for one in self.all):
+            raise ValueError(f"{self.name}: more than one rendition is called {twice!r}")
+        if not self.renditions:
+            raise ValueError(f"{self.name}: there is no rendition to compare the original with")
+
+    @property
+    def all(self) -> list[Rendition]:
+        """The original, and then the others."""
+        return [self.original, *self.renditions]
 
 
-def page(title: str, scenes: Sequence[Scene], above: str = "", below: str = "") -> str:
-    """An HTML page with the viewer; `title` is text, `above` and `below` are HTML that goes around it.
+def page(title: str, comparisons: Sequence[Comparison], header: str = "", footer: str = "") -> str:
+    """An HTML page with the viewer; `title` is text, `header` and `footer` are HTML around the viewer.
 
-    A Content-Security-Policy in the page admits its own script and style alone, by their hashes, and pictures
-    from data URIs: `above` and `below` may hold neither scripts nor style attributes.  Without scenes the
-    viewer is left out.  Raises ValueError when two scenes have the same name.
+    A Content-Security-Policy in the page admits its own script and style alone, by their hashes, and images
+    from data URIs: `header` and `footer` may hold neither scripts nor style attributes.  Without comparisons
+    the viewer is left out.  Raises ValueError when two comparisons have the same name.
     """
-    names = [scene.name for scene in scenes]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"more than one scene is called {twice[0]!r}")
-    style = _asset("viewer.css")
-    script = "\n".join(_asset(name) for name in SCRIPTS)
-    policy = "; ".join(
-        (
-            "default-src 'none'",
-            "img-src data:",
-            f"style-src '{_hash(style)}'",
-            f"script-src '{_hash(script)}'",
-            "base-uri 'none'",
-            "form-action 'none'",
-        )
+    if twice := _twice(one.name for one in comparisons):
+        raise ValueError(f"more than one comparison is called {twice!r}")
+    style, script = _asset("viewer.css"), _asset("viewer.js")
+    policy = (
+        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        "base-uri 'none'; form-action 'none'"
     )
-    blocks = [_block(i, j, v) for i, scene in enumerate(scenes) for j, v in enumerate(_all(scene))]
+    # Text that the browser neither runs nor decodes until it is asked to.
+    images = [
+        f'<script type="text/plain" id="image-{i}-{j}">{base64.b64encode(one.data).decode()}</script>'
+        for i, comparison in enumerate(comparisons)
+        for j, one in enumerate(comparison.all)
+    ]
     viewer = Template(_asset("viewer.html")).substitute(
-        scenes=_json([_scene(scene) for scene in scenes]), blocks="\n".join(blocks), script=script
+        names="".join(_option(i, one.name) for i, one in enumerate(comparisons)),
+        comparisons=_json([_for_script(i, one) for i, one in enumerate(comparisons)]),
+        images="\n".join(images),
+        script=script,
     )
     return Template(PAGE).substitute(
         policy=policy,
         title=html.escape(title),
         style=style,
-        above=above,
-        viewer=viewer if scenes else "",
-        below=below,
+        header=header,
+        viewer=viewer if comparisons else "",
+        footer=footer,
     )
 
 
-def _all(scene: Scene) -> list[Version]:
-    return [scene.original, *scene.versions]
+def _twice(names: Any) -> str | None:
+    """The first name that comes twice."""
+    names = sorted(names)
+    return next((name for name, after in zip(names, names[1:], strict=False) if name == after), None)
 
 
-def _scene(scene: Scene) -> dict[str, Any]:
-    """What the script knows of a scene; the pictures stay where they are until they are shown."""
+def _for_script(number: int, comparison: Comparison) -> dict[str, Any]:
+    """What the script needs beside the images.  `options`, `rows` and `values` are HTML."""
+    renditions = comparison.all
+    names = list(dict.fromkeys(name for one in renditions for name in one.metrics))
+    options = ""
+    for codec, group in groupby(enumerate(renditions), lambda pair: _codec(pair[1])):
+        own = "".join(_option(index, _label(one)) for index, one in group)
+        single = own.count("<option") == 1
+        options += own if single else f'<optgroup label="{html.escape(codec)}">{own}</optgroup>'
     return {
-        "name": scene.name,
-        "versions": [
+        "name": comparison.name,
+        "options": options,
+        "rows": ["", "bytes", "bits per pixel", *map(html.escape, names)],
+        "renditions": [
             {
-                "label": version.label,
-                "codec": version.codec or version.label,
-                "mime": version.mime,
-                "bytes": version.size_bytes,
-                "bpp": f"{version.bpp:.4f}",
-                "figures": [[n, _number(v)] for n, v in version.figures.items() if not math.isnan(v)],
+                "setting": one.label,
+                "place": [_codec(before) for before in renditions[: index + 1]].count(_codec(one)),
+                "codec": _codec(one),
+                "label": _label(one),
+                "mime": one.mime,
+                "data": f"image-{number}-{index}",
+                "nearest": _nearest(one, renditions),
+                "values": [
+                    html.escape(one.label),
+                    f"{one.size_bytes:,}",
+                    f"{one.bpp:.4f}",
+                    *(_number(one.metrics.get(name, math.nan)) for name in names),
+                ],
             }
-            for version in _all(scene)
+            for index, one in enumerate(renditions)
         ],
     }
 
 
+def _nearest(rendition: Rendition, renditions: list[Rendition]) -> dict[str, int]:
+    """Codec -> which of its renditions is nearest in bytes; "": of all codecs but this one's."""
+
+    def distance(index: int) -> float:
+        return abs(math.log((renditions[index].size_bytes + 1) / (rendition.size_bytes + 1)))
+
+    groups: dict[str, list[int]] = {}
+    for index, other in enumerate(renditions[1:], 1):
+        if _codec(other) != _codec(rendition):
+            groups.setdefault("", []).append(index)
+            groups.setdefault(_codec(other), []).append(index)
+    return {codec: min(group, key=distance) for codec, group in groups.items()}
+
+
+def _codec(rendition: Rendition) -> str:
+    return rendition.codec or rendition.label
+
+
+def _option(value: int, text: str) -> str:
+    return f'<option value="{value}">{html.escape(text)}</option>'
+
+
+def _label(rendition: Rendition) -> str:
+    return f"{rendition.label}, {rendition.size_bytes:,} bytes"
+
+
 def _number(value: float) -> str:
     """Four significant digits, without an exponent where that is readable."""
-    if math.isinf(value):
-        return "∞" if value > 0 else "-∞"
+    if not math.isfinite(value):
+        return "–" if math.isnan(value) else "∞" if value > 0 else "-∞"
     whole = len(str(abs(int(value)))) if abs(value) >= 1 else 0
     return f"{value:.{max(0, 4 - whole)}f}" if abs(value) >= 1e-3 or value == 0 else f"{value:.3g}"
 
 
-def _block(scene: int, version: int, it: Version) -> str:
-    """The bytes of a picture as text that the browser neither runs nor decodes until asked to."""
-    return f'<script type="text/plain" id="p{scene}-{version}">{base64.b64encode(it.data).decode()}</script>'
-
-
 def _json(value: object) -> str:
     """JSON that can stand inside a script element: nothing in it ends the element or begins a comment."""
-    return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":")).replace(
-        "<", "\\u003c"
-    )
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _asset(name: str) -> str:
