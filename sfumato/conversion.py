@@ -151,7 +151,8 @@ class Evaluate(Conversion):
         found = Encode(self.job).apply(data, source, "")
         assert found.data is not None
         begun = time.perf_counter()
-        decoded = codec.decode_picture(found.data, None if self.job.model == DEFAULT_MODEL else self.job.model)
+        model = None if self.job.model == DEFAULT_MODEL else self.job.model
+        decoded = codec.decode_picture(found.data, model)
         row = found.row | {"decode_seconds": time.perf_counter() - begun}
         a, b = (image.in_srgb(p).rgb for p in (image.load(named(data, source), self.job.max_pixels), decoded))
         row |= {"psnr_db": target_of.psnr(a, b), "lpips_alex": None}

@@ -104,9 +104,9 @@ def connect(address: str | None, jobs: int | None = None) -> Any:
     wanted = address or os.environ.get("RAY_ADDRESS") or "auto"
     try:
         ray.init(address=wanted, **quiet, **(local if wanted == "local" else {}))
-    except ConnectionError as error:
-        if wanted != "auto":
-            raise UsageError(f"no Ray cluster at {wanted}: {error}") from None
+    except (ConnectionError, ray.exceptions.AuthenticationError) as error:
+        if wanted != "auto" or not isinstance(error, ConnectionError):
+            raise UsageError(f"no Ray cluster at {wanted} for this process: {error}") from None
         ray.init(address="local", include_dashboard=False, **quiet, **local)
     return ray
 
