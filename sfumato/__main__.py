@@ -1,4 +1,4 @@
-"""The command: `sfumato encode`, `decode`, `compare`, `info`.  Arguments in, files and text out.
+"""The command: `sfumato encode`, `decode`, `batch`, `compare`, `info`.  Arguments in, files and text out.
 
 Exit codes: 0 all was done; 1 something could not be done, told in one line a file; 2 an argument that is not
 understood; 130 Ctrl-C.
@@ -20,7 +20,7 @@ import tyro
 from rich.progress import MofNCompleteColumn, TimeRemainingColumn
 from rich.table import Table
 
-from sfumato import DEFAULT_MODEL, __version__, batch, container, files, show, terminal
+from sfumato import DEFAULT_MODEL, __version__, batch, batch_command, container, files, show, terminal
 from sfumato.job import (
     STREAM,
     SUFFIX,
@@ -337,6 +337,7 @@ def main() -> None:
         commands: dict[str, Callable[..., None]] = {
             "encode": encode,
             "decode": decode,
+            "batch": batch_command.batch,
             "compare": compare,
             "info": info,
         }

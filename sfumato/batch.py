@@ -132,19 +132,11 @@ def _named(job: Job, source: Path, target: Path, sources: list[Path], notes: lis
     meet.
     """
 
-    def place(path: Path, whole: bool) -> Path:
-        relative = path.relative_to(source)
-        return relative.with_name(relative.name + job.suffix) if whole else relative.with_suffix(job.suffix)
-
-    whole: set[Path] = set()
-    while True:
-        groups: dict[str, list[Path]] = {}
-        for path in sources:
-            groups.setdefault(_folded(place(path, path in whole)), []).append(path)
-        clash = {path for group in groups.values() if len(group) > 1 for path in group} - whole
-        if not clash:
-            break
-        whole |= clash
+    relative = {path: path.relative_to(source) for path in sources}
+    names = names_for(list(relative.values()), job.suffix)
+    groups: dict[str, list[Path]] = {}
+    for path in sources:
+        groups.setdefault(folded(names[relative[path]]), []).append(path)
     for group in groups.values():
         if len(group) > 1 and not _tells_case(target):
             left_out = [path for path in group[1:] if path in sources]
@@ -152,13 +144,32 @@ def _named(job: Job, source: Path, target: Path, sources: list[Path], notes: lis
                 f"{path}: {group[0]} would be the same file in {target}; rename one" for path in left_out
             ]
             sources = [path for path in sources if path not in left_out]
-    for path in sorted(whole & set(sources)):
-        plain, full = place(path, False), place(path, True)
-        notes.append(f"{path}: becomes {full}, as another file would become {plain} as well")
-    return Plan([Task(path, target / place(path, path in whole)) for path in sources], notes)
+    for path in sorted(sources):
+        plain, full = relative[path].with_suffix(job.suffix), names[relative[path]]
+        if full != plain:
+            notes.append(f"{path}: becomes {full}, as another file would become {plain} as well")
+    return Plan([Task(path, target / names[relative[path]]) for path in sources], notes)
 
 
-def _folded(path: Path) -> str:
+def names_for(sources: Sequence[Path], suffix: str) -> dict[Path, Path]:
+    """What each source is to be called: its name with this suffix, or with it behind the whole name where
+    two would meet."""
+
+    def place(path: Path) -> Path:
+        return path.with_name(path.name + suffix) if path in whole else path.with_suffix(suffix)
+
+    whole: set[Path] = set()
+    while True:
+        groups: dict[str, list[Path]] = {}
+        for path in sources:
+            groups.setdefault(folded(place(path)), []).append(path)
+        clash = {path for group in groups.values() if len(group) > 1 for path in group} - whole
+        if not clash:
+            return {path: place(path) for path in sources}
+        whole |= clash
+
+
+def folded(path: Path) -> str:
     """What names have in common that are one on a disk that tells neither case nor composition of letters."""
     return unicodedata.normalize("NFC", str(path)).casefold()
 

@@ -112,6 +112,12 @@ class Encoding(Job):
             size = given.getbuffer().nbytes
         else:
             size = source.stat().st_size
+        data, remarks = self.convert(given, progress)
+        _write(target, data, self.overwrite)
+        return report(source, target, data, size, begun, remarks)
+
+    def convert(self, given: image.Source, progress: Progress | None = None) -> tuple[bytes, tuple[str, ...]]:
+        """The image as the bytes of a .sfu file, and remarks."""
         from sfumato.codec import load
 
         codec = load(self.model)
@@ -127,10 +133,8 @@ class Encoding(Job):
             data = codec.encode(
                 picture, quality, self.seed, progress, lossless_if_smaller=self.lossless_if_smaller
             )
-        _write(target, data, self.overwrite)
         advice = None if self.lossless_if_smaller else lossless.remark(picture, len(data))
-        remarks = (*picture.remarks, advice) if advice else picture.remarks
-        return _report(source, target, data, size, begun, remarks)
+        return data, (*picture.remarks, advice) if advice else picture.remarks
 
     def _goal(self) -> Goal | None:
         if self.target_bytes is self.target_bpp is self.target_psnr is self.target_lpips is None:
@@ -170,6 +174,16 @@ class Decoding(Job):
         begun = time.perf_counter()
         format_of(target)  # a suffix that cannot be written is told before the work
         data = read(source)
+        written, picture, remarks = self.convert(data, target, progress)
+        _write(target, written, self.overwrite)
+        done = report(source, target, data, len(written), begun, remarks)
+        height, width = picture.pixels.shape[:2]  # of a crop its own
+        return replace(done, width=width, height=height)
+
+    def convert(
+        self, data: bytes, target: Path, progress: Progress | None = None
+    ) -> tuple[bytes, image.Picture, tuple[str, ...]]:
+        """The bytes of an image file in the format of the target's suffix, the image, and remarks."""
         from sfumato.codec import Crop, decode_picture
 
         crop = None if self.crop is None else Crop(*self.crop)
@@ -188,10 +202,7 @@ class Decoding(Job):
         if self.strip:
             picture = image.strip(picture)
         written, left_out = to_bytes(target, picture)
-        _write(target, written, self.overwrite)
-        report = _report(source, target, data, len(written), begun, (*picture.remarks, *left_out))
-        height, width = picture.pixels.shape[:2]  # of a crop its own
-        return replace(report, width=width, height=height)
+        return written, picture, (*picture.remarks, *left_out)
 
 
 def explain(error: BaseException) -> str | None:
@@ -242,9 +253,15 @@ def _write(target: Path, data: bytes, overwrite: bool) -> None:
     write_bytes(target, data, overwrite)
 
 
-def _report(
-    source: Path, target: Path, data: bytes, picture_bytes: int, begun: float, remarks: tuple[str, ...]
+def report(
+    source: Path | str,
+    target: Path | str,
+    data: bytes,
+    picture_bytes: int,
+    begun: float,
+    remarks: tuple[str, ...],
 ) -> Report:
+    """The report on the .sfu file `data`, begun at that reading of `time.perf_counter`."""
     seconds = time.perf_counter() - begun
     return Report(
         str(source),
