@@ -23,7 +23,7 @@ def test_the_corpus_is_what_the_toy_weights_write(number: int) -> None:
     file = container.unpack(FILES[number])
     assert file.metadata == metadata and file.header.q == (255 if q is None else round(q * 255))
     if q is None:
-        assert np.array_equal(PICTURES[number], toy.picture(height, width, channels))
+        assert np.array_equal(PICTURES[number], toy.test_image(height, width, channels))
         return
     assert file.header.noise_seed == (file.header.noise_seed if seed is None else seed)
     # the entropy model is exact; transforms and WebP differ between machines: sizes agree, bytes need not
