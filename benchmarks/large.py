@@ -51,12 +51,13 @@ def mosaic(paths: list[Path]) -> UInt8[np.ndarray, "height width 3"]:
 
 def work(what: str, folder: Path, q: float, name: str, steps: int | None) -> tuple[float, float]:
     """(seconds, peak of resident memory in 2^20 bytes) of one piece of work in this process."""
-    from sfumato.codec import Crop, load
+    from sfumato.codec import load
+    from sfumato.decode_options import Crop
 
     codec = load()
     begun = time.perf_counter()
     if what == "encode":
-        image.write_bytes(folder / f"{name}.sfu", codec.encode(folder / f"{name}.png", q))
+        image.write_bytes(folder / f"{name}.sfu", codec.encode(folder / f"{name}.png", q=q))
     else:
         crop = Crop(*CROP) if what == "crop" else None
         pixels = codec.decode((folder / f"{name}.sfu").read_bytes(), steps=steps, crop=crop)

@@ -17,7 +17,7 @@ import tyro
 from sfumato import image
 from sfumato.codec import Codec, load
 from sfumato.lpips import ALEX_FEATURES, weights_folder
-from sfumato.target import LPIPS, PSNR, Goal, Rate, TargetError
+from sfumato.rate_control import Target, TargetBpp, TargetError, TargetLPIPS, TargetPSNR
 
 RATES = (0.1, 0.2, 0.3, 0.4, 0.6)
 DECIBELS = (27.0, 29.0, 31.0)
@@ -28,25 +28,25 @@ def rows(codec: Codec, path: Path, perceptual: bool) -> list[list[object]]:
     """One row a goal: what was asked, what was got, the shortfall in percent, tries and times."""
     pixels = image.read(path)
 
-    goals: list[tuple[str, float, Goal]] = [("bpp", bpp, Rate(bpp)) for bpp in RATES]
-    goals += [("psnr_db", floor, PSNR(floor)) for floor in DECIBELS]
+    goals: list[tuple[str, float, Target]] = [("bpp", bpp, TargetBpp(bpp)) for bpp in RATES]
+    goals += [("psnr_db", floor, TargetPSNR(floor)) for floor in DECIBELS]
     if perceptual:
-        goals += [("lpips_alex", most, LPIPS(most)) for most in DISTANCES]
+        goals += [("lpips_alex", most, TargetLPIPS(most)) for most in DISTANCES]
     found: list[list[object]] = []
     for kind, asked, goal in goals:
         begun = time.process_time()
         try:
-            fit = goal.fit(codec, pixels)
+            fit = goal.search(codec, pixels)
         except TargetError as error:
             print(f"{path.name}: {error}")
             continue
         search = time.process_time() - begun
         begun = time.process_time()
-        codec.encode(pixels, fit.q)
+        codec.encode(pixels, q=fit.q)
         plain = time.process_time() - begun
         off = 100 * abs(1 - fit.value / asked)
         times = [f"{search:.3f}", f"{plain:.3f}", f"{search / plain:.2f}"]
-        figures = [f"{fit.value:.5f}", f"{off:.3f}", f"{fit.q:.4f}", fit.walks]
+        figures = [f"{fit.value:.5f}", f"{off:.3f}", f"{fit.q:.4f}", fit.trials]
         found.append([path.stem, kind, asked, *figures, *times])
         wrong = fit.value > asked if kind != "psnr_db" else fit.value < asked
         if wrong:

@@ -52,7 +52,7 @@ import numpy, sfumato
 pixels = numpy.load(path)
 codec = timed("load weights", lambda: sfumato.load())
 for _ in range(runs):
-    data = timed("encode", lambda: codec.encode(pixels, quality))
+    data = timed("encode", lambda: codec.encode(pixels, q=quality))
     for n in steps:
         timed(f"decode, steps {n}", lambda: codec.decode(data, steps=n))
 print(json.dumps(found))

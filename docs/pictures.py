@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from sfumato import DEFAULT_MODEL, compare, image
 from sfumato.codec import Codec, load
-from sfumato.target import Rate
+from sfumato.rate_control import TargetBpp
 
 FOLDER = Path(__file__).with_name("pictures")
 BAR, GAP = 14, 4  # height of the captions, space between the parts
@@ -51,7 +51,7 @@ VIEWS = {
 def draw(codec: Codec, folder: Path, view: View) -> Image.Image:
     """Original, sfumato (twice, where a view is about the steps) and AVIF side by side."""
     path = folder / f"{view.picture}.png"
-    fit = Rate(view.bpp).fit(codec, image.read(path))
+    fit = TargetBpp(view.bpp).search(codec, image.read(path))
     scene = compare.compare(path, ["avif"], codec, fit.q).scene
     ours, avif = scene.versions[1:-1] if view.steps else scene.versions[:1], scene.versions[-1]
     captions = [(scene.original, view.picture)]

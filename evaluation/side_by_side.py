@@ -16,7 +16,8 @@ from PIL import Image, ImageDraw
 
 from sfumato import DEFAULT_MODEL, image
 from sfumato.codec import load
-from sfumato.target import Rate
+from sfumato.decode_options import DecodeOptions
+from sfumato.rate_control import TargetBpp
 
 SIDE = 384  # pixels of a crop
 BAR = 16  # pixels of the caption over it
@@ -61,7 +62,7 @@ def main(
         top, left = (max(0, side - SIDE) // 2 for side in pixels.shape[:2])
         crop = (slice(top, top + SIDE), slice(left, left + SIDE))
         for rate in bpp:
-            fit = Rate(rate).fit(codec, pixels)
+            fit = TargetBpp(rate).search(codec, pixels)
             data = fit.data
             other = avif(pixels, len(data))
             cells = [(pixels, f"{path.stem}, original")]
@@ -69,7 +70,7 @@ def main(
                 cells.append((np.array(decoded.convert("RGB")), f"AVIF, {len(other)} bytes"))
             for n in steps:
                 caption = f"sfumato, {len(data)} bytes (q {fit.q:.2f}, steps {n})"
-                cells.append((codec.decode_picture(data, steps=n).rgb, caption))
+                cells.append((codec.decode_image(data, DecodeOptions(steps=n)).rgb, caption))
             rows.append(np.concatenate([_cell(picture[crop], text) for picture, text in cells], 1))
     sheet = Image.fromarray(np.concatenate(rows))
     buffer = io.BytesIO()

@@ -63,7 +63,7 @@ def write(name: str) -> bytes:
         data = lossless.file(image.load(pixels), 1 << 20)
         assert data is not None
     else:
-        data = codec().encode(pixels, quality, seed)
+        data = codec().encode(pixels, q=quality, seed=seed)
     file = container.unpack(data)
     return container.pack(file.header, file.sections, metadata, file.alpha)
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Mapping
-from typing import Any
+from typing import TypeGuard
 
 import numpy as np
 
@@ -25,28 +24,12 @@ def integer(name: str, value: object, low: int | None, high: int | None = None) 
     if value is None:
         return
     limits = f"{'' if low is None else low}..{'' if high is None else high}"
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+    if not is_integer(value):
         raise ValueError(f"{name} is {value!r}, {type(value).__name__}; it must be an integer in {limits}")
     if (low is not None and int(value) < low) or (high is not None and int(value) > high):
         raise ValueError(f"{name} is {value}, not in {limits}")
 
 
-def check_choices(choices: Mapping[str, Any]) -> None:
-    """ValueError for a choice of `codec.Choices` that has another type or range."""
-    integer("steps", choices.get("steps"), 0)
-    integer("chunks", choices.get("chunks"), None)  # how many there are the file says
-    integer("max_pixels", choices.get("max_pixels"), 1)
-    for name in ("realism", "eta"):
-        if name in choices:
-            number(name, choices[name], 0, 1)
-    crop = choices.get("crop")
-    if crop is None:
-        return
-    sides = (
-        crop
-        if isinstance(crop, tuple)
-        else tuple(getattr(crop, n, None) for n in ("x", "y", "width", "height"))
-    )
-    whole = all(isinstance(side, numbers.Integral) and not isinstance(side, bool) for side in sides)
-    if len(sides) != 4 or not whole:
-        raise ValueError(f"crop is {crop!r}; it must be a Crop, or four integers: x, y, width, height")
+def is_integer(value: object) -> TypeGuard[int]:
+    """Whether it is an integer, of Python or numpy, and no bool."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)

@@ -21,7 +21,8 @@ import PIL
 from PIL import Image, features
 
 from sfumato import image
-from sfumato.target import psnr
+from sfumato.decode_options import DecodeOptions
+from sfumato.rate_control import psnr
 from sfumato.viewer import MIMES, Comparison, Rendition, page
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def compare(
     range.
     """
     original = image.read(source)
-    data = codec.encode(original, q)
+    data = codec.encode(original, q=q)
     renditions = [_ours(codec, original, data, q, None)]
     notes = [f"sfumato: weights {codec.preset} {codec.model_id:08x}."]
     if codec.denoiser_id:
@@ -171,7 +172,7 @@ def to_lossless(pixels: Pixels) -> tuple[bytes, str]:
 
 
 def _ours(codec: Codec, original: Pixels, data: bytes, q: float, steps: int | None) -> Rendition:
-    x_hat = codec.decode_picture(data, steps=steps).rgb
+    x_hat = codec.decode_image(data, DecodeOptions(steps=steps)).rgb
     how = "" if steps is None else f" with {steps} steps"
     return _rendition(f"sfumato {q:g}{how}", *to_lossless(x_hat), len(data), original, x_hat, f"sfumato{how}")
 

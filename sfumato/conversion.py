@@ -145,17 +145,16 @@ class Evaluate(Conversion):
         return PICTURES
 
     def apply(self, data: bytes, source: str, target: str) -> Converted:
-        from sfumato import codec, lpips
-        from sfumato import target as target_of
+        from sfumato import api, lpips, rate_control
 
         found = Encode(self.job).apply(data, source, "")
         assert found.data is not None
         begun = time.perf_counter()
         model = None if self.job.model == DEFAULT_MODEL else self.job.model
-        decoded = codec.decode_picture(found.data, model)
+        decoded = api.decode_image(found.data, model=model)
         row = found.row | {"decode_seconds": time.perf_counter() - begun}
         a, b = (image.in_srgb(p).rgb for p in (image.load(named(data, source), self.job.max_pixels), decoded))
-        row |= {"psnr_db": target_of.psnr(a, b), "lpips_alex": None}
+        row |= {"psnr_db": rate_control.psnr(a, b), "lpips_alex": None}
         if min(a.shape[:2]) >= lpips.MINIMUM and (lpips.weights_folder() / lpips.ALEX_FEATURES).exists():
             row["lpips_alex"] = float(lpips.distance(a, b))
         return Converted(None, row)

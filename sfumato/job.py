@@ -23,7 +23,7 @@ from sfumato.tiles import MAX_PIXELS
 from sfumato.writing import format_of, to_bytes
 
 if TYPE_CHECKING:
-    from sfumato.target import Goal
+    from sfumato.rate_control import Target
 
 SUFFIX = ".sfu"
 STREAM = Path("-")
@@ -98,7 +98,7 @@ class Encoding(Job):
     def check(self) -> None:
         if self.quality is not None and not 0 <= self.quality <= 1:
             raise ValueError(f"q is {self.quality}, not in 0..1")
-        self._goal()
+        self._target()
         if self.model != DEFAULT_MODEL:  # that one is there, and takes a while
             from sfumato.codec import load
 
@@ -124,34 +124,36 @@ class Encoding(Job):
         picture = image.load(given, self.max_pixels)
         if self.strip:
             picture = image.strip(picture)
-        if goal := self._goal():
-            data = goal.fit(
-                codec, picture, self.seed, progress, lossless_if_smaller=self.lossless_if_smaller
-            ).data
+        exact = self.lossless_if_smaller
+        if target := self._target():
+            found = target.search(
+                codec, picture, seed=self.seed, lossless_if_smaller=exact, progress=progress
+            )
+            data = found.data
         else:
-            quality = 0.5 if self.quality is None else self.quality
+            q = 0.5 if self.quality is None else self.quality
             data = codec.encode(
-                picture, quality, self.seed, progress, lossless_if_smaller=self.lossless_if_smaller
+                picture, q=q, seed=self.seed, lossless_if_smaller=exact, progress=progress
             )
         advice = None if self.lossless_if_smaller else lossless.remark(picture, len(data))
         return data, (*picture.remarks, advice) if advice else picture.remarks
 
-    def _goal(self) -> Goal | None:
+    def _target(self) -> Target | None:
         if self.target_bytes is self.target_bpp is self.target_psnr is self.target_lpips is None:
             return None
-        from sfumato.target import LPIPS, PSNR, Bytes, Rate
+        from sfumato.rate_control import TargetBpp, TargetBytes, TargetLPIPS, TargetPSNR
 
-        goals: list[tuple[type[Goal], float | None]]
-        goals = [(Bytes, self.target_bytes), (Rate, self.target_bpp)]
-        goals += [(PSNR, self.target_psnr), (LPIPS, self.target_lpips)]
-        return next(goal(wanted) for goal, wanted in goals if wanted is not None)
+        targets: list[tuple[type[Target], float | None]]
+        targets = [(TargetBytes, self.target_bytes), (TargetBpp, self.target_bpp)]
+        targets += [(TargetPSNR, self.target_psnr), (TargetLPIPS, self.target_lpips)]
+        return next(target(goal) for target, goal in targets if goal is not None)
 
 
 @dataclass(frozen=True)
 class Decoding(Job):
     """.sfu file -> picture, in the format of the target's suffix; PNG for none."""
 
-    steps: int | None = None  # None: as `codec.Choices` has it
+    steps: int | None = None  # None: as `DecodeOptions` has it
     realism: float = 1.0
     eta: float = 0.0
     partial: bool = False
@@ -184,21 +186,14 @@ class Decoding(Job):
         self, data: bytes, target: Path, progress: Progress | None = None
     ) -> tuple[bytes, image.Picture, tuple[str, ...]]:
         """The bytes of an image file in the format of the target's suffix, the image, and remarks."""
-        from sfumato.codec import Crop, decode_picture
+        from sfumato.api import decode_image
+        from sfumato.decode_options import DecodeOptions
 
-        crop = None if self.crop is None else Crop(*self.crop)
-        picture = decode_picture(
-            data,
-            self.model,
-            steps=self.steps,
-            realism=self.realism,
-            eta=self.eta,
-            partial=self.partial,
-            chunks=self.chunks,
-            crop=crop,
-            progress=progress,
-            max_pixels=self.max_pixels,
-        )
+        options = DecodeOptions(
+            steps=self.steps, realism=self.realism, eta=self.eta, crop=self.crop, partial=self.partial,
+            chunks=self.chunks, max_pixels=self.max_pixels, progress=progress,
+        )  # fmt: skip
+        picture = decode_image(data, options, model=self.model)
         if self.strip:
             picture = image.strip(picture)
         written, left_out = to_bytes(target, picture)

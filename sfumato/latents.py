@@ -37,8 +37,8 @@ Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True)
-class Latent:
-    """A picture after g_a, before any gain: `Codec.encode` takes it at every q, and spares the analysis."""
+class AnalysisResult:
+    """An image after g_a, before any gain: `Codec.encode` takes it at every q, and spares the analysis."""
 
     pixels: UInt8[np.ndarray, "height width 3"]  # with a smooth filling where nothing is visible
     grey: bool  # whether a file of one channel is made
@@ -46,9 +46,9 @@ class Latent:
     metadata: dict[str, bytes]
     model: int  # number of the weights that made y
     y: Float[np.ndarray, "1 m h w"]
-    picture: Picture  # what was given, for a lossless file
+    given: Picture  # as it was read, for a lossless file
 
-    def band(self, pixels: int) -> Latent:
+    def band(self, pixels: int) -> AnalysisResult:
         """The rows in the middle, about so many pixels of them, or all that there are; opaque and bare."""
         rows, columns = (side // RATIO for side in self.y.shape[2:])
         kept = min(rows, max(1, pixels // (HYPER_STRIDE**2 * columns)))

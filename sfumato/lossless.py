@@ -13,11 +13,10 @@ import numpy as np
 from PIL import Image, PngImagePlugin, WebPImagePlugin
 
 from sfumato import container, metadata
-from sfumato.choices import Choices, Crop, check_pixels
 from sfumato.container import File, Header, Section
+from sfumato.decode_options import Crop, check_pixels
 from sfumato.errors import FormatError
 from sfumato.picture import Picture
-from sfumato.tiles import MAX_PIXELS
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
@@ -92,10 +91,10 @@ def file(picture: Picture, limit: int) -> bytes | None:
     return data if len(data) <= limit else None
 
 
-def pixels(file: File, part: Crop, choices: Choices) -> Pixels:
+def pixels(file: File, part: Crop, max_pixels: int | None) -> Pixels:
     """The pixels of a part of the image in a lossless file, [H, W] if grey; FormatError for a bad stream."""
     header = file.header
-    check_pixels(file, None, choices.get("max_pixels", MAX_PIXELS))
+    check_pixels(file, None, max_pixels)
     channels = 1 if header.grey else 3
     whole = unpack(file.sections[0].payload, header.height, header.width, channels, "image")
     return part.of(whole)

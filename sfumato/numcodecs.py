@@ -34,15 +34,15 @@ class Sfumato(Codec):  # type: ignore[misc]
 
     def encode(self, buf: Any) -> bytes:
         """The bytes of a chunk."""
-        from sfumato.codec import encode
+        from sfumato.api import encode
 
-        return encode(one_image(ensure_ndarray(buf), self.channels), self.quality, self.model)
+        return encode(one_image(ensure_ndarray(buf), self.channels), q=self.quality, model=self.model)
 
     def decode(self, buf: Any, out: Any = None) -> Any:
         """The pixels of a chunk."""
-        from sfumato.codec import decode
+        from sfumato.api import decode
 
-        pixels = decode(ensure_bytes(buf), weights_to_read(self.model))
+        pixels = decode(ensure_bytes(buf), model=weights_to_read(self.model))
         return ndarray_copy(with_channels(pixels, self.channels), out)
 
 

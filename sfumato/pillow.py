@@ -114,7 +114,7 @@ class SfumatoDecoder(ImageFile.PyDecoder):
                 return 0, 0
             if truncated and not file.sections:
                 return -1, 0
-            from sfumato.codec import decode
+            from sfumato.api import decode
 
             pixels = decode(
                 data, keep_profile=True, partial=truncated, chunks=self.args[0], max_pixels=_limit()
@@ -135,7 +135,7 @@ def _accept(prefix: bytes) -> bool:
 
 
 def _save(im: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
-    from sfumato.codec import encode
+    from sfumato.api import encode
 
     options = im.encoderinfo
     quality = options.get("quality", 50)
@@ -154,10 +154,10 @@ def _save(im: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
         picture = replace(image.upright(picture), dpi=_dpi(options.get("dpi")))
         data = encode(
             picture,
-            quality / 100,
-            options.get("model", DEFAULT_MODEL),
-            options.get("seed"),
+            q=quality / 100,
+            seed=options.get("seed"),
             lossless_if_smaller=bool(options.get("lossless_if_smaller", False)),
+            model=options.get("model", DEFAULT_MODEL),
         )
     except image.ImageError as error:
         raise OSError(f"cannot write mode {im.mode} as {FORMAT}: {error}") from error

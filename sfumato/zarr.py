@@ -41,16 +41,16 @@ class Sfumato(ArrayBytesCodec):  # type: ignore[misc]
         return {"name": "sfumato", "configuration": {"quality": self.quality, "model": self.model}}
 
     async def _encode_single(self, chunk_data: Any, chunk_spec: Any) -> Any:
-        from sfumato.codec import encode
+        from sfumato.api import encode
 
         pixels = one_image(chunk_data.as_numpy_array(), _channels(chunk_spec.shape))
-        data = await asyncio.to_thread(encode, pixels, self.quality, self.model)
+        data = await asyncio.to_thread(encode, pixels, q=self.quality, model=self.model)
         return chunk_spec.prototype.buffer.from_bytes(data)
 
     async def _decode_single(self, chunk_data: Any, chunk_spec: Any) -> Any:
-        from sfumato.codec import decode
+        from sfumato.api import decode
 
-        pixels = await asyncio.to_thread(decode, chunk_data.to_bytes(), weights_to_read(self.model))
+        pixels = await asyncio.to_thread(decode, chunk_data.to_bytes(), model=weights_to_read(self.model))
         pixels = with_channels(pixels, _channels(chunk_spec.shape)).reshape(chunk_spec.shape)
         return chunk_spec.prototype.nd_buffer.from_numpy_array(pixels)
 

@@ -51,7 +51,7 @@ class Pair:
 
     def analyze(self, pixels: np.ndarray, q: float) -> tuple[np.ndarray, np.ndarray, Header]:
         header = Header(pixels.shape[1], pixels.shape[0], round(q * 255), 0)
-        y, z = self.codec._latents(self.codec.transform(pixels), quality(header))
+        y, z = self.codec._latents(self.codec.analyze(pixels), quality(header))
         return y, z, header
 
     @torch.inference_mode()
@@ -73,7 +73,8 @@ class Pair:
         return np.asarray(found)
 
     def decode(self, y_hat: np.ndarray, header: Header) -> np.ndarray:
-        pixels = self.codec._pixels(y_hat, header, Restoration())
+        strips = self.codec._images(y_hat, header, Restoration())
+        pixels = np.concatenate([image.from_x(x) for x in strips])
         return pixels[: header.height, : header.width]
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import tyro
 
 from sfumato.codec import load
+from sfumato.decode_options import DecodeOptions
 
 SIDE = 256  # pixels
 COLOURS = {
@@ -59,11 +60,12 @@ def main(
             for name, colour in COLOURS.items():
                 image = np.full((SIDE, SIDE, 3), colour, np.uint8)
                 for q in qualities:
-                    data = codec.encode(image, q)
+                    data = codec.encode(image, q=q)
                     for count in steps:
                         if count and not codec.denoiser_id:
                             continue
-                        inside, border = errors(codec.decode_picture(data, steps=count).rgb, colour)
+                        shown = codec.decode_image(data, DecodeOptions(steps=count))
+                        inside, border = errors(shown.rgb, colour)
                         row = [f"{codec.model_id:08x}", name, q, count, len(data), inside, border]
                         writer.writerow(row)
                         print(*row, sep="  ", flush=True)

@@ -67,7 +67,7 @@ def main(
         for name in models:
             codec = load(name)
             for q in qualities:
-                files = [codec.encode(original, q) for original in originals]
+                files = [codec.encode(original, q=q) for original in originals]
                 bpp = np.mean([8 * len(d) / o[..., 0].size for d, o in zip(files, originals, strict=True)])
                 for count in steps:
                     decoded = [codec.decode(data, steps=count) for data in files]

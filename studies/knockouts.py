@@ -101,9 +101,9 @@ def main(
     for path in paths:
         pixels = image.read(path)
         for q in QUALITIES:
-            bits = sum(whole.measure(pixels, q))
+            bits = sum(whole.estimate_bits(pixels, q=q))
             for name, codec in codecs.items():
-                differences[name, q].append(100 * (sum(codec.measure(pixels, q)) / bits - 1))
+                differences[name, q].append(100 * (sum(codec.estimate_bits(pixels, q=q)) / bits - 1))
     rows = []
     for (name, q), found in differences.items():
         half = CONFIDENCE * statistics.stdev(found) / math.sqrt(len(found)) if len(found) > 1 else math.nan

@@ -41,7 +41,7 @@ def main(
     for path in sorted(images.glob("*.png")):
         rgb = image.read(path)
         pixels += rgb.shape[0] * rgb.shape[1]
-        bits += [codec.measure(rgb, q) for q in QUALITIES]
+        bits += [codec.estimate_bits(rgb, q=q) for q in QUALITIES]
     names = [f"bpp_at_q{q:g}" for q in QUALITIES] + [f"share_at_q{q:g}" for q in QUALITIES]
     rows = []
     for section, name in enumerate(codec.sections):

@@ -49,7 +49,7 @@ def prefix(data: bytes, chunks: int) -> int:
 def rows(codec: Codec, path: Path, quality: float, lpips: LPIPS | None, runs: int) -> list[list[object]]:
     """One row for each number of chunks."""
     pixels = image.read(path)
-    data = codec.encode(pixels, quality)
+    data = codec.encode(pixels, q=quality)
     seconds: dict[int, list[float]] = {chunks: [] for chunks in range(1, len(codec.sections))}
     images: dict[int, np.ndarray] = {}
     for _ in range(runs):  # in turn, so that a busy minute hits all alike

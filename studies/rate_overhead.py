@@ -37,8 +37,8 @@ def main(
             worst = 0.0
             for path in sorted(images.glob("*.png")):
                 pixels = image.read(path)
-                data = codec.encode(pixels, q)
-                bits = sum(codec.measure(pixels, q))
+                data = codec.encode(pixels, q=q)
+                bits = sum(codec.estimate_bits(pixels, q=q))
                 fixed = container.fixed_bytes(data)
                 over = 100 * (8 * (len(data) - fixed) / bits - 1)
                 worst = max(worst, over)

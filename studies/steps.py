@@ -67,7 +67,7 @@ def measure(
     frechet = Frechet(np.concatenate([judge.crop_features(rgb, SMALL_CROP) for rgb in images]))
     spectrum = np.mean([radial_power(rgb) for rgb in images], 0)
     for q in qualities:
-        files = [codec.encode(rgb, q) for rgb in images]
+        files = [codec.encode(rgb, q=q) for rgb in images]
         bpp = [8 * len(data) / rgb[..., 0].size for data, rgb in zip(files, images, strict=True)]
         for way in ways:
             figures: defaultdict[str, list[Any]] = defaultdict(list)

@@ -16,7 +16,7 @@ from PIL import Image
 
 import sfumato
 from sfumato import container
-from sfumato.target import psnr
+from sfumato.rate_control import psnr
 from tests.conftest import Call
 
 
@@ -195,7 +195,7 @@ def test_targets(photo: Path, call: Callable[..., Call]) -> None:
     (told,) = call("encode", photo, "--target-bpp", 0.25, "--json", "--overwrite").objects
     assert 0.22 < told["bpp"] <= 0.25
     original = np.asarray(Image.open(photo))
-    reached = [psnr(original, sfumato.decode(sfumato.encode(original, q))) for q in (0.3, 0.6)]
+    reached = [psnr(original, sfumato.decode(sfumato.encode(original, q=q))) for q in (0.3, 0.6)]
     (told,) = call("encode", photo, "--target-psnr", sum(reached) / 2, "--json", "--overwrite").objects
     assert 0.3 < told["quality"] < 0.6
     done = call("encode", photo, "--target-bytes", 40, "--overwrite")

@@ -17,6 +17,7 @@ import sfumato
 from sfumato import codec as codec_module
 from sfumato import container, latents
 from sfumato.codec import Codec
+from sfumato.decode_options import DecodeOptions
 from sfumato.weights import Tensors, read_weights, to_bytes
 
 
@@ -62,7 +63,7 @@ def test_meter_agrees_with_the_file(codec: Codec) -> None:
     original = picture(256, 384)
     for q in (0.0, 0.5, 1.0):
         data = codec.encode(original, q=q)
-        bits = sum(codec.measure(original, q=q))
+        bits = sum(codec.estimate_bits(original, q=q))
         fixed = container.fixed_bytes(data)
         assert fixed <= 40
         assert abs(len(data) - fixed - bits / 8) <= 0.005 * bits / 8 + 6, "an end costs a byte"
@@ -70,9 +71,9 @@ def test_meter_agrees_with_the_file(codec: Codec) -> None:
 
 @pytest.mark.parametrize("steps", [0, 1, 4])
 def test_any_number_of_threads_gives_the_same_image(codec: Codec, steps: int) -> None:
-    data = codec.encode(picture(150, 200), 0.3)
+    data = codec.encode(picture(150, 200), q=0.3)
     one, two = (Codec(read_weights("small"), threads=count) for count in (1, 2))
-    assert one.encode(picture(150, 200), 0.3) == data == two.encode(picture(150, 200), 0.3)
+    assert one.encode(picture(150, 200), q=0.3) == data == two.encode(picture(150, 200), q=0.3)
     decoded = [c.decode(data, steps=steps).astype(int) for c in (one, two)]
     assert np.abs(decoded[0] - decoded[1]).max() <= 1, "one grey level"
 
@@ -317,7 +318,7 @@ def test_steps_need_a_trained_denoiser_and_use_the_seed(tmp_path: Path) -> None:
 
 def test_whole_files_are_decoded_with_the_default_steps_and_previews_with_none(tmp_path: Path) -> None:
     codec = with_denoiser(tmp_path)
-    data, decoded = codec.encode_and_decode(picture(50, 70))
+    data, decoded = codec.encode_with_reconstruction(picture(50, 70))
     one, none = (codec.decode(data, steps=n) for n in (codec_module.DEFAULT_STEPS, 0))
     assert not np.array_equal(one, none)
     assert np.array_equal(codec.decode(data), one) and np.array_equal(decoded, one)
@@ -408,7 +409,7 @@ def test_grey_is_one_channel_and_a_profile_keeps_three(codec: Codec) -> None:
 def test_what_comes_along_comes_back(codec: Codec) -> None:
     source = sfumato.Picture(picture(20, 30), None, b"icc", b"II*\0exif", b"<xmp/>")
     data = codec.encode(source)
-    back = sfumato.decode_picture(data)
+    back = sfumato.decode_image(data)
     assert (back.icc, back.exif, back.xmp, back.remarks) == (b"icc", b"II*\0exif", b"<xmp/>", ())
     assert np.array_equal(back.pixels, codec.decode(codec.encode(source.pixels)))
     assert codec.encode(source, strip=True) == codec.encode(source.pixels)
@@ -421,7 +422,7 @@ def test_a_preview_without_alpha_is_opaque_and_says_so(codec: Codec) -> None:
     data = codec.encode(original)
     plane = container.unpack(data).alpha
     assert plane
-    preview = codec.decode_picture(data[:-1], partial=True)
+    preview = codec.decode_image(data[:-1], DecodeOptions(partial=True))
     assert preview.alpha is not None and preview.alpha.min() == 255
     assert preview.remarks[1] == "cut short before the end of alpha: shown opaque"
     assert np.array_equal(preview.pixels, codec.decode(data, steps=0)[..., :3])

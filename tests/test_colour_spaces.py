@@ -57,7 +57,7 @@ def test_p3_without_a_profile_is_p3(chunks: list[tuple[bytes, bytes]], gamma: fl
     assert picture.icc is not None and "now have an ICC profile" in picture.remarks[0]
     shown = image.in_srgb(picture).pixels.astype(float)
     assert np.abs(shown - reference(PATCHES, P3, gamma)).max() <= 3
-    back = sfumato.decode(sfumato.encode(picture, 1.0)).astype(float)
+    back = sfumato.decode(sfumato.encode(picture, q=1.0)).astype(float)
     inside = np.s_[16:48, 16:48]
     assert np.abs(back[inside] - reference(PATCHES, P3, gamma)[inside]).mean() < 8
 
@@ -132,12 +132,12 @@ def test_adobe_rgb_as_cameras_mark_it() -> None:
 
 def test_decode_gives_srgb_and_the_own_space_on_demand() -> None:
     picture = load(marked([(b"cICP", bytes([12, 13, 0, 1]))]))
-    data = sfumato.encode(picture, 0.8)
+    data = sfumato.encode(picture, q=0.8)
     own = sfumato.decode(data, keep_profile=True)
-    assert np.array_equal(own, sfumato.decode_picture(data).pixels)
+    assert np.array_equal(own, sfumato.decode_image(data).pixels)
     converted = sfumato.decode(data)
     assert np.abs(converted.astype(int) - own).max() > 20
-    profile = sfumato.decode_picture(data).icc
+    profile = sfumato.decode_image(data).icc
     assert profile is not None
     right = ImageCms.profileToProfile(
         Image.fromarray(own),
@@ -166,17 +166,17 @@ def test_nearly_grey_images_stay_grey() -> None:
     rgb[90:, 90:, 2] += 2
     icc = profiles.matrix_profile(P3, "P3")
     for source in (rgb, Picture(rgb, icc=icc)):
-        data = sfumato.encode(source, 0.3)
+        data = sfumato.encode(source, q=0.3)
         assert sfumato.decode(data).ndim == 2
     rgb[3, 5, 0] += 20  # that is colour
-    assert sfumato.decode(sfumato.encode(rgb, 0.3)).ndim == 3
+    assert sfumato.decode(sfumato.encode(rgb, q=0.3)).ndim == 3
 
 
 def test_strip_on_decode(tmp_path: Path, call: Callable[..., Call]) -> None:
     """The reader too can leave out what came with an image."""
     picture = load(marked([(b"cICP", bytes([12, 13, 0, 1]))]))
     (tmp_path / "a.sfu").write_bytes(
-        sfumato.encode(Picture(picture.pixels, icc=picture.icc, xmp=b"<x/>"), 0.8)
+        sfumato.encode(Picture(picture.pixels, icc=picture.icc, xmp=b"<x/>"), q=0.8)
     )
     assert call("decode", tmp_path / "a.sfu", "-o", tmp_path / "a.png", "--strip").returncode == 0
     back = load(tmp_path / "a.png")

@@ -38,7 +38,7 @@ def made(source: Path) -> compare.SameSize:
 
 def test_every_file_is_the_largest_that_is_no_larger(source: Path, made: compare.SameSize) -> None:
     ours, *others = (v for v in made.comparison.renditions if "steps" not in v.label)
-    assert ours.size_bytes == len(load().encode(image.read(source), 0.5)), "pixels only"
+    assert ours.size_bytes == len(load().encode(image.read(source), q=0.5)), "pixels only"
     assert [v.codec for v in others] == ["AVIF", "WebP", "JPEG"]
     original = image.read(source)
     for baseline, version in zip(compare.BASELINES.values(), others, strict=True):
@@ -90,7 +90,7 @@ def test_steps_are_shown_where_there_is_a_denoiser(source: Path, made: compare.S
     assert [v.label for v in ours[1:]] == [f"sfumato 0.5 with {steps} steps" for steps in compare.STEPS]
     assert ours[0].label == "sfumato 0.5" and len({v.size_bytes for v in ours}) == 1
     assert len({v.data for v in ours}) == len(wanted)
-    data = toy.codec().encode(source, 0.5)
+    data = toy.codec().encode(source, q=0.5)
     for version, steps in zip(ours, wanted, strict=True):
         with Image.open(io.BytesIO(version.data)) as back:
             assert np.array_equal(np.asarray(back), toy.codec().decode(data, steps=steps))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sfumato.codec import load
+from sfumato.decode_options import DecodeOptions
 from studies.flat_colours import COLOURS, errors
 
 
@@ -14,7 +15,8 @@ def test_flat_colours_have_no_rim(name: str) -> None:
     """With zeros around the feature maps the outermost pixels were up to 70 levels off."""
     codec, colour = load("small"), COLOURS[name]
     image = np.full((128, 128, 3), colour, np.uint8)
-    inside, border = errors(codec.decode_picture(codec.encode(image, 1.0), steps=0).rgb, colour)
+    shown = codec.decode_image(codec.encode(image, q=1.0), DecodeOptions(steps=0))
+    inside, border = errors(shown.rgb, colour)
     assert inside <= 6 and border <= inside + 2
 
 

@@ -27,7 +27,7 @@ def test_the_corpus_is_what_the_toy_weights_write(number: int) -> None:
         return
     assert file.header.noise_seed == (file.header.noise_seed if seed is None else seed)
     # the entropy model is exact; transforms and WebP differ between machines: sizes agree, bytes need not
-    again = container.unpack(toy.codec().encode(toy.test_image(height, width, channels), q, seed))
+    again = container.unpack(toy.codec().encode(toy.test_image(height, width, channels), q=q, seed=seed))
     sizes = [len(container.pack(f.header, f.sections)) for f in (again, file)]
     assert sizes[0] == pytest.approx(sizes[1], rel=0.01)
 

@@ -106,7 +106,7 @@ def test_images_to_encode_have_the_limit_too() -> None:
     with pytest.raises(ImageError, match="max_pixels = 1000"):
         sfumato.encode(small, max_pixels=1000)
     with pytest.raises(ImageError, match="max_pixels = 1000"):
-        sfumato.encode_to(small, sfumato.Bytes(900), max_pixels=1000)
+        sfumato.encode_to(small, sfumato.TargetBytes(900), max_pixels=1000)
     assert load(picture(96, 160), max_pixels=1).pixels.shape == (96, 160, 3), "an array is there already"
 
 
@@ -202,9 +202,9 @@ def test_arguments_of_other_types_give_our_errors(data: bytes) -> None:
     pixels = picture(20, 30)
     for value in ("0.4", None, True, [0.4], float("nan"), 1.5):
         with pytest.raises(ValueError, match="q is "):
-            sfumato.encode(pixels, value)  # type: ignore[arg-type]
+            sfumato.encode(pixels, q=value)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="seed is 'a'"):
-        sfumato.encode(pixels, 0.5, seed="a")  # type: ignore[arg-type]
+        sfumato.encode(pixels, q=0.5, seed="a")  # type: ignore[arg-type]
     sources: list[Any] = [b"bytes", bytearray(b"x"), [[1, 2], [3, 4]], torch.zeros(4, 4, 3), 7, None, {}]
     for source in sources:
         with pytest.raises(ImageError, match="a picture is a path, an open binary file"):

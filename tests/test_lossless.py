@@ -18,7 +18,7 @@ from sfumato import container, lossless
 from sfumato.container import Header, Section
 from sfumato.errors import FormatError
 from sfumato.image import Picture, load
-from sfumato.target import PSNR, Bytes, Rate, TargetError
+from sfumato.rate_control import TargetBpp, TargetBytes, TargetError, TargetPSNR
 from tests.conftest import Call
 from tests.test_codec import picture
 
@@ -30,7 +30,7 @@ IMAGES = {"colour": PAGE, "grey": PAGE[..., 0], "alpha": VEIL, "grey with alpha"
 
 
 def encode(pixels: np.ndarray, q: float = 1.0, **options: Any) -> bytes:
-    return sfumato.encode(pixels, q, lossless_if_smaller=True, **options)
+    return sfumato.encode(pixels, q=q, lossless_if_smaller=True, **options)
 
 
 def seen(pixels: np.ndarray) -> np.ndarray:
@@ -44,7 +44,7 @@ def seen(pixels: np.ndarray) -> np.ndarray:
 def test_no_pixel_changes(name: str) -> None:
     pixels = IMAGES[name]
     data = encode(pixels)
-    assert container.unpack(data).header.is_lossless and len(data) < len(sfumato.encode(pixels, 1.0))
+    assert container.unpack(data).header.is_lossless and len(data) < len(sfumato.encode(pixels, q=1.0))
     assert np.array_equal(sfumato.decode(data), seen(pixels))
     assert np.array_equal(sfumato.load().decode(data), seen(pixels))
     crop = sfumato.decode(data, crop=(30, 90, 40, 50), steps=2, chunks=3)
@@ -93,9 +93,9 @@ def test_the_command_writes_tells_and_reads_it(tmp_path: Path, call: Call) -> No
 
 def test_photographs_stay_lossy_and_what_comes_with_an_image_stays() -> None:
     photo = picture(128, 192)
-    assert encode(photo, 0.5) == sfumato.encode(photo, 0.5)
+    assert encode(photo, q=0.5) == sfumato.encode(photo, q=0.5)
     given = Picture(PAGE, None, None, None, b"<x/>", (), (300.0, 300.0), {"Title": "a page"})
-    shown = sfumato.decode_picture(sfumato.encode(given, 1.0, lossless_if_smaller=True))
+    shown = sfumato.decode_image(sfumato.encode(given, q=1.0, lossless_if_smaller=True))
     assert np.array_equal(shown.pixels, PAGE) and shown.xmp == b"<x/>"
     assert shown.dpi == (300, 300) and shown.text == {"Title": "a page"}
 
@@ -111,10 +111,10 @@ def test_nearly_grey_is_not_made_grey() -> None:
 
 def test_targets_take_it_where_it_meets_them() -> None:
     size = len(encode(PAGE))
-    for goal in (Bytes(size), Rate(8 * size / PAGE[..., 0].size), PSNR(90)):
+    for goal in (TargetBytes(size), TargetBpp(8 * size / PAGE[..., 0].size), TargetPSNR(90)):
         data = sfumato.encode_to(PAGE, goal, lossless_if_smaller=True)
         assert np.array_equal(sfumato.decode(data), PAGE), goal
-    for unmet in (Bytes(size), PSNR(90)):
+    for unmet in (TargetBytes(size), TargetPSNR(90)):
         with pytest.raises(TargetError):
             sfumato.encode_to(PAGE, unmet)
 

@@ -181,10 +181,10 @@ def test_the_plugin_turns_what_its_exif_says(tmp_path: Path) -> None:
     exif[0x0112] = 6
     image = Image.fromarray(pixels)
     image.save(tmp_path / "a.sfu", exif=exif, xmp=b"<x tiff:Orientation='6'/>", dpi=(300, 150))
-    found = sfumato.decode_picture((tmp_path / "a.sfu").read_bytes())
+    found = sfumato.decode_image((tmp_path / "a.sfu").read_bytes())
     assert found.pixels.shape[:2] == (180, 120) and found.exif is not None
     assert metadata.orientation(found.exif) == 1 and found.xmp == b"<x tiff:Orientation='1'/>"
-    upright = sfumato.decode(sfumato.encode(np.ascontiguousarray(np.rot90(pixels, -1)), 0.5))
+    upright = sfumato.decode(sfumato.encode(np.ascontiguousarray(np.rot90(pixels, -1)), q=0.5))
     assert np.array_equal(found.pixels, upright)
     with Image.open(tmp_path / "a.sfu") as back:
         assert back.getexif()[0x0112] == 1 and back.info["dpi"] == (300, 150)

@@ -7,7 +7,7 @@ import pytest
 
 import sfumato
 from sfumato import seams, tiles
-from sfumato.codec import Crop
+from sfumato.decode_options import Crop
 
 HEIGHT, WIDTH, BORDER = 1984, 2176, 1024
 
@@ -27,7 +27,7 @@ def test_the_error_across_a_border_is_not_twice_that_elsewhere(q: float) -> None
     original = dusk()
     assert len(tiles.grid(HEIGHT, WIDTH)) == 6
     crop = Crop(BORDER - 128, 200, 256, 600)
-    decoded = sfumato.decode(sfumato.encode(original, q), crop=crop).astype(float)
+    decoded = sfumato.decode(sfumato.encode(original, q=q), crop=crop).astype(float)
     error = (decoded - original[crop.y : crop.y + crop.height, crop.x : crop.x + crop.width]).mean(0)
 
     def step(column: int) -> float:

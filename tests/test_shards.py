@@ -100,7 +100,7 @@ def test_a_run_that_was_cut_goes_on_where_it_was(tmp_path: Path) -> None:
     ]
     work.do(made.shards[1])
     first = (tmp_path / "out" / "2.sfu").stat().st_mtime_ns
-    (tmp_path / "out" / "0.sfu").write_bytes(sfumato.encode(tmp_path / "in" / "0.png", 0.3))  # half a shard
+    (tmp_path / "out" / "0.sfu").write_bytes(sfumato.encode(tmp_path / "in" / "0.png", q=0.3))  # half a shard
     paint(tmp_path / "in" / "7.png", seed=7)  # and one more image
     work, made = prepared(tmp_path / "in", tmp_path / "out")
     assert [shard.name for shard in made.left(work.dest)] == ["shard-000000", "shard-000002", "shard-000003"]
@@ -152,7 +152,7 @@ def test_shards_keep_their_samples(tmp_path: Path) -> None:
         "dir/000.sfu", "dir/000.json", "dir/000.cls",
         "dir/002.left.sfu", "dir/002.txt", "003.png.sfu", "003.jpg.sfu", "004.txt",
     ]  # fmt: skip
-    assert found["dir/000.sfu"] == sfumato.encode(io.BytesIO(content["dir/000.jpg"]), 0.3)
+    assert found["dir/000.sfu"] == sfumato.encode(io.BytesIO(content["dir/000.jpg"]), q=0.3)
     assert found["dir/000.cls"] == b"3"
     assert list(members((tmp_path / "out" / "a-1.tar").read_bytes())) == ["005.sfu"]
     errors = {name for name, row in rows.items() if "error" in row}
@@ -193,7 +193,7 @@ def test_files_become_shards_of_tar_or_parquet(tmp_path: Path) -> None:
     done(work, made)
     table = parquet.read_table(tmp_path / "parquet" / "shard-000000.parquet").to_pylist()
     assert [row["path"] for row in table] == ["a.b.sfu", "c%2E.sfu", "c.sfu"]
-    assert table[0]["bytes"] == sfumato.encode(tmp_path / "in" / "a.b.png", 0.3)
+    assert table[0]["bytes"] == sfumato.encode(tmp_path / "in" / "a.b.png", q=0.3)
     assert (table[0]["width"], table[0]["height"]) == (40, 40)
 
 
@@ -216,7 +216,7 @@ def test_evaluation_writes_rows_and_no_files(tmp_path: Path) -> None:
     paint(tmp_path / "in" / "a.png", side=80)
     work, made = prepared(tmp_path / "in", tmp_path / "out", Evaluate(Encoding(quality=0.8)))
     (row,) = done(work, made)
-    data = sfumato.encode(tmp_path / "in" / "a.png", 0.8)
+    data = sfumato.encode(tmp_path / "in" / "a.png", q=0.8)
     assert row["bytes"] == len(data) and 20 < row["psnr_db"] < 60 and row["decode_seconds"] > 0
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["_sfumato"]
 

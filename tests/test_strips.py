@@ -70,11 +70,11 @@ def test_an_image_in_strips_is_the_image_in_one_piece(monkeypatch: pytest.Monkey
     weights = random_weights()
     codec = Codec(weights)
     pixels = np.random.default_rng(0).integers(0, 256, (300, 70, 3), dtype=np.uint8)
-    y, z = codec._latents(codec.transform(pixels), 0.5)
+    y, z = codec._latents(codec.analyze(pixels), 0.5)
     header, base = container.Header(70, 300, 128, 0), Restoration(0)
     decoded = codec._pixels(np.rint(y), header, base)
     monkeypatch.setattr(strip_height, "__defaults__", (64 * 128,))
-    banded, banded_z = codec._latents(codec.transform(pixels), 0.5)
+    banded, banded_z = codec._latents(codec.analyze(pixels), 0.5)
     assert y.shape == banded.shape == (1, weights.config.channels, 20, 8)
     assert np.abs(y - banded).max() < 1e-4 and np.abs(z - banded_z).max() < 1e-4
     again = codec._pixels(np.rint(y), header, base)

@@ -15,12 +15,13 @@ import sfumato
 import sfumato.pillow
 from fuzz import toy
 from sfumato import container, tiles
-from sfumato.codec import Codec, Crop
+from sfumato.codec import Codec
 from sfumato.container import Header, Section
+from sfumato.decode_options import Crop
 from sfumato.errors import FormatError
 from sfumato.latents import quality
+from sfumato.rate_control import TargetBytes
 from sfumato.stream import Reader
-from sfumato.target import Bytes
 from sfumato.tiles import Tile, grid
 
 HEIGHT, WIDTH = 300, 420
@@ -62,27 +63,27 @@ def test_meets_is_a_shared_cell() -> None:
 @pytest.mark.usefixtures("small_tiles")
 def test_a_picture_in_tiles_comes_back(codec: Codec) -> None:
     picture = toy.test_image(HEIGHT, WIDTH)
-    data = codec.encode(picture, 0.8)
+    data = codec.encode(picture, q=0.8)
     file = container.unpack(data)
     assert len(grid(HEIGHT, WIDTH)) == 12
-    y, _ = codec._latents(codec.transform(picture), quality(file.header))
+    y, _ = codec._latents(codec.analyze(picture), quality(file.header))
     y_hat = codec._latent_coder.read(file.header, file.sections)
     assert y.shape == y_hat.shape and np.abs(y - y_hat).max() <= 1.5, (
         "half a step, `seams` half at each border"
     )
     assert np.abs(y - y_hat)[:, :, :4, :4].max() <= 0.5, "away from borders half a step"
     assert codec.decode(data).shape == picture.shape
-    assert 8 * len(data) == pytest.approx(sum(codec.measure(picture, 0.8)), rel=0.1)
+    assert 8 * len(data) == pytest.approx(sum(codec.estimate_bits(picture, q=0.8)), rel=0.1)
 
 
 @pytest.mark.usefixtures("small_tiles")
 def test_tiles_leave_no_seam(codec: Codec) -> None:
     """What differs from the picture in one tile is rounding by other means, at borders as inside."""
     picture = toy.test_image(HEIGHT, WIDTH)
-    in_tiles = codec.decode(codec.encode(picture, 1.0)).astype(int)
+    in_tiles = codec.decode(codec.encode(picture, q=1.0)).astype(int)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiles, "WHOLE", 1 << 22)
-        whole = codec.decode(codec.encode(picture, 1.0)).astype(int)
+        whole = codec.decode(codec.encode(picture, q=1.0)).astype(int)
     difference = np.abs(in_tiles - whole).mean((0, 2))
     border = np.zeros(WIDTH, bool)
     for column in (128, 256, 384):
@@ -95,7 +96,7 @@ def test_tiles_leave_no_seam(codec: Codec) -> None:
     "crop", [(0, 0, 1, 1), (130, 100, 40, 70), (419, 299, 1, 1), (0, 0, WIDTH, HEIGHT), (300, 0, 120, 20)]
 )
 def test_a_crop_is_that_part_of_the_whole(codec: Codec, crop: tuple[int, int, int, int]) -> None:
-    data = codec.encode(toy.test_image(HEIGHT, WIDTH), 0.8)
+    data = codec.encode(toy.test_image(HEIGHT, WIDTH), q=0.8)
     x, y, width, height = crop
     part = codec.decode(data, crop=Crop(*crop)).astype(int)
     whole = codec.decode(data)[y : y + height, x : x + width]
@@ -116,7 +117,7 @@ def damaged(data: bytes, tile: int) -> bytes:
 
 @pytest.mark.usefixtures("small_tiles")
 def test_a_crop_reads_only_the_tiles_that_it_needs(codec: Codec) -> None:
-    bad = damaged(codec.encode(toy.test_image(HEIGHT, WIDTH), 0.8), tile=11)
+    bad = damaged(codec.encode(toy.test_image(HEIGHT, WIDTH), q=0.8), tile=11)
     codec.decode(bad, crop=Crop(0, 0, 64, 64))
     with pytest.raises(FormatError, match="chunk 1: check is"):
         codec.decode(bad, crop=Crop(410, 290, 4, 4))
@@ -126,7 +127,7 @@ def test_a_crop_reads_only_the_tiles_that_it_needs(codec: Codec) -> None:
 
 @pytest.mark.usefixtures("small_tiles")
 def test_a_prefix_is_a_preview_of_all_tiles(codec: Codec) -> None:
-    data = codec.encode(toy.test_image(HEIGHT, WIDTH), 0.8)
+    data = codec.encode(toy.test_image(HEIGHT, WIDTH), q=0.8)
     cut = data[: len(data) * 2 // 3]
     assert 0 < len(container.unpack(cut, partial=True).sections) < 6
     assert codec.decode(cut, partial=True).shape == (HEIGHT, WIDTH, 3)
@@ -135,10 +136,10 @@ def test_a_prefix_is_a_preview_of_all_tiles(codec: Codec) -> None:
 @pytest.mark.usefixtures("small_tiles")
 def test_goals_previews_and_streams_take_tiles(codec: Codec) -> None:
     picture = toy.test_image(HEIGHT, WIDTH)
-    limit = len(codec.encode(picture, 0.7)) + 20
-    fit = Bytes(limit).fit(codec, picture)
+    limit = len(codec.encode(picture, q=0.7)) + 20
+    fit = TargetBytes(limit).search(codec, picture)
     assert 0.9 * limit < len(fit.data) <= limit
-    data, decoded = codec.encode_and_decode(codec.transform(picture), fit.q)
+    data, decoded = codec.encode_with_reconstruction(codec.analyze(picture), q=fit.q)
     assert data == fit.data and np.array_equal(decoded, codec.decode(data))
     previews = [codec.decode(data, chunks=k).astype(int) for k in range(6)]
     certain = codec.decode(data, steps=0)

@@ -194,9 +194,9 @@ def test_any_number_of_chunks_codes(chunks: tuple[int, ...], monkeypatch: pytest
     monkeypatch.setattr(export_module, "costs", lambda preset: ())
     codec = Codec(shipped_form(random_model("other")))
     pixels = np.random.default_rng(0).integers(0, 256, (70, 90, 3), np.uint8)
-    data = codec.encode(pixels, 0.8)
+    data = codec.encode(pixels, q=0.8)
     assert codec.decode(data).shape == pixels.shape
-    assert len(codec.measure(pixels)) == len(codec.sections) == 1 + len(chunks)
+    assert len(codec.estimate_bits(pixels)) == len(codec.sections) == 1 + len(chunks)
     assert codec.decode(data, chunks=1).shape == pixels.shape
     with pytest.raises(ValueError, match=f"chunks is 9, not in 0..{len(chunks)}"):
         codec.decode(data, chunks=9)

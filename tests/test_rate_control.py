@@ -15,7 +15,18 @@ from hypothesis import strategies as st
 import sfumato
 from sfumato import container, lpips
 from sfumato.codec import Codec
-from sfumato.target import LPIPS, PSNR, Bytes, Distance, Goal, Rate, TargetError, bracket, encode_to, psnr
+from sfumato.rate_control import (
+    Target,
+    TargetBpp,
+    TargetBytes,
+    TargetDistance,
+    TargetError,
+    TargetLPIPS,
+    TargetPSNR,
+    bisect,
+    encode_to,
+    psnr,
+)
 from tests.conftest import random_metric
 from tests.test_codec import picture
 
@@ -33,16 +44,16 @@ def original() -> np.ndarray:
 @pytest.fixture(scope="module")
 def sizes(codec: Codec, original: np.ndarray) -> list[int]:
     """Bytes of the file at every fifth q, both ends among them."""
-    latent = codec.transform(original)
-    return [len(codec.encode(latent, q / 255)) for q in range(0, 256, 5)]
+    latent = codec.analyze(original)
+    return [len(codec.encode(latent, q=q / 255)) for q in range(0, 256, 5)]
 
 
 def test_a_latent_gives_the_file_of_its_picture(codec: Codec, original: np.ndarray) -> None:
-    latent = codec.transform(original)
-    assert codec.encode(latent, 0.3, seed=5) == codec.encode(original, 0.3, seed=5)
-    data, decoded = codec.encode_and_decode(latent, 0.7)
-    assert data == codec.encode(original, 0.7) and np.array_equal(decoded, codec.decode(data))
-    assert codec.measure(latent, 0.5) == codec.measure(original, 0.5)
+    latent = codec.analyze(original)
+    assert codec.encode(latent, q=0.3, seed=5) == codec.encode(original, q=0.3, seed=5)
+    data, decoded = codec.encode_with_reconstruction(latent, q=0.7)
+    assert data == codec.encode(original, q=0.7) and np.array_equal(decoded, codec.decode(data))
+    assert codec.estimate_bits(latent, q=0.5) == codec.estimate_bits(original, q=0.5)
     other = replace(latent, model=1)
     with pytest.raises(ValueError, match="latent of model 00000001"):
         codec.encode(other)
@@ -52,63 +63,64 @@ def test_bytes_are_never_passed_and_nearly_reached(
     codec: Codec, original: np.ndarray, sizes: list[int]
 ) -> None:
     for limit in range(min(sizes), max(sizes) + 200, 97):
-        fit = Bytes(limit).fit(codec, original, seed=None)
+        fit = TargetBytes(limit).search(codec, original, seed=None)
         best = max(size for size in sizes if size <= limit)
         assert len(fit.data) == fit.value <= limit
         assert fit.value > 0.97 * best, "two steps of q below what was possible"
-        assert fit.walks <= 8
+        assert fit.trials <= 8
         assert container.unpack(fit.data).header.q == round(255 * fit.q)
 
 
 def test_the_public_function_and_the_rate(original: np.ndarray) -> None:
     told: list[tuple[str, float]] = []
-    data = encode_to(original, Rate(0.8), seed=3, progress=lambda what, part: told.append((what, part)))
+    data = encode_to(original, TargetBpp(0.8), seed=3, progress=lambda what, part: told.append((what, part)))
     assert told[0] == ("analysis", 0.0) and told[-1][0].startswith("try ") and 0 < told[-1][1] < 1
     assert container.unpack(data).header.seed == 3
     assert 0.7 < 8 * len(data) / (96 * 128) <= 0.8
-    again = sfumato.encode_to(original, sfumato.Bytes(len(data)), seed=3)
+    again = sfumato.encode_to(original, sfumato.TargetBytes(len(data)), seed=3)
     assert 0.97 * len(data) < len(again) <= len(data)
 
 
 def test_quality_is_reached_by_a_file_that_is_not_much_too_large(codec: Codec, original: np.ndarray) -> None:
-    low, high = (psnr(original, codec.decode(codec.encode(original, q))) for q in (0.1, 0.9))
+    low, high = (psnr(original, codec.decode(codec.encode(original, q=q))) for q in (0.1, 0.9))
     floor = (low + high) / 2
-    fit = PSNR(floor).fit(codec, original)
+    fit = TargetPSNR(floor).search(codec, original)
     assert psnr(original, codec.decode(fit.data)) == fit.value >= floor
-    below = codec.encode(original, fit.q - 8 / 255)  # neighbouring q may be equal to some hundredths of a dB
+    below = codec.encode(original, q=fit.q - 8 / 255)  # neighbours may be equal to .01 dB
     assert psnr(original, codec.decode(below)) < floor
-    assert PSNR(low / 2).fit(codec, original).q == 0
+    assert TargetPSNR(low / 2).search(codec, original).q == 0
 
 
 def test_any_distance_can_be_a_goal(codec: Codec, original: np.ndarray) -> None:
     def difference(a: np.ndarray, b: np.ndarray) -> float:
         return float(np.abs(a.astype(float) - b).mean())
 
-    ends = [difference(original, codec.decode(codec.encode(original, q))) for q in (0, 1)]
+    ends = [difference(original, codec.decode(codec.encode(original, q=q))) for q in (0, 1)]
     ceiling = math.sqrt(ends[0] * ends[1])
-    fit = Distance(ceiling, difference).fit(codec, original)
+    fit = TargetDistance(ceiling, difference).search(codec, original)
     assert 0.96 * ceiling < fit.value <= ceiling
     assert difference(original, codec.decode(fit.data)) == fit.value
     with pytest.raises(ValueError, match="not a number"):
-        Distance(ceiling, lambda a, b: math.nan).fit(codec, original)
+        TargetDistance(ceiling, lambda a, b: math.nan).search(codec, original)
 
 
 def test_what_cannot_be_met_names_what_can(codec: Codec, original: np.ndarray, sizes: list[int]) -> None:
     span = rf"has {sizes[0]} bytes \(q = 0\) to {sizes[-1]} bytes \(q = 1\)"
     with pytest.raises(TargetError, match=rf"{sizes[0] - 1} bytes cannot be met.*{span}"):
-        Bytes(sizes[0] - 1).fit(codec, original)
+        TargetBytes(sizes[0] - 1).search(codec, original)
     with pytest.raises(TargetError, match=r"0\.001 bits per pixel cannot be met.*bits per pixel \(q = 1\)"):
-        Rate(0.001).fit(codec, original)
+        TargetBpp(0.001).search(codec, original)
     with pytest.raises(TargetError, match=r"PSNR of 90 dB cannot be met.* dB \(q = 1\)"):
-        PSNR(90).fit(codec, original)
-    assert Bytes(min(sizes)).fit(codec, original).value == min(sizes)
-    assert Bytes(10**9).fit(codec, original).q == 1, "a limit above the largest file is met by it"
+        TargetPSNR(90).search(codec, original)
+    assert TargetBytes(min(sizes)).search(codec, original).value == min(sizes)
+    assert TargetBytes(10**9).search(codec, original).q == 1, "a limit above the largest file is met by it"
 
 
 @pytest.mark.parametrize(
-    "goal", [lambda: Bytes(0), lambda: Rate(0), lambda: Rate(math.inf), lambda: PSNR(math.nan)]
+    "goal",
+    [lambda: TargetBytes(0), lambda: TargetBpp(0), lambda: TargetBpp(math.inf), lambda: TargetPSNR(math.nan)],
 )
-def test_goals_that_cannot_be_meant(goal: Callable[[], Goal]) -> None:
+def test_goals_that_cannot_be_meant(goal: Callable[[], Target]) -> None:
     with pytest.raises(ValueError, match="a target"):
         goal()
 
@@ -126,7 +138,7 @@ def test_the_bracket_holds_for_any_heights(heights: list[float], tilt: float, wa
         tried.append(q)
         return heights[q]
 
-    low, high = bracket(height, lambda q: tilt * (q - 100) / 50, wanted_below)
+    low, high = bisect(height, lambda q: tilt * (q - 100) / 50, wanted_below)
     assert low < high and len(tried) <= 16 and len(tried) == len(set(tried))
     assert low == -1 or (low in tried and heights[low] < 0)
     assert high == 256 or (high in tried and heights[high] >= 0)
@@ -139,7 +151,7 @@ def test_the_bracket_is_exact_for_a_curve_of_the_expected_kind(
     last: int, factor: float, wanted_below: bool
 ) -> None:
     """Heights that rise by another factor than expected, and pass 0 after `last`."""
-    low, high = bracket(lambda q: factor * (q - last - 0.5), lambda q: q - 128.0, wanted_below)
+    low, high = bisect(lambda q: factor * (q - last - 0.5), lambda q: q - 128.0, wanted_below)
     miss = last - low if wanted_below else high - last - 1
     assert miss == 0 if factor >= 1 else 0 <= miss <= 1 / factor, "a flatter curve hides a better q or two"
 
@@ -149,16 +161,16 @@ def test_lpips_is_reached_with_weights_from_the_folder(
 ) -> None:
     monkeypatch.setenv("SFUMATO_METRICS", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="alexnet_features.safetensors: no such file"):
-        LPIPS(0.1).fit(codec, original)
+        TargetLPIPS(0.1).search(codec, original)
     random_metric(tmp_path, "alex")
-    ends = [lpips.distance(original, codec.decode(codec.encode(original, q))) for q in (0.1, 0.9)]
-    fit = LPIPS(sum(ends) / 2).fit(codec, original)
+    ends = [lpips.distance(original, codec.decode(codec.encode(original, q=q))) for q in (0.1, 0.9)]
+    fit = TargetLPIPS(sum(ends) / 2).search(codec, original)
     assert 0.95 * sum(ends) / 2 < fit.value <= sum(ends) / 2
     assert fit.value == pytest.approx(lpips.distance(original, codec.decode(fit.data)))
     with pytest.raises(ValueError, match="sides of at least 31 pixels are needed, got 40x20"):
-        LPIPS(0.1).fit(codec, original[:20, :40])
+        TargetLPIPS(0.1).search(codec, original[:20, :40])
     with pytest.raises(TargetError, match="an LPIPS of 1e-06 cannot be met: this picture has an LPIPS of"):
-        LPIPS(1e-6).fit(codec, original)
+        TargetLPIPS(1e-6).search(codec, original)
 
 
 def test_lpips_of_large_pictures_is_that_of_their_bands(

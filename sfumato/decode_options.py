@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypedDict
 
 import numpy as np
 
+from sfumato import arguments
 from sfumato.container import File, Header
 from sfumato.errors import FormatError
-from sfumato.tiles import CELL, cells, grid, padded_pixels
+from sfumato.tiles import CELL, MAX_PIXELS, cells, grid, padded_pixels
 
 Progress = Callable[[str, float], None]
 """Called with what is being done and how much of the whole is done, 0 .. 1."""
@@ -24,6 +24,11 @@ class Crop:
     y: int
     width: int
     height: int
+
+    @property
+    def sides(self) -> tuple[int, int, int, int]:
+        """x, y, width, height."""
+        return self.x, self.y, self.width, self.height
 
     def within(self, header: Header) -> Crop:
         """Itself; ValueError unless it is a part of the picture that has this header."""
@@ -47,36 +52,55 @@ class Crop:
         return top, left, bottom, right
 
 
-class Choices(TypedDict, total=False):
+@dataclass(frozen=True, kw_only=True)
+class DecodeOptions:
     """What the reader of a file may choose.
 
-    steps     0 .., of the diffusion; 0 stops at the base reconstruction x_base.  None, or not given: what is
-              best by DISTS where it can be had, `DEFAULT_STEPS` with a trained denoiser and a whole file;
-              else, and for previews, 0
-    realism   0 .. 1, from the most faithful picture to the most natural one, 1 if not given (`Restoration`)
-    eta       0 .. 1, fresh noise at each step; 0 is deterministic.  More needs the whole picture in memory
+    steps     0 .., of the diffusion; 0 stops at the base reconstruction x_base.  None: what is best by DISTS
+              where it can be had, `DEFAULT_STEPS` with a trained denoiser and a whole file; else, and for
+              previews, 0
+    realism   0 .. 1, from the most faithful image to the most natural one (`DiffusionOptions`)
+    eta       0 .. 1, fresh noise at each step; 0 is deterministic.  More needs the whole image in memory
+    crop      the part to decode, a Crop or its four numbers, with eta = 0: of a large image, only the tiles
+              that it needs are read
     partial   accept a file that is cut short: what is missing is replaced by what is expected, and a missing
-              alpha by an opaque one; the picture's remarks say so
+              alpha by an opaque one; the image's remarks say so
     chunks    0 .. 5, decode only so many chunks, faster, for a preview; None for all.  What follows them is
               not looked at, and may be missing
-    crop      the part to decode, a Crop or its four numbers, with eta = 0: of a large picture, only the tiles
-              that it needs are read
-    progress  called as the work goes on
     max_pixels  pixels that are decoded at most, both sides rounded up to multiples of 64; of a crop those of
-              the tiles that it needs, where the picture has no alpha.  None: the format's limit; FormatError
+              the tiles that it needs, where the image has no alpha.  None: the format's limit; FormatError
               for more
+    progress  called as the work goes on
 
-    Of a lossless file steps, realism, eta and chunks change nothing.
+    Of a lossless file steps, realism, eta and chunks change nothing.  ValueError for another type or range.
     """
 
-    steps: int | None
-    realism: float
-    eta: float
-    partial: bool
-    chunks: int | None
-    crop: Crop | tuple[int, int, int, int] | None
-    progress: Progress | None
-    max_pixels: int | None
+    steps: int | None = None
+    realism: float = 1.0
+    eta: float = 0.0
+    crop: Crop | tuple[int, int, int, int] | None = None
+    partial: bool = False
+    chunks: int | None = None
+    max_pixels: int | None = MAX_PIXELS
+    progress: Progress | None = None
+
+    def __post_init__(self) -> None:
+        arguments.integer("steps", self.steps, 0)
+        arguments.integer("chunks", self.chunks, None)  # how many there are the file says
+        arguments.integer("max_pixels", self.max_pixels, 1)
+        arguments.number("realism", self.realism, 0, 1)
+        arguments.number("eta", self.eta, 0, 1)
+        if self.crop is not None:
+            sides = self.crop if isinstance(self.crop, tuple) else getattr(self.crop, "sides", ())
+            if len(sides) != 4 or not all(map(arguments.is_integer, sides)):
+                given = f"crop is {self.crop!r}"
+                raise ValueError(f"{given}; it must be a Crop, or four integers: x, y, width, height")
+
+    def region(self, header: Header) -> Crop:
+        """The part of the image with this header that is wanted; ValueError unless it is one."""
+        if self.crop is None:
+            return Crop(0, 0, header.width, header.height)
+        return (Crop(*self.crop) if isinstance(self.crop, tuple) else self.crop).within(header)
 
 
 def check_pixels(file: File, region: tuple[int, int, int, int] | None, max_pixels: int | None) -> None:
