@@ -38,7 +38,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-EXAMPLES = (("python.md", 11), ("format.md", 2), ("building-on-it.md", 2), ("everyday.md", 4))
+EXAMPLES = (("python.md", 12), ("format.md", 2), ("building-on-it.md", 2), ("everyday.md", 4))
 
 
 @pytest.mark.parametrize(("page", "count"), EXAMPLES)
