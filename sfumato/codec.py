@@ -22,7 +22,7 @@ from sfumato import DEFAULT_MODEL, alpha, arguments, container, image, lossless,
 from sfumato.choices import Choices as Choices
 from sfumato.choices import Crop as Crop
 from sfumato.choices import Progress as Progress
-from sfumato.choices import check_pixels
+from sfumato.choices import check_pixels, part_of, tell
 from sfumato.container import File, Header
 from sfumato.errors import FormatError, WeightsError
 from sfumato.image import Picture
@@ -42,6 +42,7 @@ SIMPLE = 0.07
 """`Codec.magnitude` a pixel, at q = 0.5, of a nearly flat image at most; photographs have 0.08 to 0.3."""
 TRIALS = tuple(step / 10 for step in range(11))
 BAND = 1 << 21  # pixels
+WIDE, WINDOW = 16384, 4096  # pixels: a strip of 64 rows may have 2^20
 
 QUIET = np.errstate(all="ignore")
 """Numbers that underflow are none of the host's business, whatever it has set (`np.seterr`)."""
@@ -85,7 +86,7 @@ class Codec:
             picture = replace(picture, pixels=alpha.fill(picture.pixels, picture.alpha))
         pixels = picture.rgb
         grey = not picture.icc and bool((pixels == pixels[..., :1]).all())
-        _tell(progress, "analysis", 0.0)
+        tell(progress, "analysis", 0.0)
 
         def g_a(rows: slice) -> NDArray[np.float32]:
             return self._transforms.analyze(image.pad(image.to_x(pixels[rows]), HYPER_STRIDE))
@@ -222,7 +223,7 @@ class Codec:
         extras = metadata.fields(file.metadata)
         if crop is not None and extras["exif"]:
             extras["exif"] = metadata.upright_exif(extras["exif"], crop=True)
-        _tell(progress, "done", 1.0)
+        tell(progress, "done", 1.0)
         return Picture(pixels, plane, **extras, remarks=tuple(remarks))
 
     def _decoded(self, file: File, part: Crop, choices: Choices) -> UInt8[np.ndarray, "h w 3"]:
@@ -248,13 +249,13 @@ class Codec:
         if seen is None and choices.get("crop") is not None:
             raise ValueError(f"eta={chosen.eta:g} with these weights works on whole pictures, not on a crop")
         progress = choices.get("progress")
-        read = _part(progress, "latents read", 0.0, 0.5)
+        read = part_of(progress, "latents read", 0.0, 0.5)
         around = self._config.halo + (seen or 0) + HYPER_STRIDE  # `seams` looks over the borders of tiles
         region = part.latents(header, around)
         read_part = None if choices.get("crop") is None else region
         check_pixels(file, read_part, choices.get("max_pixels", MAX_PIXELS))
         y_hat = self._latent_coder.read(header, sections, lambda tile: tile.meets(*region), read)
-        _tell(progress, "synthesis", 0.5)
+        tell(progress, "synthesis", 0.5)
         top, left, bottom, right = (RATIO * side for side in region)
         corner = top * STRIDE, left * STRIDE
         pixels = self._pixels(y_hat[:, :, top:bottom, left:right], header, chosen, corner, progress)
@@ -289,7 +290,7 @@ class Codec:
         self, latent: Latent, header: Header, progress: Progress | None, reconstruct: bool = True
     ) -> tuple[bytes, NDArray[np.float32]]:
         """The file, and y_hat, if it is wanted as its decoder will find it."""
-        written = _part(progress, "latents written", 0.3, 1.0)
+        written = part_of(progress, "latents written", 0.3, 1.0)
         y, z = self._latents(latent, quality(header))
         sections, y_hat = self._latent_coder.write(y, z, header, written, reconstruct)
         return container.pack(header, sections, latent.metadata, latent.alpha), y_hat
@@ -302,11 +303,34 @@ class Codec:
         corner: tuple[int, int] = (0, 0),
         progress: Progress | None = None,
     ) -> UInt8[np.ndarray, "h w 3"]:
-        """The picture of y_hat, or of a part of it whose first row and column in pixels these are."""
+        """The picture of y_hat, or of a part of it whose first row and column in pixels these are.
+
+        A strip of rows of a very wide one is not small: that is made in windows of columns.
+        """
+        around, width = halo(self._config, chosen), y_hat.shape[3] * STRIDE
+        if around is None or width <= WIDE:
+            return self._window(y_hat, header, chosen, corner, part_of(progress, "restoration", 0.5, 1.0))
+        around += -(-self._config.halo // HYPER_STRIDE) * HYPER_STRIDE
+        made = []
+        for wide, keep in strips(width, WINDOW, around):
+            cells = y_hat[..., wide.start // STRIDE : wide.stop // STRIDE]
+            part = self._window(cells, header, chosen, (corner[0], corner[1] + wide.start))
+            made.append(part[:, keep])
+            tell(progress, "restoration", 0.5 + 0.5 * wide.stop / width)
+        return np.concatenate(made, 1)
+
+    def _window(
+        self,
+        y_hat: NDArray[np.float32],
+        header: Header,
+        chosen: Restoration,
+        corner: tuple[int, int],
+        told: Callable[[float], None] | None = None,
+    ) -> UInt8[np.ndarray, "h w 3"]:
+        """As `_pixels`, in strips of rows."""
         q = quality(header)
         height, width = (side + -side % HYPER_STRIDE for side in (header.height, header.width))
         parts = self._synthesised(y_hat, q, 4 * (halo(self._config, chosen) or 0))
-        told = _part(progress, "restoration", 0.5, 1.0)
         frame = Frame(height, width, *corner)
         seed = header.noise_seed
         restored = restore(self._transforms, self._config, parts, q, seed, chosen, frame, told)
@@ -319,18 +343,6 @@ class Codec:
         for wide, keep in strips(height, rows, self._config.halo // STRIDE):
             part = self._transforms.synthesize(y_hat[:, :, wide], q)
             yield part.part(slice(STRIDE * keep.start, STRIDE * keep.stop))
-
-
-def _part(progress: Progress | None, what: str, first: float, last: float) -> Callable[[float], None] | None:
-    """A report of a stage that takes the work from `first` to `last`."""
-    if progress is None:
-        return None
-    return lambda part: progress(what, first + (last - first) * part)
-
-
-def _tell(progress: Progress | None, what: str, part: float) -> None:
-    if progress is not None:
-        progress(what, part)
 
 
 def load(
