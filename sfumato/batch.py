@@ -189,6 +189,9 @@ def sort(job: Job, tasks: Sequence[Task], overwrite: bool = False, update: bool 
     """What to do and what to leave.  Nothing that is whole is replaced but by `overwrite`, or by `update` a
     .sfu file that is older than its picture.  What a broken run left, an empty or cut .sfu, is done again."""
     work = Work([], [], [], [])
+    for folder in sorted({task.target.parent for task in tasks}):
+        if count := files.remove_abandoned(folder):
+            work.notes.append(f"{folder}: {count} temporary files of a run that was killed were removed")
     for task in tasks:
         source, target = task.source, task.target
         if overwrite or not os.path.lexists(target):

@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sfumato import DEFAULT_MODEL, alpha, arguments, container, image, lossless, metadata, rounding
 from sfumato.container import File, Header
-from sfumato.decode_options import Crop, DecodeOptions, Progress, check_pixels
+from sfumato.decode_options import Crop, DecodeOptions, Progress, check_pixels, report, stage_of
 from sfumato.errors import FormatError, WeightsError
 from sfumato.image import Picture
 from sfumato.latents import RATIO, AnalysisResult, LatentCoder, magnitude, quality
@@ -33,12 +33,16 @@ from sfumato.weights import Weights, read_weights, shipped
 if TYPE_CHECKING:
     from jaxtyping import Float, UInt8
 
+Piece: TypeAlias = "tuple[int, int, Float[np.ndarray, '1 3 h w']]"
+"""A part of a decoded image, in [-1, 1]: its first row and column, and itself."""
+
 DEFAULTS = DecodeOptions()
 DEFAULT_STEPS = 1
 SIMPLE = 0.07
 """`Codec.rate_proxy` a pixel, at q = 0.5, of a nearly flat image at most; photographs have 0.08 to 0.3."""
 TRIALS = tuple(step / 10 for step in range(11))
 BAND = 1 << 21  # pixels
+WIDE, WINDOW = 16384, 4096  # pixels: a strip of 64 rows may have 2^20
 
 QUIET = np.errstate(all="ignore")
 """Numbers that underflow are none of the host's business, whatever it has set (`np.seterr`)."""
@@ -83,7 +87,7 @@ class Codec:
             picture = replace(picture, pixels=alpha.fill(picture.pixels, picture.alpha))
         pixels = picture.rgb
         grey = not picture.icc and bool((pixels == pixels[..., :1]).all())
-        _report(progress, "analysis", 0.0)
+        report(progress, "analysis", 0.0)
 
         def g_a(rows: slice) -> NDArray[np.float32]:
             return self._transforms.analyze(image.pad(image.to_x(pixels[rows]), HYPER_STRIDE))
@@ -142,8 +146,9 @@ class Codec:
         """(file, its image as decoded by default, but RGB and without alpha): one pass instead of two."""
         header = self._header(analyzed, q, seed)
         data, y_hat = self._encode(analyzed, header, progress)
-        pixels = _to_uint8(self._images(y_hat, header, Restoration(self.default_steps)))
-        return data, np.ascontiguousarray(pixels[: header.height, : header.width])
+        pieces = self._pieces(y_hat, header, Restoration(self.default_steps))
+        whole = Crop(0, 0, header.width, header.height)
+        return data, _to_uint8(_cropped(pieces, whole), header.height, header.width)
 
     @property
     def sections(self) -> tuple[str, ...]:
@@ -226,7 +231,7 @@ class Codec:
         if header.is_lossless:
             pixels = lossless.pixels(file, part, options.max_pixels)
         else:
-            pixels = _to_uint8(self._decoded(file, part, options))
+            pixels = _to_uint8(self._decoded(file, part, options), part.height, part.width)
         pixels = image.mean(pixels) if header.grey and pixels.ndim == 3 else np.ascontiguousarray(pixels)
         plane, remarks = None, []
         if not file.complete and options.chunks is None:
@@ -239,7 +244,7 @@ class Codec:
         extras = metadata.fields(file.metadata)
         if options.crop is not None and extras["exif"]:
             extras["exif"] = metadata.upright_exif(extras["exif"], crop=True)
-        _report(options.progress, "done", 1.0)
+        report(options.progress, "done", 1.0)
         return Picture(pixels, plane, **extras, remarks=tuple(remarks))
 
     @QUIET
@@ -254,7 +259,10 @@ class Codec:
             pixels = lossless.pixels(file, part, options.max_pixels)
             rgb = np.repeat(pixels[..., None], 3, 2) if pixels.ndim == 2 else pixels
             return image.to_x(rgb)[0]
-        return np.concatenate([x[0] for x in self._decoded(file, part, options)], 1)
+        out = np.empty((3, part.height, part.width), np.float32)
+        for top, left, x in self._decoded(file, part, options):
+            out[:, top : top + x.shape[2], left : left + x.shape[3]] = x[0]
+        return out
 
     def _open(self, data: bytes, options: DecodeOptions) -> tuple[File, Crop]:
         """The file, with something to show, and the part of it that is wanted."""
@@ -265,10 +273,8 @@ class Codec:
             raise FormatError(f"cut short before the end of section {missing}: nothing to show")
         return file, part
 
-    def _decoded(
-        self, file: File, part: Crop, options: DecodeOptions
-    ) -> Iterator[Float[np.ndarray, "1 3 h w"]]:
-        """A part of the image, from the latent of the file, in strips from top to bottom."""
+    def _decoded(self, file: File, part: Crop, options: DecodeOptions) -> Iterator[Piece]:
+        """A part of the image, from the latent of the file."""
         header, chunks, steps = file.header, options.chunks, options.steps
         chosen = Restoration(steps or 0, options.realism, options.eta)
         if steps and not self.denoiser_id:
@@ -290,21 +296,16 @@ class Codec:
         if seen is None and options.crop is not None:
             raise ValueError(f"eta={chosen.eta:g} with these weights works on whole images, not on a crop")
         progress = options.progress
-        read = _stage(progress, "latents read", 0.0, 0.5)
+        read = stage_of(progress, "latents read", 0.0, 0.5)
         around = self._config.halo + (seen or 0) + HYPER_STRIDE  # `seams` looks over the borders of tiles
         region = part.latents(header, around)
         check_pixels(file, None if options.crop is None else region, options.max_pixels)
         y_hat = self._latent_coder.read(header, sections, lambda tile: tile.meets(*region), read)
-        _report(progress, "synthesis", 0.5)
+        report(progress, "synthesis", 0.5)
         top, left, bottom, right = (RATIO * side for side in region)
         corner = top * STRIDE, left * STRIDE
-        images = self._images(y_hat[:, :, top:bottom, left:right], header, chosen, corner, progress)
-        first, columns = part.y - corner[0], slice(part.x - corner[1], part.x - corner[1] + part.width)
-        for x in images:  # of the rows around the part none are shown
-            rows = slice(max(0, first), min(x.shape[2], first + part.height))
-            first -= x.shape[2]
-            if rows.start < rows.stop:
-                yield x[:, :, rows, columns]
+        pieces = self._pieces(y_hat[:, :, top:bottom, left:right], header, chosen, corner, progress)
+        yield from _cropped(pieces, replace(part, x=part.x - corner[1], y=part.y - corner[0]))
 
     def _header(self, analyzed: AnalysisResult, q: float, seed: int | None) -> Header:
         arguments.number("q", q, 0, 1)
@@ -325,26 +326,39 @@ class Codec:
         self, analyzed: AnalysisResult, header: Header, progress: Progress | None, reconstruct: bool = True
     ) -> tuple[bytes, NDArray[np.float32]]:
         """The file, and y_hat, if it is wanted as its decoder will find it."""
-        written = _stage(progress, "latents written", 0.3, 1.0)
+        written = stage_of(progress, "latents written", 0.3, 1.0)
         y, z = self._latents(analyzed, quality(header))
         sections, y_hat = self._latent_coder.write(y, z, header, written, reconstruct)
         return container.pack(header, sections, analyzed.metadata, analyzed.alpha), y_hat
 
-    def _images(
+    def _pieces(
         self,
         y_hat: NDArray[np.float32],
         header: Header,
         chosen: Restoration,
         corner: tuple[int, int] = (0, 0),
         progress: Progress | None = None,
-    ) -> Iterator[Float[np.ndarray, "1 3 h w"]]:
-        """The image of y_hat, or of a part of it that begins at this row and column of pixels, in strips."""
-        q = quality(header)
-        height, width = (side + -side % HYPER_STRIDE for side in (header.height, header.width))
-        parts = self._synthesised(y_hat, q, 4 * (halo(self._config, chosen) or 0))
-        stage = _stage(progress, "restoration", 0.5, 1.0)
-        frame = Frame(height, width, *corner)
-        return restore(self._transforms, self._config, parts, q, header.noise_seed, chosen, frame, stage)
+    ) -> Iterator[Piece]:
+        """The image of y_hat, or of a part of it that begins at this row and column of pixels.
+
+        In strips of rows; a strip of a very wide one is not small: that is made in windows of columns.
+        """
+        q, size = quality(header), (side + -side % HYPER_STRIDE for side in (header.height, header.width))
+        frame, width = Frame(*size, *corner), y_hat.shape[3] * STRIDE
+        around, windows = halo(self._config, chosen), [(slice(0, width), slice(0, width))]
+        if around is not None and width > WIDE:
+            around += -(-self._config.halo // HYPER_STRIDE) * HYPER_STRIDE
+            windows = list(strips(width, WINDOW, around))
+        for wide, keep in windows:
+            cells = y_hat[..., wide.start // STRIDE : wide.stop // STRIDE]
+            parts = self._synthesised(cells, q, 4 * (halo(self._config, chosen) or 0))
+            here = frame._replace(left=corner[1] + wide.start)
+            top = 0
+            for x in restore(self._transforms, self._config, parts, q, header.noise_seed, chosen, here):
+                yield top, wide.start + keep.start, x[:, :, :, keep]
+                top += x.shape[2]
+                done = (wide.start + keep.stop * top / (y_hat.shape[2] * STRIDE)) / width
+                report(progress, "restoration", 0.5 + 0.5 * min(1.0, done))
 
     def _synthesised(self, y_hat: NDArray[np.float32], q: float, least: int) -> Iterator[Synthesised]:
         """What g_s makes of y_hat, in strips of at least so many rows, but the last."""
@@ -355,21 +369,22 @@ class Codec:
             yield part.part(slice(STRIDE * keep.start, STRIDE * keep.stop))
 
 
-def _to_uint8(images: Iterable[NDArray[np.float32]]) -> UInt8[np.ndarray, "h w 3"]:
-    """Strips in [-1, 1] as one array of pixels."""
-    return np.concatenate([image.from_x(x) for x in images])
+def _cropped(pieces: Iterable[Piece], part: Crop) -> Iterator[Piece]:
+    """What of the pieces lies in a part of the image they make, by its own rows and columns."""
+    for top, left, x in pieces:
+        top, left = top - part.y, left - part.x
+        rows = slice(max(0, -top), min(x.shape[2], part.height - top))
+        columns = slice(max(0, -left), min(x.shape[3], part.width - left))
+        if rows.start < rows.stop and columns.start < columns.stop:
+            yield top + rows.start, left + columns.start, x[:, :, rows, columns]
 
 
-def _stage(progress: Progress | None, what: str, first: float, last: float) -> Callable[[float], None] | None:
-    """The progress of a stage that takes the work from `first` to `last`."""
-    if progress is None:
-        return None
-    return lambda part: progress(what, first + (last - first) * part)
-
-
-def _report(progress: Progress | None, what: str, part: float) -> None:
-    if progress is not None:
-        progress(what, part)
+def _to_uint8(pieces: Iterable[Piece], height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
+    """The image that the pieces make."""
+    pixels = np.empty((height, width, 3), np.uint8)
+    for top, left, x in pieces:
+        pixels[top : top + x.shape[2], left : left + x.shape[3]] = image.from_x(x)
+    return pixels
 
 
 def load(

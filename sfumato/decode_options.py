@@ -112,3 +112,18 @@ def check_pixels(file: File, region: tuple[int, int, int, int] | None, max_pixel
         pixels, what = sum(tile.height * tile.width for tile in read) * CELL**2, "the tiles of the crop"
     if max_pixels is not None and pixels > max_pixels:
         raise FormatError(f"{what}, {pixels} when padded, are more than max_pixels = {max_pixels}")
+
+
+def stage_of(
+    progress: Progress | None, what: str, first: float, last: float
+) -> Callable[[float], None] | None:
+    """The progress of a stage that takes the work from `first` to `last`."""
+    if progress is None:
+        return None
+    return lambda part: progress(what, first + (last - first) * part)
+
+
+def report(progress: Progress | None, what: str, part: float) -> None:
+    """Calls `progress`, if there is one."""
+    if progress is not None:
+        progress(what, part)

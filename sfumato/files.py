@@ -9,14 +9,23 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, Any
+
+fcntl: Any
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
 
 PART = ".part"
 """Suffix of temporary names."""
+ABANDONED = re.compile(r"\.[0-9a-f]{16}\.part")
 
 writing = threading.RLock()
 """Held while a file is being written: a process that is to end waits for it, and leaves nothing half."""
@@ -49,19 +58,50 @@ def write_bytes(path: str | os.PathLike[str], data: bytes, overwrite: bool = Tru
             raise FileExistsError(errno.EEXIST, "exists, and was not to be replaced", str(path))
         if old is not None and not old.st_mode & 0o222:
             raise PermissionError(errno.EACCES, "is read-only", str(path))
-        part = target.with_name(f".{secrets.token_hex(8)}{PART}")
-        try:
-            _write(part, data, old)
-            if old is not None and old.st_nlink > 1:
-                _refill(target, data)
-            elif overwrite:
-                part.replace(target)
-            else:
-                _rename_new(part, target)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                part.unlink()
+        with _new_part(target.parent) as file:  # open, and so locked, until it has its name
+            part = Path(file.name)
+            try:
+                _write(file, data, old)
+                if old is not None and old.st_nlink > 1:
+                    _refill(target, data)
+                elif not overwrite:
+                    _rename_new(part, target)
+                else:
+                    part.replace(target)
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    part.unlink()
         _sync_folder(target.parent)
+
+
+def remove_abandoned(folder: Path) -> int:
+    """Removes the temporary files of writers that were killed; how many there were.
+
+    A writer holds a lock on its file, which the system takes from it when it ends; where there are no such
+    locks nothing is removed.
+    """
+    count = 0
+    for part in folder.glob(f".*{PART}") if fcntl else ():
+        if not ABANDONED.fullmatch(part.name) or part.is_symlink():
+            continue
+        with contextlib.suppress(OSError), open(part, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            part.unlink()
+            count += 1
+    return count
+
+
+def _new_part(folder: Path) -> IO[bytes]:
+    """A new temporary file, locked where the system can."""
+    while True:
+        file = open(folder / f".{secrets.token_hex(8)}{PART}", "xb")
+        if fcntl:
+            with contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if not os.fstat(file.fileno()).st_nlink:  # taken for an abandoned one before it was locked
+                file.close()
+                continue
+        return file
 
 
 @contextlib.contextmanager
@@ -80,15 +120,16 @@ def _named(path: Path) -> Iterator[None]:
         raise
 
 
-def _write(part: Path, data: bytes, old: os.stat_result | None) -> None:
-    with open(part, "xb") as file:
-        if old is not None and hasattr(os, "fchmod"):
-            with contextlib.suppress(OSError):  # the owner can be kept by root only
-                os.fchown(file.fileno(), old.st_uid, old.st_gid)
-            os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+def _write(file: IO[bytes], data: bytes, old: os.stat_result | None) -> None:
+    if old is not None and hasattr(os, "fchmod"):
+        with contextlib.suppress(OSError):  # the owner can be kept by root only
+            os.fchown(file.fileno(), old.st_uid, old.st_gid)
+        os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
+    file.write(data)
+    file.flush()
+    os.fsync(file.fileno())
+    if not fcntl:
+        file.close()  # Windows renames no open file
 
 
 def _refill(target: Path, data: bytes) -> None:

@@ -336,6 +336,8 @@ def _picture(
 def _exif_space(image: Image.Image) -> Space | None:
     try:
         return profiles.of_exif(image.getexif(), image.format) if image.mode[:3] == "RGB" else None
+    except ImageError:
+        raise
     except Exception:  # damaged metadata does not make the picture unreadable
         return None
 

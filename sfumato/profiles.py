@@ -4,7 +4,9 @@ out.
     PNG           cICP, or gAMA and cHRM where there is no sRGB (PNG third edition, section 11.3.2)
     AVIF, HEIC    the box colr, type nclx (ISO 14496-12, 12.1.5)
     JPEG 2000     the box colr with an ICC profile (ISO 15444-1, I.5.3.3)
-    JPEG, TIFF    EXIF's Adobe RGB (DCF 2.0, 4.5); TIFF's own primaries and white point
+    JPEG, TIFF    EXIF's Adobe RGB (DCF 2.0, 4.5); primaries, white point and, in a TIFF, transfer function
+    BMP           the header's end points and gamma, or its profile (BITMAPV4HEADER, BITMAPV5HEADER)
+    QOI           linear samples
 
 Code points are those of ITU-T H.273.  Samples get sRGB's curve with all the bits that they have, and
 primaries that are not sRGB's go into a matrix profile, so no colour is lost.
@@ -15,12 +17,13 @@ from __future__ import annotations
 import contextlib
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any
 
 import numpy as np
 
 from sfumato.errors import ImageError
+from sfumato.tiles import METADATA_MAX
 
 Chromaticities = tuple[tuple[float, float], ...]
 """x and y of red, green, blue and white (CIE 1931)."""
@@ -91,22 +94,38 @@ def of_file(file: IO[bytes], kind: str | None, name: str) -> tuple[Space | None,
             return _nclx(file, name), None
         if kind == "JPEG2000":
             return None, _jp2(file)
+        if kind == "BMP":
+            return _bmp(file, name)
+        if kind == "QOI" and file.read(14)[13:] == b"\1":
+            return Space(SRGB, _power(1.0), "QOI's mark of linear samples"), None
         return None, None
     finally:
         file.seek(start)
 
 
 def of_exif(exif: Any, kind: str | None) -> Space | None:
-    """Adobe RGB as cameras mark it, and the primaries of a TIFF."""
+    """Adobe RGB as cameras mark it; primaries, white point and curve in the tags of a TIFF or a JPEG."""
     inner = exif.get_ifd(0x8769)
     colour, index = inner.get(0xA001), exif.get_ifd(0xA005).get(1)
     if colour == 2 or (colour == 0xFFFF and str(index).startswith("R03")):
         return Space(ADOBE_RGB, _power(2.19921875), "Adobe RGB, by its EXIF")
-    if kind == "TIFF" and (points := exif.get(319)) is not None and len(points) == 6:
-        white = tuple(map(float, exif.get(318) or D65))
-        red, green, blue = (tuple(map(float, points[i : i + 2])) for i in (0, 2, 4))
-        return Space((red, green, blue, white), None, "primaries of its TIFF tags")  # type: ignore[arg-type]
-    return None
+    points, white = (exif.get(tag) or () for tag in (319, 318))
+    table = np.array(exif.get(301) or (), np.float64) if kind == "TIFF" else np.empty(0)
+    if colour == 1 or not (len(points) == 6 or len(white) == 2 or table.size >= 256):
+        return None
+    given = [*map(float, points)] if len(points) == 6 else [v for point in SRGB[:3] for v in point]
+    given += map(float, white) if len(white) == 2 else D65
+    primaries = tuple((given[i], given[i + 1]) for i in (0, 2, 4, 6))
+    curve = None
+    if table.size >= 256:
+        size = table.size // 3 if table.size % 3 == 0 else table.size
+        if (np.abs(table.reshape(-1, size) - table[:size]).max(1) > 0.01 * 65535).any():
+            raise ImageError("its transfer function has another curve for each channel, which is not read")
+        curve = lambda v: np.interp(v, np.linspace(0, 1, size), table[:size] / 65535)  # noqa: E731
+    space = Space(primaries, curve, "tags of its TIFF header")
+    levels = space.to_srgb(256)
+    same = levels is None or np.abs(levels.astype(int) - np.arange(256)).max() <= 2
+    return None if same and space.icc() is None else replace(space, to_linear=None if same else curve)
 
 
 def cicp(primaries: int, transfer: int, name: str, full_range: bool = True) -> Space | None:
@@ -228,6 +247,37 @@ def _nclx(file: IO[bytes], name: str) -> Space | None:
         if data[:4] == b"nclx" and len(data) >= 10:
             codes.append((int.from_bytes(data[4:6], "big"), int.from_bytes(data[6:8], "big")))
     return cicp(*codes[0], name) if codes else None
+
+
+def _bmp(file: IO[bytes], name: str) -> tuple[Space | None, bytes | None]:
+    head = file.read(14 + 124)
+    size = int.from_bytes(head[14:18], "little")
+    if size < 108 or len(head) < 14 + min(size, 124):
+        return None, None
+    kind = head[70:74][::-1]
+    if kind == b"MBED" and size >= 124:
+        at, length = struct.unpack_from("<II", head, 14 + 112)
+        file.seek(14 + at)
+        return None, file.read(min(length, METADATA_MAX)) or None
+    if kind != bytes(4) or not any(head[74:122]):  # sRGB, the system's, or nothing filled in
+        return None, None
+    points = np.array(struct.unpack_from("<9i", head, 74), np.float64).reshape(3, 3) / 2**30
+    sums = points.sum(1)
+    if not points.any():
+        primaries = SRGB
+    elif (sums <= 0).any():
+        raise ImageError(f"{name}: the end points of its BMP header span no colours")
+    else:  # XYZ, of which white is the sum, or chromaticities
+        white = points.sum(0)
+        x, y = D65 if np.abs(sums - 1).max() < 0.01 else (white[:2] / white.sum()).tolist()
+        primaries = (*((point[:2] / point.sum()).tolist() for point in points), (x, y))
+    gammas = np.array(struct.unpack_from("<3I", head, 110)) / 65536
+    gamma = float(gammas.mean())
+    if gamma and np.abs(gammas - gamma).max() > 0.01 * gamma:
+        raise ImageError(f"{name}: its BMP header has another gamma for each channel, which is not read")
+    curve = _power(gamma) if gamma and abs(gamma - 2.2) > 0.025 else None
+    space = Space(tuple(map(tuple, primaries)), curve, "end points and gamma of its BMP header")
+    return (None if curve is None and space.icc() is None else space), None
 
 
 def _jp2(file: IO[bytes]) -> bytes | None:

@@ -76,12 +76,11 @@ def restore(
     seed: int,
     chosen: Restoration,
     frame: Frame,
-    progress: Callable[[float], None] | None = None,
 ) -> Iterator[Float[np.ndarray, "1 3 h w"]]:
     """The picture after the steps, in [-1, 1], not clamped: strips [1, 3, h, W], from top to bottom.
 
     `parts` are strips of what the main decoder made, each at least `halo` rows high but the last.  The same
-    seed gives the same picture, to the rounding of float32.  `progress` hears the part that is done.
+    seed gives the same picture, to the rounding of float32.
     """
     around = halo(config, chosen)
     if around == 0:
@@ -107,8 +106,6 @@ def restore(
             x_hat = window.x_base + np.float32(chosen.realism) * (x_hat - window.x_base)
         yield x_hat[:, :, keep]
         row += keep.stop - keep.start
-        if progress is not None:
-            progress((row - frame.top) / frame.height)
 
 
 def _noise(part: Synthesised, seed: int, frame: Frame) -> Float[np.ndarray, "1 3 h w"]:

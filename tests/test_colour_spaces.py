@@ -182,3 +182,111 @@ def test_strip_on_decode(tmp_path: Path, call: Callable[..., Call]) -> None:
     back = load(tmp_path / "a.png")
     assert back.icc is back.xmp is None
     assert np.abs(back.pixels[16:48, 16:48] - reference(PATCHES, P3, None)[16:48, 16:48]).mean() < 12
+
+
+def bmp(
+    size: int, kind: bytes, ends: tuple[float, ...] = (), gamma: float = 0, icc: bytes = b""
+) -> io.BytesIO:
+    """The patches as a BMP with a header of version 4 (108 bytes) or 5 (124)."""
+    rows = PATCHES[::-1, :, ::-1].tobytes()
+    head = struct.pack("<IiiHHIIiiII", size, 192, 128, 1, 24, 0, len(rows), 2835, 2835, 0, 0)
+    head += bytes(16) + kind + struct.pack("<9i", *(round(v * 2**30) for v in ends or [0] * 9))
+    head += struct.pack("<3I", *[round(gamma * 65536)] * 3)
+    if size == 124:
+        head += struct.pack("<IIII", 4, size + len(rows), len(icc), 0)
+    start = struct.pack("<2sIHHI", b"BM", 14 + size + len(rows) + len(icc), 0, 0, 14 + size)
+    return io.BytesIO(start + head + rows + icc)
+
+
+P3_ENDS = tuple(v for x, y in P3[:3] for v in (x, y, 1 - x - y))
+
+
+def p3_xyz() -> tuple[float, ...]:
+    xyz = np.array([[x / y, 1, (1 - x - y) / y] for x, y in P3]).T
+    return tuple((xyz[:, :3] * np.linalg.solve(xyz[:, :3], xyz[:, 3])).T.flatten())
+
+
+@pytest.mark.parametrize(
+    ("source", "gamma"),
+    [
+        (bmp(108, bytes(4), P3_ENDS, 2.2), None),
+        (bmp(124, bytes(4), P3_ENDS, 1.8), 1.8),
+        (bmp(108, bytes(4), p3_xyz(), 0), None),
+        (bmp(124, b"DEBM", icc=profiles.matrix_profile(P3, "P3")), None),
+    ],
+)
+def test_what_a_bmp_says_of_its_colour(source: io.BytesIO, gamma: float | None) -> None:
+    picture = load(source)
+    assert picture.icc is not None
+    shown = image.in_srgb(picture).pixels.astype(float)
+    assert np.abs(shown - reference(PATCHES, P3, gamma)).max() <= 3
+
+
+@pytest.mark.parametrize("kind", [b"BGRs", b" niW", bytes(4), b"KNIL"])
+def test_a_bmp_that_says_srgb_or_nothing_stays(kind: bytes) -> None:
+    for size in (108, 124):
+        picture = load(bmp(size, kind))
+        assert picture.icc is None and not picture.remarks and np.array_equal(picture.pixels, PATCHES)
+
+
+def test_nonsense_in_a_bmp_is_refused() -> None:
+    with pytest.raises(ImageError, match="span no colours"):
+        load(bmp(108, bytes(4), (-0.5, 0.1, 0.1) * 3))
+
+
+def tiff(tags: dict[int, tuple[float, ...]], kinds: dict[int, int]) -> io.BytesIO:
+    from PIL import TiffImagePlugin
+
+    directory = TiffImagePlugin.ImageFileDirectory_v2()
+    for tag, values in tags.items():
+        directory.tagtype[tag] = kinds[tag]
+        directory[tag] = values
+    buffer = io.BytesIO()
+    Image.fromarray(PATCHES).save(buffer, "TIFF", tiffinfo=directory)
+    return io.BytesIO(buffer.getvalue())
+
+
+POINTS = tuple(v for point in P3[:3] for v in point)
+RATIONAL, SHORT = 5, 3
+
+
+def test_primaries_white_point_and_curve_of_a_tiff() -> None:
+    ramp = np.round(65535 * np.linspace(0, 1, 256) ** 1.8).astype(int)
+    for tags, primaries, gamma in (
+        ({319: POINTS, 318: P3[3]}, P3, None),
+        ({319: POINTS}, P3, None),
+        ({318: (0.3457, 0.3585)}, (*profiles.SRGB[:3], (0.3457, 0.3585)), None),
+        ({301: tuple(ramp)}, profiles.SRGB, 1.8),
+        ({301: tuple(ramp) * 3, 319: POINTS}, P3, 1.8),
+    ):
+        picture = load(tiff(tags, {319: RATIONAL, 318: RATIONAL, 301: SHORT}))
+        assert any("tags of its TIFF header" in remark for remark in picture.remarks), tags.keys()
+        shown = image.in_srgb(picture).pixels.astype(float)
+        if primaries[3] == P3[3]:
+            assert np.abs(shown - reference(PATCHES, primaries, gamma)).max() <= 3, tags.keys()
+        else:  # a white that is not D65 is adapted: white stays white
+            assert np.ptp(shown[64:128, 64:128]) <= 2
+
+
+def test_tags_that_say_srgb_change_nothing_and_three_curves_are_refused() -> None:
+    points = tuple(v for point in profiles.SRGB[:3] for v in point)
+    ramp = np.linspace(0, 1, 256)
+    curve = np.where(ramp <= 0.04045, ramp / 12.92, ((ramp + 0.055) / 1.055) ** 2.4)
+    table = tuple(np.round(65535 * curve).astype(int))
+    kinds = {319: RATIONAL, 318: RATIONAL, 301: SHORT}
+    picture = load(tiff({319: points, 318: profiles.D65, 301: table}, kinds))
+    assert picture.icc is None and np.array_equal(picture.pixels, PATCHES)
+    three = (*table, *np.round(65535 * ramp).astype(int), *np.round(65535 * ramp**3).astype(int))
+    with pytest.raises(ImageError, match="another curve for each channel"):
+        load(tiff({301: three}, kinds))
+
+
+def test_linear_samples_of_a_qoi() -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(PATCHES).save(buffer, "QOI")
+    data = bytearray(buffer.getvalue())
+    data[13] = 1
+    shown = load(io.BytesIO(bytes(data))).pixels.astype(float)
+    assert np.abs(shown - reference(PATCHES, profiles.SRGB, 1.0)).max() <= 1
+    data[13] = 0
+    assert np.array_equal(load(io.BytesIO(bytes(data))).pixels, PATCHES)

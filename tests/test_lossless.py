@@ -82,12 +82,12 @@ def test_the_command_writes_tells_and_reads_it(tmp_path: Path, call: Call) -> No
     told = json.loads(done.stdout)
     assert told["model"] == "lossless" and told["quality"] == 1 and told["remarks"] == []
     done = call("info", path)
-    assert "lossless: a WebP of its pixels" in done.stdout and done.code == 0
+    assert "lossless: a WebP of its pixels" in done.stdout and done.returncode == 0
     rows = [line.split("│")[1:-1] for line in done.stdout.splitlines() if line.startswith("│")]
     sizes = {row[0].strip(): int(row[1]) for row in rows}
     assert sizes["file"] == path.stat().st_size == sum(sizes.values()) - sizes["file"]
     assert json.loads(call("info", path, "--json").stdout)["model"] == "lossless"
-    assert call("decode", path, "-o", tmp_path / "back.png").code == 0
+    assert call("decode", path, "-o", tmp_path / "back.png").returncode == 0
     assert np.array_equal(np.asarray(Image.open(tmp_path / "back.png")), seen(VEIL))
 
 

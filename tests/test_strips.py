@@ -99,7 +99,7 @@ def test_the_steps_in_strips_are_those_of_the_whole_image(
     rows = 320 if around is None else around
     parts = [base.part(slice(at, min(at + rows, 1024))) for at in range(0, 1024, rows)]
     monkeypatch.setattr(strip_height, "__defaults__", (64 * 128,))
-    banded = np.concatenate(list(restore(transforms, config, parts, 0.5, 1, chosen, frame, told.append)), 2)
+    banded = np.concatenate(list(restore(transforms, config, parts, 0.5, 1, chosen, frame)), 2)
     monkeypatch.undo()
     monkeypatch.setattr(restoration, "halo", lambda *_: None)  # by the DCT
     whole = np.concatenate(list(restore(transforms, config, [base], 0.5, 1, chosen, frame)), 2)
