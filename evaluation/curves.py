@@ -1,39 +1,28 @@
-"""Rows of single pictures in; mean curves, values at equal rate, Bjontegaard deltas and their intervals out.
+"""Mean curves over images, values at equal rate, Bjontegaard deltas and their intervals.
 
-    rows -> complete -> mean_curves -> at_rate, bd_rate
+    records -> complete -> mean_curves -> at_rate, bd_rate
 
-A mean is only compared with a mean of the same pictures: what one setting lacks is left out for all of them.
+A mean is only compared with a mean of the same images: what one setting lacks is left out for all of them.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from bjontegaard import bd_rate as bjontegaard_rate
 from jaxtyping import Bool, Float
 
-from evaluation.rows import Row
+from evaluation.metrics import METRICS, dataset_metrics, image_metrics
+from evaluation.records import DatasetRecord, Record
 
 Values = Float[np.ndarray, " n"]
-Table = Float[np.ndarray, "n p"]
+Matrix = Float[np.ndarray, "n p"]
 
-# 1: higher is better, -1: lower is better.
-PICTURE_METRICS = {
-    "psnr_db": 1,
-    "ms_ssim": 1,
-    "lpips_alex": -1,
-    "lpips_vgg": -1,
-    "dists": -1,
-    "ssimulacra2": 1,
-    "cer": -1,
-}
-SET_METRICS = {"fd_efflite0": -1, "kid": -1}  # of all decoded pictures together
-METRICS = PICTURE_METRICS | SET_METRICS
 COSTS = ("encode_s", "decode_s", "peak_mb")
 RATES = (0.1, 0.2, 0.3, 0.5)  # bits per pixel, of the tables at equal rate
 
@@ -41,32 +30,32 @@ MINIMUM_OVERLAP = 1 / 3
 DRAWS = 1000
 SEED = 20240617
 CONFIDENCE = 0.95
-FEWEST_PICTURES = 5  # for an interval
+FEWEST_IMAGES = 5  # for an interval
 REFUSED_DRAWS = 0.05  # of the draws, above which there is no interval
 
 
 class Samples(NamedTuple):
     """What the means of one metric were taken of."""
 
-    pictures: tuple[str, ...]  # p names, the same for all codecs
-    bpp: Table
-    value: Table
+    images: tuple[str, ...]  # p names, the same for all codecs
+    bpp: Matrix
+    value: Matrix
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Means over the pictures, one point a setting, by rising rate."""
+    """Means over the images, one point a setting, by rising rate."""
 
     codec: str
     settings: tuple[str, ...]
-    bpp: Values  # of all pictures
+    bpp: Values  # of all images
     values: dict[str, Values]  # metric or cost -> [n]; NaN where it was not measured
-    rates: dict[str, Values] = field(default_factory=dict)  # metric -> bpp of the pictures that have it
-    samples: dict[str, Samples] = field(default_factory=dict)  # metric of pictures -> what was measured
+    rates: dict[str, Values] = field(default_factory=dict)  # metric -> bpp of the images that have it
+    samples: dict[str, Samples] = field(default_factory=dict)  # metric of images -> what was measured
     source: str = ""  # of a published curve
 
     def rate(self, metric: str) -> Values:
-        """Bits per pixel of the pictures that the mean of this metric is taken of."""
+        """Bits per pixel of the images that the mean of this metric is taken of."""
         return self.rates.get(metric, self.bpp)
 
     def measured(self, metric: str) -> bool:
@@ -76,92 +65,93 @@ class Curve:
 
 @dataclass(frozen=True)
 class Delta:
-    """Mean difference in rate at equal quality, and how much of the tested curve it speaks for."""
+    """Mean difference in rate at equal quality, and the part of the tested curve that it covers."""
 
     percent: float  # negative: the tested codec needs fewer bits; NaN when refused
     overlap: float  # part of the tested codec's range of the metric that the anchor covers, 0 .. 1
     refused: str = ""  # why there is no figure
-    low: float = math.nan  # interval of `percent` over pictures; NaN where there is none
+    low: float = math.nan  # interval of `percent` over images; NaN where there is none
     high: float = math.nan
 
 
-def complete(rows: Iterable[Row]) -> tuple[list[Row], list[str]]:
-    """The rows of those pictures that every codec has at every setting, and a line for all that is left out.
+def complete(records: Iterable[Record]) -> tuple[list[Record], list[str]]:
+    """The records of those images that every codec has at every setting, and a line for all that is left out.
 
-    A setting that has under half of the pictures is left out itself rather than the pictures that it lacks.
-    Raises ValueError for a picture that a setting has twice.
+    A setting that has under half of the images is left out itself rather than the images that it lacks.
+    Raises ValueError for an image that a setting has twice.
     """
-    groups: dict[tuple[str, str], dict[tuple[str, str], Row]] = defaultdict(dict)
-    for row in rows:
-        key = (row.dataset, row.picture)
-        if key in groups[row.codec, row.setting]:
-            raise ValueError(f"{row.codec}, setting {row.setting}: {row.picture} comes twice")
-        groups[row.codec, row.setting][key] = row
+    groups: dict[tuple[str, str], dict[tuple[str, str], Record]] = defaultdict(dict)
+    for one in records:
+        key = (one.dataset, one.image)
+        if key in groups[one.codec, one.setting]:
+            raise ValueError(f"{one.codec}, setting {one.setting}: {one.image} comes twice")
+        groups[one.codec, one.setting][key] = one
     everything = {key: None for group in groups.values() for key in group}
     lines = []
-    for name, group in list(groups.items()):
+    for (codec, setting), group in list(groups.items()):
         if 2 * len(group) < len(everything):
-            lines.append(
-                f"{name[0]}, setting {name[1]}: left out, has {len(group)} of {len(everything)} pictures"
-            )
-            del groups[name]
-    missing: dict[tuple[str, str], list[str]] = {}
+            count = f"{len(group)} of {len(everything)} images"
+            lines.append(f"{codec}, setting {setting}: left out, has {count}")
+            del groups[codec, setting]
+    missing = set()
     for key in everything:
         if lacking := [
             f"{codec} {setting}" for (codec, setting), group in groups.items() if key not in group
         ]:
-            missing[key] = lacking
+            missing.add(key)
             some = ", ".join(lacking[:3]) + (f" and {len(lacking) - 3} more" if len(lacking) > 3 else "")
             lines.append(f"{key[1]}: left out of all means, as it is missing for {some}")
-    kept = [row for group in groups.values() for key, row in group.items() if key not in missing]
-    return kept, lines
+    return [one for group in groups.values() for key, one in group.items() if key not in missing], lines
 
 
-def mean_curves(rows: Iterable[Row], sets: Iterable[Any] = ()) -> list[Curve]:
-    """One curve a codec, in order of appearance: arithmetic means over pictures, of bpp and dB too.
+def mean_curves(records: Iterable[Record], datasets: Iterable[DatasetRecord] = ()) -> list[Curve]:
+    """One curve a codec, in order of appearance: arithmetic means over images, of bpp and dB too.
 
-    `sets` are the `SetRow`s of the same run, whose figures join the curves.  Pictures are left out as
-    `complete` says; for a single metric (say, of text in pictures) also where a codec has no value of it.
+    `datasets` are the records of whole sets of the same run, whose values join the curves.  Images are left
+    out as `complete` says; for a single metric (say, of text) also where a codec has no value of it.
     """
-    tables = _tables(complete(rows)[0])
-    shared = {metric: _shared(tables, metric) for metric in PICTURE_METRICS}
-    of_sets = {(row.codec, row.setting): row for row in sets}
+    unordered: dict[str, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    for one in complete(records)[0]:
+        unordered[one.codec][one.setting].append(one)
+    groups: dict[str, dict[str, list[Record]]] = {}
+    for codec, settings in unordered.items():
+        by_rate = sorted(settings, key=lambda setting: sum(one.bpp for one in settings[setting]))
+        groups[codec] = {s: sorted(settings[s], key=lambda one: (one.dataset, one.image)) for s in by_rate}
+
+    def matrix(codec: str, get: Callable[[Record], float]) -> Matrix:
+        return np.array([[get(one) for one in group] for group in groups[codec].values()])
+
+    def value(metric: str) -> Callable[[Record], float]:
+        return lambda one: one.values.get(metric, math.nan)
+
     curves = []
-    for codec, (settings, pictures, columns) in tables.items():
-        values: dict[str, Values] = {}
-        rates: dict[str, Values] = {}
-        samples = {}
-        for metric, who in shared.items():
-            if codec not in who:
+    shared = {m: _shared({codec: matrix(codec, value(m)) for codec in groups}) for m in image_metrics()}
+    whole = {(one.codec, one.setting): one for one in datasets}
+    for codec, settings in groups.items():
+        bpp = matrix(codec, lambda one: one.bpp)
+        images = [one.image for one in next(iter(settings.values()))]
+        values, rates, samples = {}, {}, {}
+        for metric, masks in shared.items():
+            if codec not in masks:
                 values[metric] = np.full(len(settings), math.nan)
                 continue
-            mask = who[codec]
-            names = tuple(name for name, yes in zip(pictures, mask, strict=True) if yes)
-            samples[metric] = Samples(names, columns["bpp"][:, mask], columns[metric][:, mask])
+            mask = masks[codec]
+            names = tuple(name for name, yes in zip(images, mask, strict=True) if yes)
+            samples[metric] = Samples(names, bpp[:, mask], matrix(codec, value(metric))[:, mask])
             values[metric] = samples[metric].value.mean(1)
             if not mask.all():
                 rates[metric] = samples[metric].bpp.mean(1)
-        values |= {cost: columns[cost].mean(1) for cost in COSTS}
-        found = [of_sets.get((codec, setting)) for setting in settings]
-        for metric in SET_METRICS:
-            values[metric] = np.array([getattr(row, metric, math.nan) for row in found])
-        if all(found):
-            rates |= {metric: np.array([row.bpp for row in found if row]) for metric in SET_METRICS}
-        curves.append(Curve(codec, settings, columns["bpp"].mean(1), values, rates, samples))
+        for cost in COSTS:
+            values[cost] = matrix(codec, lambda one, cost=cost: getattr(one, cost)).mean(1)  # type: ignore[misc]
+        found = [whole.get((codec, setting)) for setting in settings]
+        for metric in dataset_metrics():
+            values[metric] = np.array(
+                [one.values.get(metric, math.nan) if one else math.nan for one in found]
+            )
+            if all(found):
+                rates[metric] = np.array([one.bpp for one in found if one])
+        curves.append(Curve(codec, tuple(settings), bpp.mean(1), values, rates, samples))
     return curves
-
-
-def published(anchors: Iterable[Any]) -> list[Curve]:
-    """Curves of `evaluation.anchors.Anchor`s, one a codec, of the metrics that are known here."""
-    curves: dict[str, Curve] = {}
-    for anchor in anchors:
-        if anchor.metric not in METRICS or len(anchor.bpp) == 0:
-            continue
-        order = np.argsort(anchor.bpp)
-        bpp, value = (np.asarray(numbers, float)[order] for numbers in (anchor.bpp, anchor.value))
-        curve = curves.setdefault(anchor.codec, Curve(anchor.codec, (), bpp, {}, source=anchor.source))
-        curve.values[anchor.metric], curve.rates[anchor.metric] = value, bpp
-    return list(curves.values())
 
 
 def at_rate(curve: Curve, metric: str, bpp: float) -> float:
@@ -172,12 +162,12 @@ def at_rate(curve: Curve, metric: str, bpp: float) -> float:
     return float(np.interp(math.log(bpp), np.log(rates), curve.values[metric]))
 
 
-def at_rate_by_picture(curve: Curve, metric: str, bpp: float) -> dict[str, float]:
-    """As `at_rate`, for every picture by its own curve."""
+def at_rate_by_image(curve: Curve, metric: str, bpp: float) -> dict[str, float]:
+    """As `at_rate`, for every image by its own curve."""
     if metric not in curve.samples:
         return {}
     found = {}
-    for i, name in enumerate(curve.samples[metric].pictures):
+    for i, name in enumerate(curve.samples[metric].images):
         rates, values = curve.samples[metric].bpp[:, i], curve.samples[metric].value[:, i]
         order = np.argsort(rates, kind="stable")
         found[name] = at_rate(Curve(curve.codec, (), rates[order], {metric: values[order]}), metric, bpp)
@@ -189,13 +179,13 @@ def bd_rate(anchor: Curve, test: Curve, metric: str, draws: int = 0) -> Delta:
 
     Refused, with the reason, when the anchor covers under a third of the tested range, when a value is
     missing or infinite, or when a curve is not monotone.  With `draws` (say, `DRAWS`), the 95 % interval
-    of the bootstrap: that many times the pictures are drawn anew, with replacement, the same for both codecs.
-    There is none for figures of sets, for published curves, for under five pictures, or when over 5 % of the
-    draws are refused.
+    of the bootstrap: that many times the images are drawn anew, with replacement, the same for both codecs.
+    There is none for metrics of data sets, for published curves, for under five images, or when over 5 % of
+    the draws are refused.
     """
     if metric not in anchor.values or metric not in test.values:
         return Delta(math.nan, 0.0, "not measured")
-    sign = METRICS[metric]
+    sign = METRICS[metric].sign
     delta = _delta(
         anchor.rate(metric), sign * anchor.values[metric], test.rate(metric), sign * test.values[metric]
     )
@@ -223,20 +213,16 @@ def _delta(anchor_bpp: Values, anchor: Values, test_bpp: Values, test: Values) -
 
 def _interval(anchor: Curve, test: Curve, metric: str, draws: int) -> tuple[float, float]:
     samples = [curve.samples[metric] for curve in (anchor, test) if metric in curve.samples]
-    if len(samples) < 2 or samples[0].pictures != samples[1].pictures:
+    if len(samples) < 2 or samples[0].images != samples[1].images:
         return math.nan, math.nan
-    pictures = len(samples[0].pictures)
-    if pictures < FEWEST_PICTURES:
+    images = len(samples[0].images)
+    if images < FEWEST_IMAGES:
         return math.nan, math.nan
-    # How often each picture is drawn; the same for every pair of codecs.
-    counts = np.random.default_rng(SEED).multinomial(pictures, np.full(pictures, 1 / pictures), draws)
-    tables = [sample_table @ counts.T / pictures for s in samples for sample_table in (s.bpp, s.value)]
-    anchor_bpp, anchor_value, test_bpp, test_value = (table.T for table in tables)
-    sign = METRICS[metric]
-    deltas = (
-        _delta(*four)
-        for four in zip(anchor_bpp, sign * anchor_value, test_bpp, sign * test_value, strict=True)
-    )
+    # How often each image is drawn; the same for every pair of codecs.
+    counts = np.random.default_rng(SEED).multinomial(images, np.full(images, 1 / images), draws)
+    sign = METRICS[metric].sign
+    means = [matrix @ counts.T / images for one in samples for matrix in (one.bpp, sign * one.value)]
+    deltas = (_delta(*four) for four in zip(*(matrix.T for matrix in means), strict=True))
     percents = np.array([delta.percent for delta in deltas if not delta.refused])
     if len(percents) < (1 - REFUSED_DRAWS) * draws:
         return math.nan, math.nan
@@ -245,38 +231,13 @@ def _interval(anchor: Curve, test: Curve, metric: str, draws: int) -> tuple[floa
     return float(low), float(high)
 
 
-_Tables = dict[str, tuple[tuple[str, ...], tuple[str, ...], dict[str, Table]]]
+def _shared(values: dict[str, Matrix]) -> dict[str, Bool[np.ndarray, " p"]]:
+    """Codec -> the images that its mean is taken of: those where all codecs have a value at all settings.
 
-
-def _tables(rows: list[Row]) -> _Tables:
-    """Codec -> settings by rising rate, pictures, and column -> [settings, pictures]."""
-    groups: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
-        groups[row.codec][row.setting].append(row)
-    tables = {}
-    for codec, settings in groups.items():
-        for group in settings.values():
-            group.sort(key=lambda row: (row.dataset, row.picture))
-        order = sorted(settings, key=lambda setting: sum(row.bpp for row in settings[setting]))
-        pictures = tuple(row.picture for row in settings[order[0]])
-        columns = {name: _column(settings, order, name) for name in ("bpp", *PICTURE_METRICS, *COSTS)}
-        tables[codec] = (tuple(order), pictures, columns)
-    return tables
-
-
-def _column(settings: dict[str, list[Row]], order: Sequence[str], name: str) -> Table:
-    return np.array([[getattr(row, name, math.nan) for row in settings[setting]] for setting in order])
-
-
-def _shared(tables: _Tables, metric: str) -> dict[str, Bool[np.ndarray, " p"]]:
-    """Codec -> the pictures that its mean is taken of: those where all codecs have a value at all settings.
-
-    A codec with values for under half as many pictures as another is left out rather than the pictures.
+    A codec with values for under half as many images as another is left out rather than the images.
     """
-    masks = {codec: ~np.isnan(columns[metric]).any(0) for codec, (_, _, columns) in tables.items()}
+    masks = {codec: ~np.isnan(matrix).any(0) for codec, matrix in values.items()}
     most = max((mask.sum() for mask in masks.values()), default=0)
     masks = {codec: mask for codec, mask in masks.items() if mask.any() and 2 * mask.sum() >= most}
-    if not masks:
-        return {}
-    shared = np.logical_and.reduce(list(masks.values()))
+    shared = np.logical_and.reduce(list(masks.values())) if masks else np.zeros(0, bool)
     return {codec: shared for codec in masks} if shared.any() else {}

@@ -1,7 +1,7 @@
-"""Curves in, plots of rate, distortion and perception as SVG out; the same curves give the same bytes.
+"""Plots of rate, distortion and perception as SVG; the same curves give the same bytes.
 
-Text stays text and takes the colour of the page around it, light or dark; colours are told apart with any
-colour vision, and every curve carries its name.
+Text stays text and takes the colour of the page around it, light or dark; colours differ with any colour
+vision, and every curve carries its name.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import io
 import math
 import zlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -19,24 +18,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
-from evaluation.curves import METRICS, RATES, Curve, Values, at_rate
-from sfumato.image import write_bytes
+from evaluation.curves import RATES, Curve, Values, at_rate
+from evaluation.metrics import METRICS
+from evaluation.summary import direction, is_ours
 
-TITLES = {
-    "psnr_db": "PSNR of RGB, dB",
-    "ms_ssim": "MS-SSIM",
-    "lpips_alex": "LPIPS (AlexNet)",
-    "lpips_vgg": "LPIPS (VGG)",
-    "dists": "DISTS",
-    "ssimulacra2": "SSIMULACRA 2",
-    "cer": "character error rate",
-    "fd_efflite0": "FD-EffLite0",
-    "kid": "KID-EffLite0",
-}
 PLANE = ("psnr_db", "lpips_alex")  # distortion and perception of the plot without a rate axis
 
-# Of middling lightness, so that they stand out on white and on black, and told apart with any colour vision.
-# A codec not named here takes one of the others by its name.
+# Of middling lightness, so that they stand out on white and on black.  A codec without a colour of its own
+# takes one of OTHERS by its name.
 COLOURS = {
     "sfumato": "#d55e00",
     "avif": "#0072b2",
@@ -73,43 +62,43 @@ STYLE: Any = {
 
 
 class _End(NamedTuple):
-    """Where a curve ends, and whose it is."""
+    """Where a curve ends, its name and its style."""
 
     x: float
     y: float
     name: str
-    look: dict[str, Any]
+    style: dict[str, Any]
 
 
-def plot(curves: Sequence[Curve], metric: str, anchors: Sequence[Curve] = ()) -> str:
-    """SVG of one metric over the rate (logarithmic); `anchors` are published curves, dashed.
+def plot(curves: Sequence[Curve], metric: str, published: Sequence[Curve] = ()) -> str:
+    """SVG of one metric over the rate (logarithmic); published curves are dashed.
 
     Raises ValueError when no curve has the metric.
     """
-    shown = [curve for curve in (*curves, *anchors) if _drawable(curve, metric)]
+    shown = [curve for curve in (*curves, *published) if _drawable(curve, metric)]
     if not shown:
         raise ValueError(f"no codec has values of {metric}")
     with matplotlib.rc_context(STYLE):
         figure, axes = _axes()
         ends = []
         for curve in shown:
-            x, y = _visible(curve, metric)
-            look = _line(curve, curves, anchors)
-            axes.plot(x, y, **look, markevery=np.flatnonzero(np.isin(x, curve.rate(metric))))
-            ends.append(_End(x[-1], y[-1], curve.codec, look))
+            x, y = visible_points(curve, metric)
+            style = line_style(curve, curves, published)
+            axes.plot(x, y, **style, markevery=np.flatnonzero(np.isin(x, curve.rate(metric))))
+            ends.append(_End(x[-1], y[-1], curve.codec, style))
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(FixedLocator(TICKS))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("bits per pixel, files on disk")
-        axes.set_title(_title(metric), loc="left", fontsize=11)
-        _names(axes, ends)
+        axes.set_title(direction(metric), loc="left", fontsize=11)
+        _write_names(axes, ends)
         return _svg(figure)
 
 
 def plane(curves: Sequence[Curve]) -> str:
-    """SVG of perception over distortion: a point a rate of `RATES` that the codec reaches, joined by a line.
+    """SVG of perception over distortion: a point a rate of RATES that the codec reaches, joined by a line.
 
     Raises ValueError when no codec has both at two of the rates.
     """
@@ -122,51 +111,37 @@ def plane(curves: Sequence[Curve]) -> str:
             points = [point for point in points if all(map(math.isfinite, point))]
             if len(points) < 2:
                 continue
-            look = _line(curve, curves)
-            axes.plot([x for x, _, _ in points], [y for _, y, _ in points], **look | {"marker": ""})
+            style = line_style(curve, curves)
+            axes.plot([x for x, _, _ in points], [y for _, y, _ in points], **style | {"marker": ""})
             for x, y, rate in points:
-                size = 4 + 2 * RATES.index(rate)
-                axes.plot(x, y, **look | {"markersize": size})
+                axes.plot(x, y, **style | {"markersize": 4 + 2 * RATES.index(rate)})
                 if curve is curves[0]:
-                    axes.annotate(
-                        f"{rate:g}", (x, y), (-5, -9), textcoords="offset points", fontsize=8, ha="right"
-                    )
-            ends.append(_End(points[-1][0], points[-1][1], curve.codec, look))
+                    where: dict[str, Any] = {"xytext": (-5, -9), "textcoords": "offset points", "ha": "right"}
+                    axes.annotate(f"{rate:g}", (x, y), fontsize=8, **where)
+            ends.append(_End(*points[-1][:2], curve.codec, style))
         if not ends:
             raise ValueError(f"no codec has values of {distortion} and {perception} at two of {RATES} bpp")
-        axes.set_xlabel(_title(distortion))
-        axes.set_title(f"{_title(perception)}; larger marks: more bits per pixel", loc="left", fontsize=11)
-        _names(axes, ends)
+        axes.set_xlabel(direction(distortion))
+        axes.set_title(f"{direction(perception)}; larger marks: more bits per pixel", loc="left", fontsize=11)
+        _write_names(axes, ends)
         return _svg(figure)
 
 
-def plots(curves: Sequence[Curve], anchors: Sequence[Curve] = ()) -> dict[str, str]:
+def plots(curves: Sequence[Curve], published: Sequence[Curve] = ()) -> dict[str, str]:
     """Name -> SVG of every plot that the curves have values for: those of the metrics, and the plane."""
-    made = {
-        metric: plot(curves, metric, anchors)
-        for metric in METRICS
-        if any(_drawable(curve, metric) for curve in curves)
-    }
-    if any(sum(_in_plane(curve, rate) for rate in RATES) > 1 for curve in curves):
-        made["plane"] = plane(curves)
-    return made
-
-
-def write_plots(curves: Sequence[Curve], folder: Path, anchors: Sequence[Curve] = ()) -> list[Path]:
-    """Writes `plots` as FOLDER/NAME.svg, making the folder, and returns the paths.  Raises OSError."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for name, svg in plots(curves, anchors).items():
-        paths.append(folder / f"{name}.svg")
-        write_bytes(paths[-1], svg.encode())
-    return paths
+    shown = [metric for metric in METRICS if any(_drawable(curve, metric) for curve in curves)]
+    made = {metric: plot(curves, metric, published) for metric in shown}
+    try:
+        return made | {"plane": plane(curves)}
+    except ValueError:
+        return made
 
 
 def _drawable(curve: Curve, metric: str) -> bool:
     return metric in curve.values and bool(np.isfinite(curve.values[metric]).any())
 
 
-def _visible(curve: Curve, metric: str) -> tuple[Values, Values]:
+def visible_points(curve: Curve, metric: str) -> tuple[Values, Values]:
     """Rates and values up to `HIGHEST_RATE`, where the curve is cut; all of it if it lies beyond."""
     finite = np.isfinite(curve.values[metric])
     x, y = curve.rate(metric)[finite], curve.values[metric][finite]
@@ -177,33 +152,25 @@ def _visible(curve: Curve, metric: str) -> tuple[Values, Values]:
     return np.append(x[inside], HIGHEST_RATE), np.append(y[inside], cut)
 
 
-def _in_plane(curve: Curve, rate: float) -> bool:
-    return all(math.isfinite(at_rate(curve, metric, rate)) for metric in PLANE)
-
-
-def _title(metric: str) -> str:
-    return f"{TITLES[metric]}, {'higher' if METRICS[metric] > 0 else 'lower'} is better"
-
-
 def colour(codec: str) -> str:
     """The codec's colour in all plots, by its name without options."""
     family = codec.partition(":")[0]
     return COLOURS.get(family) or OTHERS[zlib.crc32(family.encode()) % len(OTHERS)]
 
 
-def _line(curve: Curve, curves: Sequence[Curve], anchors: Sequence[Curve] = ()) -> dict[str, Any]:
+def line_style(curve: Curve, curves: Sequence[Curve], published: Sequence[Curve] = ()) -> dict[str, Any]:
     """How a curve is drawn; codecs that differ in options alone differ in their markers."""
-    index = next((i for i, anchor in enumerate(anchors) if anchor is curve), None)
+    index = next((i for i, other in enumerate(published) if other is curve), None)
     if index is not None:
         dashes, number = divmod(index, len(OTHERS))
-        look: dict[str, Any] = {"color": OTHERS[number], "linestyle": (0, DASHES[dashes % len(DASHES)])}
-        return look | {"linewidth": 1.2, "zorder": 2}
+        line = {"color": OTHERS[number], "linestyle": (0, DASHES[dashes % len(DASHES)])}
+        return line | {"linewidth": 1.2, "zorder": 2}
     family = curve.codec.partition(":")[0]
     kin = [other.codec for other in curves if other.codec.partition(":")[0] == family]
     marker = MARKERS[kin.index(curve.codec) % len(MARKERS)]
-    width = 2.4 if family == "sfumato" else 1.6
-    look = {"color": colour(curve.codec), "linestyle": "-", "linewidth": width}
-    return look | {"marker": marker, "markersize": 4, "zorder": 3}
+    width = 2.4 if is_ours(curve.codec) else 1.6
+    line = {"color": colour(curve.codec), "linestyle": "-", "linewidth": width}
+    return line | {"marker": marker, "markersize": 4, "zorder": 3}
 
 
 def _axes() -> tuple[Figure, Axes]:
@@ -213,7 +180,7 @@ def _axes() -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _names(axes: Axes, ends: list[_End]) -> None:
+def _write_names(axes: Axes, ends: list[_End]) -> None:
     """The curves' names in the right margin, at the height of their ends but apart from each other."""
     axes.margins(x=0.02)
     axes.autoscale_view()  # settles the limits, which the transformation below is made of
@@ -224,11 +191,11 @@ def _names(axes: Axes, ends: list[_End]) -> None:
     ends.sort(key=lambda end: end.y)
     heights = spread([end.y for end in ends], LABEL_GAP)
     margin: dict[str, Any] = {"transform": axes.transAxes, "clip_on": False}
-    for (x, y, name, look), height in zip(ends, heights, strict=True):
-        drawn = {"color": look["color"], "linestyle": look["linestyle"]}
-        axes.plot([x, 1.03], [y, height], color=look["color"], linewidth=0.5, **margin)
+    for (x, y, name, style), height in zip(ends, heights, strict=True):
+        drawn = {"color": style["color"], "linestyle": style["linestyle"]}
+        axes.plot([x, 1.03], [y, height], color=style["color"], linewidth=0.5, **margin)
         axes.plot([1.03, 1.085], [height, height], **drawn, linewidth=2, solid_capstyle="butt", **margin)
-        weight = "bold" if name.partition(":")[0] == "sfumato" else "normal"
+        weight = "bold" if is_ours(name) else "normal"
         size = 9.5 * min(1.0, LONGEST_NAME / len(name))
         axes.text(1.1, height, name, va="center", fontsize=size, fontweight=weight, **margin)
 

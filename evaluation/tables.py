@@ -1,94 +1,94 @@
-"""Curves in, tables for the terminal out: means, values at equal rate, Bjontegaard deltas."""
+"""One kind of table and its renderers: HTML for the report, Markdown for docs/, text for the terminal."""
 
 from __future__ import annotations
 
+import html
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from rich.table import Table
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
 
-from evaluation.anchors import Difference
-from evaluation.curves import COSTS, METRICS, RATES, Curve, Delta, at_rate, bd_rate
-
-HEADINGS = {
-    "psnr_db": "PSNR dB",
-    "ms_ssim": "MS-SSIM",
-    "lpips_alex": "LPIPS-Alex",
-    "lpips_vgg": "LPIPS-VGG",
-    "dists": "DISTS",
-    "ssimulacra2": "SSIMULACRA2",
-    "cer": "CER",
-    "fd_efflite0": "FD-EffLite0",
-    "kid": "KID",
-    "encode_s": "encode s",
-    "decode_s": "decode s",
-    "peak_mb": "peak MB",
-}
-DIGITS = {
-    "psnr_db": 2,
-    "ssimulacra2": 2,
-    "fd_efflite0": 2,
-    "cer": 3,
-    "encode_s": 3,
-    "decode_s": 3,
-    "peak_mb": 0,
-}
-MORE_DIGITS = 4  # of the others
+MINUS = "\N{MINUS SIGN}"
 
 
-def curve_table(curve: Curve, pictures: int) -> Table:
-    """Means over the pictures, a line a setting; what was not measured has no column."""
-    names = [name for name in (*METRICS, *COSTS) if curve.measured(name)]
-    table = _table(
-        f"{curve.codec}, mean of {pictures}", "setting", "bpp", *(HEADINGS[name] for name in names)
-    )
-    for i, setting in enumerate(curve.settings):
-        values = (number(curve.values[name][i], name) for name in names)
-        table.add_row(setting, f"{curve.bpp[i]:.4f}", *values)
-    return table
+@dataclass(frozen=True)
+class Cell:
+    """Text of a table; `note` is in small print, `best` in bold."""
+
+    text: str
+    note: str = ""
+    best: bool = False
 
 
-def rate_table(curves: list[Curve]) -> Table:
-    """Every metric at equal rates; a dash where a codec's curve does not reach."""
-    table = _table("at equal rate (bits per pixel)", "metric", "codec", *(f"{rate:g}" for rate in RATES))
-    for metric in METRICS:
-        for curve in curves:
-            if curve.measured(metric):
-                values = (number(at_rate(curve, metric, rate), metric) for rate in RATES)
-                table.add_row(HEADINGS[metric], curve.codec, *values)
-        table.add_section()
-    return table
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells, the first of which names the row.  A row of one cell is a heading of those below."""
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[Cell | str]]
+    prose: bool = False  # text rather than numbers
 
 
-def delta_table(test: Curve, anchors: list[Curve]) -> Table:
-    """BD-rate of one codec over each of the others, with the part of its range that the figure covers."""
-    metrics = [metric for metric in METRICS if test.measured(metric)]
-    table = _table(f"BD-rate of {test.codec} (overlap)", "over", *(HEADINGS[metric] for metric in metrics))
-    for anchor in anchors:
-        table.add_row(anchor.codec, *(delta_text(bd_rate(anchor, test, metric)) for metric in metrics))
-    return table
+def to_html(table: Table) -> str:
+    """A <table>; all text is escaped, and the title is left to the page."""
+    head = "".join(f'<th scope="col">{html.escape(each)}</th>' for each in table.head)
+    rows = "".join(f"<tr>{_html_row(table, list(map(_cell, row)))}</tr>\n" for row in table.rows)
+    body = f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody>"
+    return f'<div class="wide"><table>\n{body}\n</table></div>'
 
 
-def difference_table(differences: list[Difference]) -> Table:
-    """Our JPEG beside CompressAI's."""
-    table = _table("JPEG, ours less CompressAI's", "quality", "bpp", "PSNR dB", "rate", "PSNR dB")
-    for one in differences:
-        mark = "" if one.agrees else " !"
-        rate, psnr = f"{100 * one.rate:+.2f} %", f"{one.psnr:+.3f}{mark}"
-        table.add_row(str(one.quality), f"{one.bpp:.4f}", f"{one.psnr_db:.2f}", rate, psnr)
-    return table
+def to_markdown(table: Table) -> str:
+    """Lines of a table without its title."""
+    rule = "|" + "---|" * len(table.head)
+    rows = [[f"**{c.text}**" if c.best else c.text for c in map(_cell, row)] for row in table.rows]
+    return "\n".join([_markdown_row(table.head), rule, *map(_markdown_row, rows)]) + "\n"
 
 
-def number(value: float, name: str) -> str:
-    """With the digits that a metric's differences need; a dash for NaN."""
-    return "-" if math.isnan(value) else f"{value:.{DIGITS.get(name, MORE_DIGITS)}f}"
+def to_terminal(table: Table) -> RichTable:
+    """For `rich`, right-aligned."""
+    from rich.table import Table as RichTable
+
+    made = RichTable(title=table.title)
+    for heading in table.head:
+        made.add_column(heading, justify="right")
+    for row in (list(map(_cell, row)) for row in table.rows):
+        if len(row) == 1:
+            made.add_section()
+        made.add_row(*(f"{cell.text} ({cell.note})" if cell.note else cell.text for cell in row))
+    return made
 
 
-def delta_text(delta: Delta) -> str:
-    return delta.refused or f"{delta.percent:+.1f} % ({delta.overlap:.2f})"
+def number(value: float, digits: int) -> str:
+    """With a dash for NaN, and a true minus sign."""
+    if math.isnan(value):
+        return "–"
+    text = "-∞" if value == -math.inf else "∞" if value == math.inf else f"{value:.{digits}f}"
+    return text.replace("-", MINUS)
 
 
-def _table(title: str, *headings: str) -> Table:
-    table = Table(title=title)
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    return table
+def signed(value: float, digits: int = 1) -> str:
+    """With its sign in any case."""
+    return f"{value:+.{digits}f}".replace("-", MINUS)
+
+
+def _cell(cell: Cell | str) -> Cell:
+    return Cell(cell) if isinstance(cell, str) else cell
+
+
+def _html_row(table: Table, cells: list[Cell]) -> str:
+    if len(cells) == 1:
+        return f'<th scope="rowgroup" colspan="{len(table.head)}">{html.escape(cells[0].text)}</th>'
+    texts = [html.escape(cell.text) for cell in cells]
+    texts = [f'<b class="best">{text}</b>' if c.best else text for text, c in zip(texts, cells, strict=True)]
+    notes = [f'<br><span class="soft">{html.escape(cell.note)}</span>' if cell.note else "" for cell in cells]
+    name, *values = (text + note for text, note in zip(texts, notes, strict=True))
+    td = '<td class="words">' if table.prose else "<td>"
+    return f'<th scope="row">{name}</th>' + "".join(f"{td}{value}</td>" for value in values)
+
+
+def _markdown_row(texts: Sequence[str]) -> str:
+    return "| " + " | ".join(texts) + " |"

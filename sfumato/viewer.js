@@ -148,6 +148,7 @@ class ImageCompare extends HTMLElement {
   }
   // Does what a key stands for, with or without Shift; false for a key that means nothing here.
   act(key, shift) {
+    if (!this.geometry) return false; // nothing is shown yet
     if (this.geometry.pans && PANS[key] && (shift || !MOVES[key])) this.pan(...PANS[key]);
     else if (MOVES[key]) this.moveDivider(this.view.divider + MOVES[key]);
     else if (["+", "=", "-"].includes(key)) this.zoomStep(key === "-" ? -1 : 1);
@@ -158,7 +159,7 @@ class ImageCompare extends HTMLElement {
     return true;
   }
   key(event, act) {
-    if (!this.geometry || event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
     if (!event.target.closest("select, summary") && act(event.key, event.shiftKey)) event.preventDefault();
   }
 }
@@ -186,15 +187,15 @@ function controls(compare, viewer, comparisons) {
     if (id in sides) sides[id] = byId(id).selectedIndex;
     if (id === "difference") compare.setAttribute(id, byId(id).value);
     // Of another image both sides keep their codec and, if they can, its setting or the place among its settings.
-    if (id === "comparison") for (const side of ["left", "right"]) {
-      const { codec, setting, place } = before[sides[side]];
-      const fits = [(it) => it.setting === setting, (it) => it.place === place, () => true];
-      const found = fits.map((fit) => renditions().findIndex((it) => it.codec === codec && fit(it)));
+    for (const side of id === "comparison" ? ["left", "right"] : []) {
+      const old = before[sides[side]];
+      const fits = (it, key) => it.codec === old.codec && it[key] === old[key];
+      const found = ["setting", "place", "codec"].map((key) => renditions().findIndex((it) => fits(it, key)));
       sides[side] = found.find((index) => index >= 0) ?? 0;
     }
     // The right side takes the size of the left: of its own codec or, if both are of one, of another.
     const [left, { codec }] = [renditions()[sides.left], renditions()[sides.right]];
-    if (id !== "right" && byId("equal").checked && sides.left && sides.right) {
+    if ((id === "left" || id === "comparison") && byId("equal").checked && sides.left && sides.right) {
       sides.right = left.nearest[codec === left.codec ? "" : codec] ?? sides.right;
     }
     before = renditions();
@@ -213,7 +214,11 @@ function controls(compare, viewer, comparisons) {
     f: () => (document.fullscreenElement ? document.exitFullscreen() : viewer.requestFullscreen()),
     s: () => show(([sides.left, sides.right] = [sides.right, sides.left])),
   };
-  const act = (key, shift) => compare.act(key, shift) || Boolean(keys[key.toLowerCase()] && [keys[key.toLowerCase()](shift)]);
+  function act(key, shift) {
+    if (compare.act(key, shift)) return true;
+    keys[key.toLowerCase()]?.(shift);
+    return key.toLowerCase() in keys;
+  }
   const hold = byId("hold");
   compare.addEventListener("change", () => {
     const { scale, fit } = compare.view;
@@ -237,6 +242,7 @@ function controls(compare, viewer, comparisons) {
   viewer.addEventListener("keydown", (event) => compare.key(event, act));
   viewer.addEventListener("change", (event) => change(event.target.id));
   byId("full").hidden = !document.fullscreenEnabled;
+  byId("previous").hidden = byId("next").hidden = comparisons.length < 2;
   show();
 }
 const comparisons = document.getElementById("comparisons");

@@ -16,9 +16,9 @@ from typing import Annotated
 import tyro
 from matplotlib.figure import Figure
 
-from evaluation.judge import Judge
+from evaluation.metrics import MetricSuite
 from evaluation.plots import OTHERS
-from evaluation.rows import read_table
+from evaluation.records import read_table
 from sfumato.codec import Codec
 from sfumato.lpips import weights_folder
 from sfumato.restoration import Restoration
@@ -91,8 +91,8 @@ def main(
         weights: folder with the weights of the metrics; without it as for the evaluation.
     """
     folder = weights or weights_folder()
-    judge = Judge((*steps.METRICS, "fd_efflite0"), folder)
-    print(*judge.problems, sep="\n")
+    suite = MetricSuite((*steps.METRICS, "fd_efflite0"), folder)
+    print(*suite.warnings, sep="\n")
     table = output / f"{name}.csv"
     rows: list[Row] = read_table(table, Row) if table.exists() else []
     whole = len(qualities) * len(numbers)
@@ -107,7 +107,7 @@ def main(
         trained = load_weights(train(replace(RECIPES[recipe](), diffusion=chosen), run))
         trained.model.set_diffusion(**chosen)
         ways = [Restoration(n) for n in (0, *numbers)[len(rows) > 0 :]]  # steps 0 is the same for all
-        for row, _, _ in steps.measure(Codec(export(trained)), images, qualities, ways, judge):
+        for row, _, _ in steps.measure(Codec(export(trained)), images, qualities, ways, suite):
             steps.show(row)
             trained_for = int(trained.notes["steps"])
             rows.append(Row(**(vars(row) | chosen), trained=trained_for))

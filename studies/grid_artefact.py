@@ -14,7 +14,7 @@ import numpy as np
 import tyro
 from jaxtyping import Float, UInt8
 
-from evaluation.measure import pictures_in
+from evaluation.measure import images_in
 from sfumato.codec import load
 from sfumato.image import read
 
@@ -58,7 +58,7 @@ def main(
         qualities: q of the files.
         steps: numbers of steps.
     """
-    originals = [read(path) for path in pictures_in(images)]
+    originals = [read(path) for path in images_in(images)]
     expected = np.sum([peaks(original) for original in originals], 0)
     output.parent.mkdir(parents=True, exist_ok=True)
     with output.open("w", newline="") as file:

@@ -15,9 +15,9 @@ from typing import Annotated
 
 import tyro
 
-from evaluation.anchors import anchors
-from evaluation.curves import bd_rate, mean_curves, published
-from evaluation.rows import read_rows
+from evaluation.curves import bd_rate, mean_curves
+from evaluation.published import published_curves
+from evaluation.records import read_records
 
 COLUMNS = ("codec", "against", "metric", "bd_rate_percent", "overlap", "refused", "source")
 
@@ -34,12 +34,12 @@ def main(
         output: the CSV file.
         dataset: whose curves to take.
     """
-    rows = [row for row in read_rows(results) if row.codec.startswith("sfumato")]
+    rows = [row for row in read_records(results) if row.codec.startswith("sfumato")]
     if not rows:
         raise SystemExit(f"{results} holds no row of sfumato")
     lines = []
     for ours in mean_curves(rows):
-        for theirs in published(anchors(dataset)):
+        for theirs in published_curves(dataset):
             for metric in theirs.values:
                 if not ours.measured(metric):
                     continue

@@ -13,8 +13,9 @@ from typing import Annotated
 
 import tyro
 
-from evaluation.curves import METRICS, RATES, Curve, at_rate, bd_rate, mean_curves
-from evaluation.rows import SetRow, read_rows, read_table
+from evaluation.curves import RATES, Curve, at_rate, bd_rate, mean_curves
+from evaluation.metrics import METRICS
+from evaluation.records import DatasetRecord, read_records, read_table
 
 SETS = ("kodak", "cid22", "text")
 CODEC = "sfumato"
@@ -24,9 +25,9 @@ def curve(folder: Path, name: str) -> Curve | None:
     """Means of our codec over one set of images; None where it was not measured."""
     if not (folder / f"{name}.csv").is_file():
         return None
-    rows = [row for row in read_rows(folder / f"{name}.csv") if row.codec == CODEC]
+    rows = [row for row in read_records(folder / f"{name}.csv") if row.codec == CODEC]
     table = folder / f"{name}-sets.csv"
-    sets = [row for row in read_table(table, SetRow) if row.codec == CODEC] if table.is_file() else []
+    sets = [row for row in read_table(table, DatasetRecord) if row.codec == CODEC] if table.is_file() else []
     return mean_curves(rows, sets)[0] if rows else None
 
 

@@ -19,17 +19,17 @@ import numpy as np
 import tyro
 from matplotlib.figure import Figure
 
-from evaluation.judge import Judge
-from evaluation.measure import pictures_in
+from evaluation.datasets import SMALL_CROP
+from evaluation.measure import images_in
+from evaluation.metrics import MetricSuite
 from evaluation.plots import OTHERS
-from evaluation.sets import SMALL_CROP
-from evaluation.spectrum import OCTAVES, radial_power, recovered
 from metrics.frechet import Frechet
 from sfumato.codec import Codec
 from sfumato.image import read
 from sfumato.lpips import weights_folder
 from sfumato.restoration import Restoration
 from sfumato.weights import read_weights
+from studies.spectrum import OCTAVES, radial_power, recovered
 
 METRICS = ("psnr_db", "lpips_alex", "dists", "cer")
 
@@ -58,13 +58,13 @@ class Row:
 
 
 def measure(
-    codec: Codec, folder: Path, qualities: Sequence[float], ways: Sequence[Restoration], judge: Judge
+    codec: Codec, folder: Path, qualities: Sequence[float], ways: Sequence[Restoration], suite: MetricSuite
 ) -> Iterator[tuple[Row, np.ndarray, np.ndarray]]:
     """(row, mean spectrum, mean spectrum of the originals) of each quality and way to decode."""
-    paths = pictures_in(folder)
+    paths = images_in(folder)
     images = [read(path) for path in paths]
-    originals = [judge.original(rgb) for rgb in images]
-    frechet = Frechet(np.concatenate([judge.crop_features(rgb, SMALL_CROP) for rgb in images]))
+    originals = [suite.reference(rgb) for rgb in images]
+    frechet = Frechet(np.concatenate([suite.crop_features(rgb, SMALL_CROP) for rgb in images]))
     spectrum = np.mean([radial_power(rgb) for rgb in images], 0)
     for q in qualities:
         files = [codec.encode(rgb, q=q) for rgb in images]
@@ -76,10 +76,10 @@ def measure(
                 begun = time.perf_counter()
                 decoded = codec.decode(data, **asdict(way))
                 seconds.append(time.perf_counter() - begun)
-                for name, figure in judge.figures(original, decoded, judge.ready).items():
+                for name, figure in suite.compute(original, decoded).items():
                     figures[name].append(figure)
-                figures["energy"].append(recovered(original.picture, decoded))
-                crops.append(judge.crop_features(decoded, SMALL_CROP))
+                figures["energy"].append(recovered(original.image, decoded))
+                crops.append(suite.crop_features(decoded, SMALL_CROP))
                 spectra.append(radial_power(decoded))
             means = {name: float(np.nanmean(figures[name])) for name in METRICS if _finite(figures[name])}
             octaves = np.mean(figures["energy"], 0)
@@ -161,12 +161,12 @@ def main(
     """
     codec = Codec(read_weights(model))
     ways = [Restoration(n, r) for n in steps for r in (realism if n else (1.0,))]
-    judge = Judge((*METRICS, "fd_efflite0"), weights or weights_folder())
-    print(*judge.problems, sep="\n")
+    suite = MetricSuite((*METRICS, "fd_efflite0"), weights or weights_folder())
+    print(*suite.warnings, sep="\n")
     rows: list[Row] = []
     spectra: dict[tuple[str, float], dict[str, np.ndarray]] = defaultdict(dict)
     for folder in folders:
-        for row, spectrum, original in measure(codec, folder, qualities, ways, judge):
+        for row, spectrum, original in measure(codec, folder, qualities, ways, suite):
             show(row)
             rows.append(row)
             write(output / "steps.csv", rows)

@@ -16,6 +16,8 @@ from PIL import Image
 
 import sfumato
 from docs import command, figures, pictures
+from evaluation.codecs import CODECS, codec
+from evaluation.metrics import METRICS
 from fuzz import toy
 from sfumato import container
 from training.networks.model import PRESETS
@@ -38,17 +40,22 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-EXAMPLES = (("python.md", 12), ("format.md", 2), ("building-on-it.md", 2), ("everyday.md", 4))
+EXAMPLES = (("python.md", 12), ("format.md", 2), ("building-on-it.md", 4), ("everyday.md", 4))
 
 
 @pytest.mark.parametrize(("page", "count"), EXAMPLES)
 def test_python_examples(page: str, count: int, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(PRESETS, "wider", PRESETS["toy"])  # so that the page's own leaves with the test
+    # So that the lines which the page adds to the tables leave with the test.
+    monkeypatch.setitem(PRESETS, "wider", PRESETS["toy"])
+    monkeypatch.setitem(METRICS, "mae", METRICS["psnr_db"])
+    monkeypatch.setitem(CODECS, "webp-fast", CODECS["webp"])
     scope: dict[str, object] = {"__name__": "docs"}
     found = blocks(page, "python")
     assert len(found) == count
     for block in found:
         exec(compile(block, page, "exec", dont_inherit=True), scope)
+    if page == "building-on-it.md":
+        assert METRICS["mae"].title == "mean absolute error" and codec("webp-fast").settings == (10, 50, 90)
     if page == "everyday.md":
         assert scope["sections"] == 6 and scope["im"].size == (64, 43)  # type: ignore[attr-defined]
 

@@ -1,4 +1,4 @@
-"""evaluation.measure, rows, sets, coding, anchors, the command: what is measured, kept, written, told."""
+"""evaluation: metrics, records, workers, measure, the command: what is measured, kept and written."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import dataclasses
 import functools
 import math
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,50 +18,56 @@ import torch
 from safetensors.torch import save_file
 
 from evaluation import __main__ as command
-from evaluation import anchors, coding, measure, report, sets, tables
-from evaluation.codecs import Codec, Picture, codec
-from evaluation.commands import codec_of, load_commands
-from evaluation.curves import mean_curves
-from evaluation.measure import Order, Result, pictures_in
-from evaluation.rows import Row, SetRow, read_rows, read_table, write_rows, write_table
+from evaluation import datasets, measure, metrics, report, workers
+from evaluation.codecs import RGB, Codec, codec
+from evaluation.measure import EvalConfig, Result, images_in
+from evaluation.metrics import Metric, MetricSuite
+from evaluation.records import DatasetRecord, Record, read_records, read_table, write_records, write_table
+from evaluation.workers import Cost, Worker
 from metrics import efficientnet
-from sfumato.image import read, write
-from tests.test_evaluation_codecs import picture, toml
+from sfumato.image import write
+from tests.test_evaluation_codecs import read_npy, smooth_image, write_npy
+from tests.test_evaluation_curves import dataset_record, record
 
 METRICS = ("psnr_db", "ssimulacra2", "lpips_alex", "fd_efflite0", "kid")
-VARYING = {"encode_s", "decode_s", "peak_mb"}
 
 
-def die(picture: Picture, setting: float, path: Path) -> None:
+def fail_at_13(image: RGB, setting: float, path: Path) -> None:
+    if setting == 13:
+        raise RuntimeError("bad luck: 13\nsecond line")
+    write_npy(image, setting, path)
+
+
+def die(image: RGB, setting: float, path: Path) -> None:
     os._exit(1)  # as a crash inside a library does
 
 
-def never(path: Path) -> Picture:
+def never(path: Path) -> RGB:
     raise AssertionError
 
 
 @dataclasses.dataclass(frozen=True)
 class Ran:
-    order: Order
+    config: EvalConfig
     result: Result
-    told: list[str]
+    warnings: list[str]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "tiny"
     folder.mkdir()
-    write(folder / "b.png", picture(70, 100, 1))
-    write(folder / "a.png", picture(96, 96, 2))
-    write(folder / "a.webp", picture(30, 30, 3))
+    write(folder / "b.png", smooth_image(70, 100, 1))
+    write(folder / "a.png", smooth_image(96, 96, 2))
+    write(folder / "a.webp", smooth_image(30, 30, 3))
     (folder / "broken.png").write_bytes(b"\x89PNG")
-    (folder / "notes.txt").write_text("not a picture")
+    (folder / "notes.txt").write_text("not an image")
     return folder
 
 
 @pytest.fixture(scope="module")
 def ran(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    """One run with all that can go wrong in it: two lanes, three codecs, missing weights, bad pictures."""
+    """One run with all that can go wrong in it: two workers, three codecs, missing weights, bad images."""
     weights = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
     net = efficientnet.EfficientNetLite0()
@@ -68,202 +76,210 @@ def ran(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
             torch.nn.init.kaiming_normal_(parameter)
     state = net.state_dict()
     save_file({k: v for k, v in state.items() if "num_batches" not in k}, weights / efficientnet.FILE)
-    copy = codec_of(load_commands(toml(tmp_path_factory.mktemp("program"), settings=[1, 13]))["copy"])
+    copy = Codec("copy", ".npy", (1, 13), fail_at_13, read_npy)
     jpeg = dataclasses.replace(codec("jpeg"), settings=(90, 10))
     dying = Codec("dying", ".die", (1, 2, 3), die, never)
     out = tmp_path_factory.mktemp("out")
-    order = Order(pictures_in(folder), [jpeg, copy, dying], out, METRICS, weights, jobs=2)
-    told: list[str] = []
-    return Ran(order, measure.measure(order, tell=told.append), told)
+    config = EvalConfig(images_in(folder), [jpeg, copy, dying], out, METRICS, weights, jobs=2)
+    warnings: list[str] = []
+    return Ran(config, measure.measure(config, warn=warnings.append), warnings)
 
 
-def test_rows_are_of_real_files_in_a_fixed_order(ran: Ran, folder: Path) -> None:
-    rows, out = ran.result.rows, ran.order.out
-    assert [(r.codec, r.setting, r.picture) for r in rows] == [
+def test_records_are_of_real_files_in_a_fixed_order(ran: Ran, folder: Path) -> None:
+    records, out = ran.result.records, ran.config.out
+    assert [(r.codec, r.setting, r.image) for r in records] == [
         *[("copy", "1", "a"), ("copy", "1", "b")],
         *[("jpeg", "10", "a"), ("jpeg", "10", "b"), ("jpeg", "90", "a"), ("jpeg", "90", "b")],
     ]
-    for row in rows:
-        suffix = {"jpeg": ".jpg", "copy": ".copy"}[row.codec]
-        path = out / "files" / "tiny" / row.codec / row.setting / f"{row.picture}{suffix}"
-        assert row.dataset == "tiny" and row.bytes == path.stat().st_size
-        assert row.bpp == pytest.approx(8 * row.bytes / (row.width * row.height), rel=1e-5)
-        assert row.encode_s > 0 and row.decode_s > 0 and row.peak_mb > 3 and row.jobs == 2
-        assert math.isnan(row.lpips_alex) and math.isnan(row.bits_z)
-        assert row.metrics == "psnr_db ssimulacra2"
-    copy, low, high = rows[0], rows[2], rows[4]
-    assert copy.psnr_db == math.inf and copy.ssimulacra2 == 100
-    assert low.bytes < high.bytes and low.psnr_db < high.psnr_db and low.ssimulacra2 < high.ssimulacra2
-    assert str(read_rows(out / "pictures.csv")) == str(rows)
+    for one in records:
+        suffix = {"jpeg": ".jpg", "copy": ".npy"}[one.codec]
+        path = out / "files" / "tiny" / one.codec / one.setting / f"{one.image}{suffix}"
+        assert one.dataset == "tiny" and one.bytes == path.stat().st_size
+        assert one.bpp == pytest.approx(8 * one.bytes / (one.width * one.height), rel=1e-5)
+        assert one.encode_s > 0 and one.decode_s > 0 and one.peak_mb > 3 and one.jobs == 2
+        assert math.isnan(one.values["lpips_alex"]) and math.isnan(one.bits["bits_z"])
+        assert one.computed == "psnr_db ssimulacra2"
+    copy, low, high = records[0], records[2], records[4]
+    assert (copy.values["psnr_db"], copy.values["ssimulacra2"]) == (math.inf, 100)
+    assert low.bytes < high.bytes
+    assert all(low.values[name] < high.values[name] for name in ("psnr_db", "ssimulacra2"))
     assert ran.result.originals == {"a": folder / "a.png", "b": folder / "b.png"}
 
 
 def test_everything_that_fails_is_one_line_and_the_rest_still_comes(ran: Ran) -> None:
-    told = "\n".join(ran.told)
-    assert sorted(ran.told) == ran.result.problems
-    assert "lpips_alex: not measured, " in told and "is missing (python -m evaluation weights)" in told
-    assert "broken.png: left out: " in told
-    assert "a.webp: left out: a.png has the same name" in told
-    assert "copy 13, a.png: copy: " in told and "ended with 1: bad luck: 13" in told
-    assert "dying 1, a.png: its process died" in told
-    assert "dying: left out from here on, after 3 failures" in told
-    assert len(ran.told) in (1 + 2 + 2 + 4, 1 + 2 + 2 + 5), told  # two lanes may fail at the same time
+    text = "\n".join(ran.warnings)
+    assert sorted(ran.warnings) == ran.result.warnings
+    assert "lpips_alex: not measured, " in text and "is missing (python -m evaluation weights)" in text
+    assert "broken.png: left out: " in text
+    assert "a.webp: left out: another image has the same name" in text
+    assert "copy 13, a: bad luck: 13\n" in text
+    assert "dying 1, a: its process died" in text
+    assert "dying: left out from here on, after 3 failures" in text
+    assert len(ran.warnings) in (1 + 2 + 2 + 4, 1 + 2 + 2 + 5), text  # two workers may fail at the same time
 
 
-def test_sets_are_measured_on_crops_that_are_counted(ran: Ran) -> None:
-    rows = ran.result.sets
-    assert [(r.codec, r.setting, r.crops, r.crop_px) for r in rows] == [
+def test_data_sets_are_measured_on_crops_that_are_counted(ran: Ran) -> None:
+    found = ran.result.datasets
+    assert [(r.codec, r.setting, r.crops, r.crop_px) for r in found] == [
         ("copy", "1", 3, 64),
         ("jpeg", "10", 3, 64),
         ("jpeg", "90", 3, 64),
     ]
-    assert rows[0].fd_efflite0 == pytest.approx(0, abs=1e-3) and rows[2].fd_efflite0 < rows[1].fd_efflite0
-    jpeg = [row.bpp for row in ran.result.rows if row.codec == "jpeg" and row.setting == "10"]
-    assert rows[1].bpp == pytest.approx(sum(jpeg) / 2, rel=1e-5)
-    assert str(read_table(ran.order.out / "sets.csv", SetRow)) == str(rows)
+    values = [one.values["fd_efflite0"] for one in found]
+    assert values[0] == pytest.approx(0, abs=1e-3) and values[2] < values[1]
+    jpeg = [one.bpp for one in ran.result.records if (one.codec, one.setting) == ("jpeg", "10")]
+    assert found[1].bpp == pytest.approx(sum(jpeg) / 2, rel=1e-5)
 
 
-def test_what_is_there_is_not_measured_again(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = (ran.order.out / "pictures.csv").read_bytes(), (ran.order.out / "sets.csv").read_bytes()
-    monkeypatch.setattr(measure._Lane, "_call", lambda *arguments: pytest.fail("something was measured"))
-    good = [
-        dataclasses.replace(one, settings=s)
-        for one, s in zip(ran.order.codecs, [(90, 10), (1,)], strict=False)
-    ]
-    rows = []
-    measure.measure(dataclasses.replace(ran.order, codecs=good, jobs=1), rows.append)
-    assert sum(rows) == 2 * 3 + 3  # three of the picture that cannot be read
-    assert before == (
-        (ran.order.out / "pictures.csv").read_bytes(),
-        (ran.order.out / "sets.csv").read_bytes(),
-    )
+def test_complete_records_are_not_measured_again(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [ran.config.out / name for name in ("pictures.csv", "sets.csv")]
+    before = [path.read_bytes() for path in paths]
+    monkeypatch.setattr(Worker, "_call", lambda *arguments: pytest.fail("something was measured"))
+    settings = [(90, 10), (1,)]
+    good = [dataclasses.replace(c, settings=s) for c, s in zip(ran.config.codecs, settings, strict=False)]
+    counts: list[int] = []
+    measure.measure(dataclasses.replace(ran.config, codecs=good, jobs=1), counts.append)
+    assert sum(counts) == 2 * 3 + 3  # three of the image that cannot be read
+    assert before == [path.read_bytes() for path in paths]
 
 
-def test_what_changed_is_measured_again_and_what_is_missing_added(ran: Ran) -> None:
-    files = ran.order.out / "files" / "tiny" / "jpeg"
-    (files / "10" / "a.jpg").unlink()  # gone
-    (files / "10" / "b.jpg").write_bytes(b"shorter")  # another size
+def test_changed_files_are_measured_again_and_missing_metrics_added(ran: Ran) -> None:
+    files = ran.config.out / "files" / "tiny" / "jpeg"
+    (files / "10" / "a.jpg").unlink()
+    (files / "10" / "b.jpg").write_bytes(b"shorter")
     kept = files / "90" / "a.jpg"
     stamp = kept.stat().st_mtime_ns
-    before = {(r.setting, r.picture): r for r in ran.result.rows if r.codec == "jpeg"}
-    more = dataclasses.replace(ran.order, codecs=ran.order.codecs[:1], metrics=("psnr_db", "ms_ssim"), jobs=1)
-    result = measure.measure(more)
-    after = {(r.setting, r.picture): r for r in result.rows if r.codec == "jpeg"}
+    before = {(r.setting, r.image): r for r in ran.result.records if r.codec == "jpeg"}
+    metrics = ("psnr_db", "ms_ssim")
+    result = measure.measure(
+        dataclasses.replace(ran.config, codecs=ran.config.codecs[:1], metrics=metrics, jobs=1)
+    )
+    after = {(r.setting, r.image): r for r in result.records if r.codec == "jpeg"}
     assert kept.stat().st_mtime_ns == stamp  # decoded for the new metric, not coded again
     assert after["90", "a"].encode_s == before["90", "a"].encode_s and after["90", "a"].jobs == 2
     assert after["10", "a"].jobs == after["10", "b"].jobs == 1
-    for key, row in after.items():
-        assert (row.bytes, row.psnr_db) == (before[key].bytes, before[key].psnr_db)
-    assert after["90", "a"].metrics == "ms_ssim psnr_db ssimulacra2"
-    assert after["90", "a"].ssimulacra2 == before["90", "a"].ssimulacra2
-    assert {r.codec for r in result.rows} == {"copy", "jpeg"}  # rows of codecs that were not asked for stay
+    for key, one in after.items():
+        assert (one.bytes, one.values["psnr_db"]) == (before[key].bytes, before[key].values["psnr_db"])
+    assert after["90", "a"].computed == "ms_ssim psnr_db ssimulacra2"
+    assert after["90", "a"].values["ssimulacra2"] == before["90", "a"].values["ssimulacra2"]
+    assert {r.codec for r in result.records} == {"copy", "jpeg"}  # those of codecs not asked for stay
 
 
-def test_rows_of_another_picture_or_codec_are_not_kept(ran: Ran, folder: Path) -> None:
-    run = measure._Run(ran.order, lambda rows: None, lambda line: None)
-    jpeg = ran.order.codecs[0]
-    [row] = [
-        r
-        for r in read_rows(ran.order.out / "pictures.csv")
-        if (r.codec, r.setting, r.picture) == ("jpeg", "90", "a")
-    ]
-    path = measure.coded_file(ran.order.out, "tiny", jpeg, 90, "a")
-    assert str(run._kept(path, "a", row.picture_id, jpeg, 90)) == str(row)
-    assert run._kept(path, "a", "another", jpeg, 90) is None
-    newer = dataclasses.replace(jpeg, description="another version")
-    run = measure._Run(dataclasses.replace(ran.order, codecs=[newer]), lambda rows: None, lambda line: None)
-    assert run._kept(path, "a", row.picture_id, newer, 90) is None
-    run = measure._Run(dataclasses.replace(ran.order, fresh=True), lambda rows: None, lambda line: None)
-    assert run._kept(path, "a", row.picture_id, jpeg, 90) is None
+def test_records_of_another_image_or_codec_are_not_kept(ran: Ran) -> None:
+    jpeg = ran.config.codecs[0]
+    path = measure.coded_file(ran.config.out, "tiny", jpeg, 90, "a")
+    [one] = [r for r in read_records(ran.config.out / "pictures.csv") if r.key == ("jpeg", 90, "90", "a")]
+
+    def kept(image_id: str, codec: Codec = jpeg, fresh: bool = False) -> Record | None:
+        config = dataclasses.replace(ran.config, codecs=[codec], fresh=fresh)
+        run = measure._Run(config, lambda count: None, lambda line: None)
+        return run._earlier_record(path, "a", image_id, codec, 90)
+
+    assert str(kept(one.image_id)) == str(one)
+    assert kept("another") is None and kept(one.image_id, fresh=True) is None
+    assert kept(one.image_id, dataclasses.replace(jpeg, description="another version")) is None
 
 
-class LaneHere:
-    """A lane that codes in this process and whose judge fails."""
+class WorkerHere:
+    """A worker that codes in this process and whose metrics fail."""
 
-    def encode(self, *arguments: Any) -> coding.Spent:
-        return coding.encode(*arguments)
+    def encode(self, *arguments: Any) -> Cost:
+        return workers.encode(*arguments)
 
-    def decode(self, *arguments: Any) -> tuple[Picture, coding.Spent]:
-        return coding.decode(*arguments)
+    def decode(self, *arguments: Any) -> tuple[RGB, Cost]:
+        return workers.decode(*arguments)
 
-    def judge(self, function: object, *arguments: object) -> object:
+    def compute(self, *arguments: object) -> object:
         raise RuntimeError("no memory\nsecond line")
 
 
-def test_rows_stay_when_metrics_fail_and_a_stopped_run_keeps_what_it_has(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_records_stay_when_metrics_fail_and_a_stopped_run_keeps_them(folder: Path, tmp_path: Path) -> None:
     jpeg = dataclasses.replace(codec("jpeg"), settings=(10, 20, 30, 40, 50))
-    order = Order([folder / "a.png", folder / "b.png"], [jpeg], tmp_path, ("psnr_db",), tmp_path)
-    told: list[str] = []
-    run = measure._Run(order, lambda rows: None, told.append)
-    run.picture(LaneHere(), folder / "a.png")  # type: ignore[arg-type]
-    assert told == [
-        "metrics of jpeg 10, a.png: no memory",
-        "metrics of jpeg 20, a.png: no memory",
-        "metrics of jpeg 30, a.png: no memory",
+    config = EvalConfig([folder / "a.png", folder / "b.png"], [jpeg], tmp_path, ("psnr_db",), tmp_path)
+    warnings: list[str] = []
+    run = measure._Run(config, lambda count: None, warnings.append)
+    run.image(WorkerHere(), folder / "a.png")  # type: ignore[arg-type]
+    assert warnings == [
+        *(f"metrics of jpeg {quality}, a: no memory" for quality in (10, 20, 30)),
         "metrics: left out from here on, after 3 failures",
     ]
-    rows = read_rows(tmp_path / "pictures.csv")
-    assert [row.setting for row in rows] == ["10", "20", "30", "40", "50"]
-    assert all(math.isnan(row.psnr_db) and row.metrics == "" for row in rows)
+    records = read_records(tmp_path / "pictures.csv")
+    assert [one.setting for one in records] == ["10", "20", "30", "40", "50"]
+    assert all(math.isnan(one.values["psnr_db"]) and one.computed == "" for one in records)
     run.stopped = True
-    run.picture(LaneHere(), folder / "b.png")  # type: ignore[arg-type]
-    assert {row.picture for row in read_rows(tmp_path / "pictures.csv")} == {"a"}
+    run.image(WorkerHere(), folder / "b.png")  # type: ignore[arg-type]
+    assert {one.image for one in read_records(tmp_path / "pictures.csv")} == {"a"}
 
 
-def test_a_folder_with_another_data_set_is_refused(ran: Ran, tmp_path: Path) -> None:
+def test_bad_folders_and_metrics_are_named(ran: Ran, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
-    write(other / "a.png", picture(8, 8))
-    with pytest.raises(ValueError, match="holds results of 'tiny'; name another folder for 'other'"):
-        measure.measure(dataclasses.replace(ran.order, pictures=pictures_in(other)))
-    with pytest.raises(ValueError, match="unknown metric 'vmaf'"):
-        measure.measure(dataclasses.replace(ran.order, metrics=("vmaf",)))
-
-
-def test_a_folder_without_pictures_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no pictures"):
-        pictures_in(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no images"):
+        images_in(other)
     with pytest.raises(FileNotFoundError, match="absent: no such folder"):
-        pictures_in(tmp_path / "absent")
+        images_in(tmp_path / "absent")
+    write(other / "a.png", smooth_image(8, 8))
+    with pytest.raises(ValueError, match="holds results of 'tiny'; name another folder for 'other'"):
+        measure.measure(dataclasses.replace(ran.config, images=images_in(other)))
+    with pytest.raises(ValueError, match="unknown metric 'vmaf'; known are psnr_db"):
+        MetricSuite(("vmaf",), tmp_path)
 
 
-def test_separate_processes_share_the_file_alone(ran: Ran, tmp_path: Path) -> None:
+def test_a_metric_is_added_by_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The recipe of docs/building-on-it.md: values, CSV columns and tables follow from the line."""
+    from evaluation.curves import mean_curves
+    from evaluation.summary import mean_table
+
+    def mean_error(weights: Path) -> metrics.Scorer:
+        return metrics.PairMetric(lambda x, x_hat: float(np.abs(x.astype(int) - x_hat).mean()))
+
+    monkeypatch.setitem(metrics.METRICS, "mae", Metric("mean absolute error", -1, mean_error, 1))
+    suite = MetricSuite(("mae",), tmp_path)
+    reference = suite.reference(np.zeros((4, 4, 3), np.uint8))
+    values = suite.compute(reference, np.full((4, 4, 3), 3, np.uint8))
+    assert values == {"mae": 3}
+    with pytest.raises(ValueError, match=r"decoded to \[2, 4, 3\], the original is \[4, 4, 3\]"):
+        suite.compute(reference, np.zeros((2, 4, 3), np.uint8))
+    write_records(tmp_path / "a.csv", [record("jpeg", "5", "p", 0.5, 30, **values)])
+    table = mean_table(mean_curves(read_records(tmp_path / "a.csv")))
+    assert table.head[-1] == "mean absolute error" and table.rows[0][-1] == "3.0"
+
+
+def test_images_too_small_for_a_metric_have_no_value(tmp_path: Path) -> None:
+    suite = MetricSuite(("psnr_db", "ms_ssim", "ssimulacra2"), tmp_path)
+    tiny = smooth_image(7, 9)
+    values = suite.compute(suite.reference(tiny), tiny)
+    assert values["psnr_db"] == math.inf and math.isnan(values["ms_ssim"] + values["ssimulacra2"])
+
+
+def test_separate_processes_share_the_file_alone(tmp_path: Path) -> None:
     for separate, processes in ((False, 1), (True, 2)):
-        lane = measure._Lane(dataclasses.replace(ran.order, separate=separate), ())
+        worker = Worker(separate, (), tmp_path)
         jpeg, path = codec("jpeg"), tmp_path / "x.jpg"
-        spent = lane.encode(jpeg, picture(24, 32), 50, path)
-        decoded, _ = lane.decode(jpeg, path)
-        assert decoded.shape == (24, 32, 3) and spent.seconds > 0
-        assert len(lane._pools) == processes
-        lane.close()
+        cost = worker.encode(jpeg, smooth_image(24, 32), 50, path)
+        decoded, _ = worker.decode(jpeg, path)
+        assert decoded.shape == (24, 32, 3) and cost.seconds > 0
+        assert len(worker._pools) == processes
+        worker.close()
 
 
-def test_a_coding_process_needs_no_torch(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
-    program = "import sys, evaluation.coding, evaluation.__main__; print('torch' in sys.modules)"
+def test_a_coding_process_imports_no_torch() -> None:
+    program = "import sys, evaluation.workers, evaluation.__main__; print('torch' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "False"
 
 
-def test_peak_memory_is_that_of_the_call() -> None:
-    def fill(picture: Picture, setting: float, path: Path) -> None:
+def test_peak_memory_is_that_of_the_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(image: RGB, setting: float, path: Path) -> None:
         path.write_bytes(np.ones(int(setting) << 20, np.uint8)[:8].tobytes())
 
-    one = Codec("fill", ".bin", (1,), fill, lambda path: picture(8, 8))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(coding, "_warm", {"fill"})
-        if not coding._CLEAR.is_file():
-            pytest.skip("the system cannot reset the peak of a process's memory")
-        import tempfile
-
-        with tempfile.TemporaryDirectory() as scratch:
-            big = coding.encode(one, picture(8, 8), 200, Path(scratch, "a.bin"))
-            small = coding.encode(one, picture(8, 8), 1, Path(scratch, "b.bin"))
-            assert sorted(path.name for path in Path(scratch).iterdir()) == ["a.bin", "b.bin"]
+    if not workers._CLEAR.is_file():
+        pytest.skip("the system cannot reset the peak of a process's memory")
+    monkeypatch.setattr(workers, "_warm", {"fill"})
+    one = Codec("fill", ".bin", (1,), fill, never)
+    big = workers.encode(one, smooth_image(8, 8), 200, tmp_path / "a.bin")
+    small = workers.encode(one, smooth_image(8, 8), 1, tmp_path / "b.bin")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.bin", "b.bin"]
     assert big.peak_mb - small.peak_mb == pytest.approx(200, abs=30)
 
 
@@ -271,110 +287,59 @@ def test_sections_of_sfumato_files_are_counted_in_bits(tmp_path: Path) -> None:
     import sfumato
     from sfumato import container
 
-    data = sfumato.encode(picture(64, 64), q=0.5)
+    data = sfumato.encode(smooth_image(64, 64), q=0.5)
     (tmp_path / "a.sfu").write_bytes(data)
-    bits = measure._section_bits(tmp_path / "a.sfu")
+    bits = measure.section_bits(tmp_path / "a.sfu")
+    payloads = [8 * len(section.payload) for section in container.unpack(data).sections]
     assert list(bits) == ["bits_z", *(f"bits_chunk{j}" for j in range(1, 6))]
-    assert sum(bits.values()) + 8 * container.fixed_bytes(data) == 8 * len(data)
+    assert list(bits.values()) == payloads and 0 < sum(payloads) < 8 * len(data)
     (tmp_path / "a.jpg").write_bytes(data)
-    assert measure._section_bits(tmp_path / "a.jpg") == {}
+    assert measure.section_bits(tmp_path / "a.jpg") == {}
 
 
-def test_rows_survive_the_csv_and_old_files_can_be_read(tmp_path: Path) -> None:
-    first = Row("set", "a", "2", "p", 8, 8, 12, 1.5, math.inf, 0.25, 0.9, 0.1, 0.2, bits_z=12345678.0)
-    second = Row("set", "a", "10", "p", 8, 8, 4, 0.5, 30.5, math.nan, 0.9, 0.1, 0.2, metrics="psnr_db cer")
-    path = tmp_path / "deep" / "rows.csv"
-    write_rows(path, [second, first])
+def test_records_survive_the_csv_and_old_files_can_be_read(tmp_path: Path) -> None:
+    first = record("a", "2", "p", 1.5, math.inf, lpips_alex=0.25, bits={"bits_z": 12345678.0})
+    second = record("a", "10", "p", 0.5, 30.5, computed="psnr_db cer")
+    path = tmp_path / "deep" / "records.csv"
+    write_records(path, [second, first])
     lines = path.read_text().splitlines()
     old = "dataset,codec,setting,picture,width,height,bytes,bpp,psnr_db,lpips_alex,ms_ssim,encode_s,decode_s"
-    assert lines[0].startswith(old + ",lpips_vgg,dists,ssimulacra2,cer,bits_z,")
-    assert lines[1].startswith("set,a,2,p,8,8,12,1.5,inf,0.25,0.9,0.1,0.2,,,,,12345678,")
-    assert lines[2].startswith("set,a,10,p,8,8,4,0.5,30.5,,0.9,0.1,0.2,")
-    assert [str(row) for row in read_rows(path)] == [str(first), str(second)]
+    rest = (
+        "lpips_vgg,dists,ssimulacra2,cer,bits_z,bits_chunk1,bits_chunk2,bits_chunk3,bits_chunk4,bits_chunk5"
+    )
+    assert lines[0] == f"{old},{rest},peak_mb,jobs,picture_id,codec_id,metrics"
+    assert lines[1] == "set,a,2,p,8,8,12,1.5,inf,0.25,,,,,,,,12345678,,,,,,,1,,,"
+    assert lines[2].endswith(",1,,,psnr_db cer")
+    back = read_records(path)
+    assert back[0].values["psnr_db"] == math.inf and math.isnan(back[0].values["dists"])
+    assert (back[0].bits["bits_z"], back[1].computed, back[1].bpp) == (12345678, "psnr_db cer", 0.5)
     path.write_text(old + "\nset,a,1,p,8,8,4,0.5,30,,0.9,0.1,0.2\n")
-    [earlier] = read_rows(path)
-    assert earlier.psnr_db == 30 and earlier.metrics == "" and math.isnan(earlier.dists)
+    [earlier] = read_records(path)
+    assert earlier.values["psnr_db"] == 30 and earlier.computed == "" and "dists" not in earlier.values
     path.write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match=r"rows\.csv: columns are \['a', 'b'\]"):
-        read_rows(path)
+    with pytest.raises(ValueError, match=r"records\.csv: columns are \['a', 'b'\]"):
+        read_records(path)
     path.write_text(old + "\nset,a,1,p,wide,8,4,0.5,30,,0.9,0.1,0.2\n")
-    with pytest.raises(ValueError, match=r"rows\.csv: line 2: .*'wide'"):
-        read_rows(path)
+    with pytest.raises(ValueError, match=r"records\.csv: line 2: .*'wide'"):
+        read_records(path)
 
 
-def test_crops_are_as_large_as_the_pictures_of_a_set_allow(tmp_path: Path) -> None:
-    write(tmp_path / "small.png", picture(20, 20))
-    assert sets.crop_side([tmp_path / "small.png"]) == 64
+def test_tables_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    write_table(path, DatasetRecord, [dataset_record("c", "1", 0.5, 1.25, math.nan)])
+    text = "dataset,codec,setting,bpp,fd_efflite0,kid,crops,crop_px\nset,c,1,0.5,1.25,,96,64\n"
+    assert path.read_text() == text
+    with pytest.raises(AttributeError):
+        write_table(path, DatasetRecord, [object()])
+    assert path.read_text() == text and [p.name for p in tmp_path.iterdir()] == ["a.csv"]
+    assert str(read_table(path, DatasetRecord)) == str([dataset_record("c", "1", 0.5, 1.25, math.nan)])
+
+
+def test_crops_are_as_large_as_the_images_of_a_set_allow(tmp_path: Path) -> None:
+    write(tmp_path / "small.png", smooth_image(20, 20))
+    assert datasets.crop_side([tmp_path / "small.png"]) == 64
     write(tmp_path / "large.png", np.zeros((1024, 1024, 3), np.uint8))
-    assert sets.crop_side([tmp_path / "large.png", tmp_path / "absent.png"]) == 256
-
-
-def test_published_curves_are_of_kodak_and_our_metrics() -> None:
-    found = anchors.anchors("Kodak")
-    assert {"VTM", "MS-ILLM", "HiFiC", "ELIC"} <= {anchor.codec for anchor in found}
-    assert {anchor.metric for anchor in found} <= {"psnr_db", "ms_ssim", "lpips_alex", "dists"}
-    for anchor in found:
-        assert anchor.source and len(anchor.bpp) == len(anchor.value) >= 2
-        assert anchor.bpp == sorted(anchor.bpp) and 0 < anchor.bpp[0]
-    assert len({(anchor.codec, anchor.metric) for anchor in found}) == len(found)
-    assert anchors.anchors("clic2020") == []
-
-
-def test_the_check_of_jpeg_tells_rates_and_decibels_that_differ() -> None:
-    [theirs] = [a for a in anchors.anchors("kodak") if (a.codec, a.metric) == (anchors.CHECKED, "psnr_db")]
-    qualities = range(5, 100, 5)
-    bpp = {quality: [rate, rate] for quality, rate in zip(qualities, theirs.bpp, strict=True)}
-    psnr = {quality: [value] for quality, value in zip(qualities, theirs.value, strict=True)}
-    assert all(one.agrees for one in anchors.differences(bpp, psnr))
-    bpp[50] = [rate * 1.02 for rate in bpp[50]]
-    psnr[95] = [psnr[95][0] - 0.3]
-    found = anchors.differences(bpp, psnr)
-    assert [one.quality for one in found if not one.agrees] == [50, 95]
-    assert "!" in str(list(tables.difference_table(found).columns[4].cells)[18])
-    with pytest.raises(ValueError, match="expected 5, 10"):
-        anchors.differences({5: [0.2]}, {5: [20.0]})
-
-
-KODAK = Path(
-    os.environ.get("SFUMATO_KODAK", Path(__file__).resolve().parents[2] / "shared" / "data" / "kodak")
-)
-
-
-@pytest.mark.skipif(not KODAK.is_dir(), reason="set SFUMATO_KODAK to the folder with the 24 Kodak pictures")
-def test_our_jpeg_of_kodak_is_compressais_at_one_quality() -> None:
-    jpeg = codec("jpeg-compressai")
-    [theirs] = [a for a in anchors.anchors("kodak") if (a.codec, a.metric) == (anchors.CHECKED, "psnr_db")]
-    import tempfile
-
-    from metrics.distortion import psnr
-
-    rates, qualities = [], []
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch, "a.jpg")
-        for source in pictures_in(KODAK):
-            image = read(source)
-            jpeg.encode(image, 50, path)
-            rates.append(8 * path.stat().st_size / image[..., 0].size)
-            qualities.append(psnr(image, jpeg.decode(path)))
-    at = list(range(5, 100, 5)).index(50)
-    assert np.mean(rates) == pytest.approx(theirs.bpp[at], rel=anchors.RATE_TOLERANCE)
-    assert np.mean(qualities) == pytest.approx(theirs.value[at], abs=anchors.PSNR_TOLERANCE)
-
-
-def test_tables_of_sfumato_against_the_others() -> None:
-    rows = []
-    for name, factor in (("sfumato", 1.0), ("jpeg", 2.0)):
-        for i, (bpp, db) in enumerate(zip([0.1, 0.2, 0.4, 0.8], [24, 28, 32, 36], strict=True)):
-            rows.append(
-                Row("s", name, str(i), "p", 8, 8, 1, factor * bpp, db, math.nan, 0.9 + i / 50, 0.1, 0.2)
-            )
-    curves = {curve.codec: curve for curve in mean_curves(rows)}
-    table = tables.delta_table(curves["sfumato"], [curves["jpeg"]])
-    assert [column.header for column in table.columns] == ["over", "PSNR dB", "MS-SSIM"]
-    assert [list(column.cells) for column in table.columns] == [["jpeg"], *[["-50.0 % (1.00)"]] * 2]
-    rates = tables.rate_table(list(curves.values()))
-    assert list(rates.columns[2].cells)[:2] == ["24.00", "-"]
-    assert "LPIPS-Alex" not in [column.header for column in tables.curve_table(curves["jpeg"], 1).columns]
+    assert datasets.crop_side([tmp_path / "large.png", tmp_path / "absent.png"]) == 256
 
 
 def test_the_command_measures_reports_and_copies(
@@ -388,43 +353,33 @@ def test_the_command_measures_reports_and_copies(
 
     monkeypatch.setattr(report, "write", write_page)
     monkeypatch.setattr(measure, "measure", functools.partial(_pretend, tmp_path))
-    monkeypatch.setenv("PATH", "")
-    commands = toml(tmp_path, encode="gone {input} {output} {setting}")
-    arguments = [
-        str(folder),
-        "-o",
-        str(tmp_path / "report"),
-        "--codecs",
-        "jpeg,copy",
-        "--commands",
-        str(commands),
-    ]
-    command.main([*arguments, "--results", str(tmp_path / "results"), "--metrics", "psnr_db"])
-    [(where, rows, of_sets, originals, codecs, problems)] = pages
-    assert where == tmp_path / "report" and [row.codec for row in rows] == ["jpeg"] * 4
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    arguments = [str(folder), "-o", str(tmp_path / "report"), "--codecs", "jpeg,jxl", "--metrics", "psnr_db"]
+    command.main([*arguments, "--results", str(tmp_path / "results")])
+    [(where, records, of_sets, originals, codecs, warnings)] = pages
+    assert where == tmp_path / "report" and [one.codec for one in records] == ["jpeg"] * 4
     assert of_sets == [] and list(originals) == ["a"] and list(codecs) == ["jpeg"]
-    assert problems == [
-        "copy: the program gone is not installed",
+    assert warnings == [
+        "jxl: the package imagecodecs is not installed (pip install imagecodecs)",
         "something happened",
-        "retired: rows of an earlier run are left out: unknown codec 'retired'; known are "
-        "sfumato[:OPTIONS], jpeg, webp, avif, jxl, jpeg2000, heic, jpeg-compressai",
+        "retired: records of an earlier run are left out: unknown codec 'retired'; known are "
+        "sfumato[:OPTIONS], jpeg, webp, avif, jxl, jpeg2000, heic",
     ]
     with open(tmp_path / "results" / "tiny.csv", newline="") as file:
         assert len(list(csv.DictReader(file))) == 4
     assert (tmp_path / "results" / "tiny-sets.csv").read_text().startswith("dataset,codec,setting,bpp,")
     shown = capsys.readouterr()
-    assert "jpeg, mean of 1" in shown.out and "at equal rate" in shown.out and "index.html" in shown.out
-    assert "copy: the program gone is not installed" in shown.err and "something happened" in shown.err
+    assert "means of 1 images" in shown.out and "At equal rate" in shown.out and "index.html" in shown.out
+    assert "jxl: the package" in shown.err and "something happened" in shown.err
 
 
-def _pretend(folder: Path, order: Order, advance: object, tell: object) -> Result:
-    assert order.metrics == ("psnr_db",) and [one.name for one in order.codecs] == ["jpeg"]
-    tell("something happened")  # type: ignore[operator]
+def _pretend(folder: Path, config: EvalConfig, advance: object, warn: Any) -> Result:
+    assert config.metrics == ("psnr_db",) and [one.name for one in config.codecs] == ["jpeg"]
+    warn("something happened")
     values = zip("1234", [0.1, 0.2, 0.4, 0.8], [24, 28, 32, 36], strict=True)
-    row = Row("tiny", "jpeg", "1", "a", 8, 8, 1, 0.1, 20, math.nan, math.nan, 0.1, 0.2)
-    rows = [dataclasses.replace(row, setting=s, bpp=bpp, psnr_db=db) for s, bpp, db in values]
-    retired = dataclasses.replace(row, codec="retired")
-    return Result([*rows, retired], [], {"a": folder / "a.png"}, ["something happened"])
+    records = [record("jpeg", s, "a", bpp, db, dataset="tiny") for s, bpp, db in values]
+    retired = dataclasses.replace(records[0], codec="retired")
+    return Result([*records, retired], [], {"a": folder / "a.png"}, ["something happened"])
 
 
 @pytest.mark.parametrize(
@@ -433,7 +388,6 @@ def _pretend(folder: Path, order: Order, advance: object, tell: object) -> Resul
         (["absent", "-o", "x"], "absent: no such folder"),
         (["absent", "-o", "x", "--codecs", "vp9"], "unknown codec 'vp9'"),
         (["absent", "-o", "x", "--codecs", ""], "an empty name"),
-        (["absent", "-o", "x", "--commands", "none.toml"], "none.toml"),
     ],
 )
 def test_wrong_usage_is_one_line(
@@ -442,14 +396,3 @@ def test_wrong_usage_is_one_line(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match=message):
         command.main(arguments)
-
-
-def test_tables_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "a.csv"
-    write_table(path, SetRow, [SetRow("d", "c", "1", 0.5, 1.25, math.nan, 3, 64)])
-    assert (
-        path.read_text() == "dataset,codec,setting,bpp,fd_efflite0,kid,crops,crop_px\nd,c,1,0.5,1.25,,3,64\n"
-    )
-    with pytest.raises(AttributeError):
-        write_table(path, SetRow, [object()])
-    assert path.read_text().endswith("1.25,,3,64\n") and [p.name for p in tmp_path.iterdir()] == ["a.csv"]

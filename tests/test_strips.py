@@ -92,7 +92,6 @@ def test_the_steps_in_strips_are_those_of_the_whole_image(
     weights = random_weights()
     transforms, config = Transforms(weights), weights.config
     frame, chosen = Frame(1024, 128), Restoration(steps, eta=eta)
-    told: list[float] = []
     base = transforms.synthesize(latent(weights, 64, 8), 0.5)
     around = restoration.halo(config, chosen)
     assert (around is None) == (eta > 0)
@@ -103,7 +102,6 @@ def test_the_steps_in_strips_are_those_of_the_whole_image(
     monkeypatch.undo()
     monkeypatch.setattr(restoration, "halo", lambda *_: None)  # by the DCT
     whole = np.concatenate(list(restore(transforms, config, [base], 0.5, 1, chosen, frame)), 2)
-    assert told == sorted(told) and told[-1] == 1 and len(told) == (1 if around is None else len(parts))
     assert np.abs(whole - base.x_base).mean() > 0.02, "the steps do something"
     assert np.abs(whole - banded).max() < 0.01 and np.abs(whole - banded).mean() < 5e-4
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageFilter
 
-from evaluation.spectrum import OCTAVES, radial_power, recovered
+from studies.spectrum import OCTAVES, radial_power, recovered
 
 
 def noise(deviation: float, seed: int = 0) -> np.ndarray:
