@@ -9,7 +9,7 @@ What decides a probability runs in exact arithmetic (`exact`; FORMAT.md, section
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -343,12 +343,13 @@ class Codec:
 
         In strips of rows; a strip of a very wide one is not small: that is made in windows of columns.
         """
-        q, size = quality(header), (side + -side % HYPER_STRIDE for side in (header.height, header.width))
-        frame, width = Frame(*size, *corner), y_hat.shape[3] * STRIDE
+        rows, columns = (side + -side % HYPER_STRIDE for side in (header.height, header.width))
+        frame, width = Frame(rows, columns, *corner), y_hat.shape[3] * STRIDE
         around, windows = halo(self._config, chosen), [(slice(0, width), slice(0, width))]
         if around is not None and width > WIDE:
             around += -(-self._config.halo // HYPER_STRIDE) * HYPER_STRIDE
             windows = list(strips(width, WINDOW, around))
+        q = quality(header)
         for wide, keep in windows:
             cells = y_hat[..., wide.start // STRIDE : wide.stop // STRIDE]
             parts = self._synthesised(cells, q, 4 * (halo(self._config, chosen) or 0))

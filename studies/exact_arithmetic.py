@@ -73,8 +73,8 @@ class Pair:
         return np.asarray(found)
 
     def decode(self, y_hat: np.ndarray, header: Header) -> np.ndarray:
-        strips = self.codec._images(y_hat, header, Restoration())
-        pixels = np.concatenate([image.from_x(x) for x in strips])
+        strips = self.codec._pieces(y_hat, header, Restoration())
+        pixels = np.concatenate([image.from_x(x) for _, _, x in strips])
         return pixels[: header.height, : header.width]
 
 
