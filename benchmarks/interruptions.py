@@ -1,4 +1,4 @@
-"""python -m benchmarks.interruptions -o CSV: a folder run that is killed, or finds disk or memory full, in mid-run.
+"""python -m benchmarks.interruptions -o CSV: a folder run that is killed, or out of disk or memory, midway.
 
 Each time: what is written is whole, nothing is left running, and a second run completes and equals, byte for
 byte, one that nothing disturbed.  Linux only.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import os
 import resource
 import signal
 import subprocess
