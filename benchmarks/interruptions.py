@@ -30,7 +30,7 @@ COLUMNS = (
     "way", "first_exit", "whole_files", "half_files", "left_running", "temporary_files", "second_exit",
     "temporary_files_after", "equal_files", "files",
 )  # fmt: skip
-PATIENCE = 120  # seconds
+PATIENCE = 300  # seconds
 
 
 def images(folder: Path, count: int, side: int) -> None:
