@@ -1,4 +1,4 @@
-"""python -m benchmarks.interruptions -o CSV: a folder run that is killed, or out of disk or memory.
+"""python -m benchmarks.interruptions -o CSV: a folder run that is killed, or out of disk or memory, midway.
 
 Each time: what is written is whole, nothing is left running, and a second run completes and equals, byte for
 byte, one that nothing disturbed.  Linux only.
@@ -30,7 +30,7 @@ COLUMNS = (
     "way", "first_exit", "whole_files", "half_files", "left_running", "temporary_files", "second_exit",
     "temporary_files_after", "equal_files", "files",
 )  # fmt: skip
-PATIENCE = 120  # seconds
+PATIENCE = 300  # seconds
 
 
 def images(folder: Path, count: int, side: int) -> None:

@@ -18,8 +18,8 @@ import tempfile
 import threading
 import unicodedata
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from multiprocessing import connection
@@ -82,6 +82,7 @@ class Work(NamedTuple):
     notes: list[str]
 
 
+_Outcome = Future[Report | Failure]
 DONE = "is there already, and no older than its input"
 
 
@@ -285,7 +286,7 @@ def _attempt(
                 pool.submit(_work, job, task): task for task in tasks
             }
         broken: BaseException | None = None
-        for future in as_completed(futures):
+        for future in _as_completed(pool, futures):
             if isinstance(future.exception(), BrokenProcessPool):
                 broken = future.exception()  # told last, after all that was done before
             else:
@@ -294,7 +295,26 @@ def _attempt(
             raise broken
     finally:
         stop.set()
+        if _is_dead(pool):
+            for process in pool._processes.values():
+                process.kill()
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _as_completed(pool: ProcessPoolExecutor, futures: Iterable[_Outcome]) -> Iterator[_Outcome]:
+    """As `concurrent.futures` has it, but BrokenProcessPool where that would wait for ever."""
+    left = set(futures)
+    while left:
+        done, left = wait(left, timeout=1, return_when=FIRST_COMPLETED)
+        yield from done
+        if not done and _is_dead(pool):
+            raise BrokenProcessPool("the thread that serves the processes ended")
+
+
+def _is_dead(pool: ProcessPoolExecutor) -> bool:
+    """Whether the thread that serves the processes ended, as it does where memory is short."""
+    thread = getattr(pool, "_executor_manager_thread", None)
+    return thread is not None and not thread.is_alive()
 
 
 @contextlib.contextmanager

@@ -206,7 +206,7 @@ def explain(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, ImportError):  # as where memory is short
         return f"cannot start: {error}"
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or str(error) == "can't start new thread":
         return "not enough memory for a picture of this size"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{os.fspath(error.filename)}: {error.strerror}"

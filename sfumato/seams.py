@@ -10,8 +10,8 @@ Symbols, checks and what a file means stay as they are; only the reconstruction 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,8 @@ def smooth(
     `chunks`.
     """
     places = {(tile.top, tile.left): tile for tile in tiles}
+    corners = list(_corners(places))
+    coded = [y_hat[:, :, _cells(rows), _cells(columns)][rim].copy() for rows, columns, rim in corners]
     for axis in (3, 2):  # side by side, then one above the other
         for tile in tiles:
             top, left = (
@@ -63,6 +65,26 @@ def smooth(
                 else (..., slice(at - rim, at + rim), slice(None))
             )
             target[near] = found[near]
+    for (rows, columns, rim), was in zip(corners, coded, strict=True):
+        found = _as_one(prior, q, y_hat, z_hat, rows, columns, chunks)
+        target = y_hat[:, :, _cells(rows), _cells(columns)]
+        target[rim] = np.clip(found[rim], was - HALF, was + HALF)
+
+
+def _corners(places: Mapping[tuple[int, int], Tile]) -> Iterator[tuple[slice, slice, tuple[Any, ...]]]:
+    """Where four tiles meet: rows and columns of z to look at, and the cells of y in it that may change."""
+    for (top, left), tile in places.items():
+        row, column = top + tile.height, left + tile.width
+        after = places.get((row, column))
+        if after is None or (top, column) not in places or (row, left) not in places:
+            continue
+        above, below = (min(CONTEXT, height) for height in (tile.height, after.height))
+        before, behind = (min(CONTEXT, width) for width in (tile.width, after.width))
+        rim = [
+            slice(first * RATIO - min(RIM, first * RATIO), first * RATIO + min(RIM, last * RATIO))
+            for first, last in ((above, below), (before, behind))
+        ]
+        yield slice(row - above, row + below), slice(column - before, column + behind), (..., *rim)
 
 
 def _cells(cells: slice) -> slice:
@@ -78,7 +100,7 @@ def _as_one(
     columns: slice,
     chunks: int | None,
 ) -> NDArray[np.float64]:
-    """The latents of a part that lies over two tiles, with the means of one."""
+    """The latents of a part that lies over several tiles, with the means of one."""
 
     def code(
         section: int,

@@ -83,10 +83,10 @@ def test_without_overwrite_nothing_is_replaced_even_in_a_race(
 def test_errors_name_the_target_and_not_a_hidden_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(part: Path, data: bytes, old: os.stat_result | None) -> None:
-        raise PermissionError(errno.EACCES, "Permission denied", str(part))
+    def refused(folder: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder / ".0123456789abcdef.part"))
 
-    monkeypatch.setattr(files, "_write", refused)
+    monkeypatch.setattr(files, "_new_part", refused)
     with pytest.raises(PermissionError) as error:
         write_bytes(tmp_path / "a.png", b"x")
     assert error.value.filename == str(tmp_path / "a.png")
@@ -196,4 +196,34 @@ def test_a_signal_in_mid_write_leaves_nothing(tmp_path: Path) -> None:
         time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=20) == 128 + signal.SIGTERM
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_what_killed_writers_left_is_removed(tmp_path: Path) -> None:
+    """kill -9 in mid-write leaves a hidden file, which stayed for ever."""
+    script = (
+        "import os, sys; from sfumato import files\n"
+        "os.fsync = lambda handle: (print('now', flush=True), __import__('time').sleep(60))\n"
+        "files.write_bytes(sys.argv[1], b'x' * 100000)\n"
+    )
+    (tmp_path / ".notes.part").write_bytes(b"of another program")
+    command = [sys.executable, "-c", script, str(tmp_path / "a")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "now\n"
+        assert files.remove_abandoned(tmp_path) == 0 and len(list(tmp_path.iterdir())) == 2
+        process.kill()
+    assert len(list(tmp_path.iterdir())) == 2
+    assert files.remove_abandoned(tmp_path) == 1
+    assert [path.name for path in tmp_path.iterdir()] == [".notes.part"]
+
+
+def test_a_full_disk_leaves_nothing_and_is_named(tmp_path: Path) -> None:
+    script = (
+        "import resource, sys; from sfumato import files\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "files.write_bytes(sys.argv[1], b'x' * 100000)\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "a")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "File too large: " in done.stderr and str(tmp_path / "a") in done.stderr
     assert not list(tmp_path.iterdir())

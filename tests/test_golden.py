@@ -50,9 +50,11 @@ def test_golden_file_decodes_to_its_symbols(name: str) -> None:
 
 
 def test_files_of_the_toy_weights_decode_to_their_symbols() -> None:
-    """A second preset: the files in fuzz/corpus."""
-    files = sorted(toy.CORPUS.glob("*.sfu"))
-    found = {path.stem: determinism.latent(toy.codec(), path.read_bytes()) for path in files}
+    """A second preset: the files in fuzz/corpus that have a latent."""
+    names = [name for name, (_, _, _, q, _, _) in toy.CASES.items() if q is not None]
+    found = {
+        name: determinism.latent(toy.codec(), (toy.CORPUS / f"{name}.sfu").read_bytes()) for name in names
+    }
     lines = (toy.CORPUS / "latents.txt").read_text().splitlines()
     assert found == {name: int(crc, 16) for name, crc in map(str.split, lines)}
 

@@ -53,3 +53,25 @@ def test_only_the_rims_change_and_by_no_more_than_half_a_step() -> None:
     assert changed.min() >= 16 - seams.RIM and changed.max() < 16 + seams.RIM
     assert 0 < np.abs(after - y).max() <= seams.HALF
     assert np.array_equal(alone, y)
+
+
+def test_where_four_tiles_meet_all_four_are_looked_at() -> None:
+    """The means there came from two of the four, and the last of two passes undid the first."""
+    codec = sfumato.load()
+    coder = codec._latent_coder
+    rng = np.random.default_rng(0)
+    y = np.round(rng.normal(0, 2, (1, coder.channels, 32, 32))).astype(np.float32)
+    z = np.zeros((1, coder.z_channels, 8, 8))
+    four = [tiles.Tile(n, 4 * (n // 2), 4 * (n % 2), 4, 4) for n in range(4)]
+    corner = slice(16 - seams.RIM, 16 + seams.RIM)
+    changed, other = y.copy(), y.copy()
+    other[..., 18:22, 18:22] += 0.25  # of the last tile alone: seen from the first one's corner
+    start = other.copy()
+    seams.smooth(coder.prior, 0.5, changed, z, four)
+    seams.smooth(coder.prior, 0.5, other, z, four)
+    assert np.abs(changed - y)[..., corner, corner].max() <= seams.HALF
+    assert np.abs(other - start)[..., corner, corner].max() <= seams.HALF
+    assert not np.array_equal(changed[..., 12:16, 12:16], other[..., 12:16, 12:16])
+    three = y.copy()
+    seams.smooth(coder.prior, 0.5, three, z, four[:3])
+    assert np.abs(three - y).max() > 0

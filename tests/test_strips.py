@@ -138,3 +138,21 @@ def test_the_denoiser_sees_no_further_than_its_reach(preset: str) -> None:
     touched = z_t.grad.abs().sum((0, 1, 3)).nonzero().flatten()
     assert middle - reach <= touched.min() and touched.max() <= middle + reach
     assert touched.max() - touched.min() > reach, "and not much less far"
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+def test_a_wide_image_in_windows_of_columns_is_the_image_in_one_piece(
+    monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    codec = Codec(random_weights())
+    pixels = np.random.default_rng(0).integers(0, 256, (70, 1400, 3), dtype=np.uint8)
+    y, _ = codec._latents(codec.transform(pixels), 0.5)
+    header, chosen = container.Header(1400, 70, 128, 0), Restoration(steps)
+    whole = codec._pixels(np.rint(y), header, chosen)
+    windows = []
+    monkeypatch.setattr("sfumato.codec.WIDE", 512)
+    monkeypatch.setattr("sfumato.codec.WINDOW", 256)
+    made = Codec._window
+    monkeypatch.setattr(Codec, "_window", lambda *given: windows.append(given) or made(*given))
+    assert np.abs(whole.astype(int) - codec._pixels(np.rint(y), header, chosen)).max() <= 1
+    assert len(windows) == 6

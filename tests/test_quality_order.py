@@ -1,0 +1,92 @@
+"""A larger q gives no larger and worse file, also of a nearly flat image; photographs are left alone."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+import sfumato
+from sfumato import codec as codec_module
+from sfumato.codec import Codec
+from sfumato.target import psnr
+from tests.test_codec import picture
+
+HEIGHT, WIDTH = 96, 128
+STEPS = [step / 10 for step in range(11)]
+ROW, COLUMN = np.mgrid[0:HEIGHT, 0:WIDTH]
+RNG = np.random.default_rng(0)
+
+
+def colours(*channels: np.ndarray | float) -> np.ndarray:
+    stacked = np.stack([np.broadcast_to(channel, (HEIGHT, WIDTH)) for channel in channels], -1)
+    return stacked.clip(0, 255).round().astype(np.uint8)
+
+
+IMAGES = {
+    "black": colours(0, 0, 0),
+    "white": colours(255, 255, 255),
+    "skin": colours(220, 180, 150),
+    "gradient": colours(COLUMN * 1.5 + 20, ROW * 2, 120),
+    "dark": colours(*(12 + RNG.normal(0, 1, (HEIGHT, WIDTH)) for _ in range(3))),
+}
+
+
+class Point(NamedTuple):
+    bytes: int
+    decibels: float
+
+
+def reversed_pairs(points: list[Point]) -> list[tuple[Point, Point]]:
+    """Pairs of which the one of the higher q is larger and worse."""
+    return [
+        (low, high)
+        for number, high in enumerate(points)
+        for low in points[:number]
+        if high.bytes > low.bytes and high.decibels < low.decibels
+    ]
+
+
+@pytest.fixture(scope="module")
+def codec() -> Codec:
+    return sfumato.load()
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_no_higher_q_is_larger_and_worse(codec: Codec, name: str) -> None:
+    pixels = IMAGES[name]
+    latent = codec.transform(pixels)
+    exact, points = [], []
+    for q in STEPS:
+        for source, found in ((latent, exact), (pixels, points)):
+            data = codec.encode(source, q)
+            found.append(Point(len(data), psnr(latent.pixels, codec.decode_picture(data).rgb)))
+    assert not reversed_pairs(points)
+    assert [p.decibels for p in points] == sorted(p.decibels for p in points)
+    if name in ("black", "white", "skin"):
+        assert reversed_pairs(exact)  # a Latent is coded with the very q
+
+
+def test_between_two_steps_the_lower_one_is_taken(codec: Codec) -> None:
+    pixels = IMAGES["skin"]
+    assert codec.encode(pixels, 0.37) == codec.encode(pixels, 0.3)
+    assert codec.encode(pixels, 0.7) == codec.encode(pixels, round(0.7 * 255) / 255)
+
+
+def test_photographs_are_coded_once_with_the_very_q(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    photo = picture(128, 192)
+    latent = codec.transform(photo)
+    monkeypatch.setattr(Codec, "encode_and_decode", lambda *_, **__: pytest.fail("tried other q"))
+    assert codec.encode(photo, 0.37) == codec.encode(latent, 0.37)
+
+
+def test_large_images_are_judged_by_a_band(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    latent = codec.transform(np.repeat(IMAGES["gradient"], 4, 0))
+    assert latent.pixels.shape == (384, 128, 3)
+    band = latent.band(64 * 128 * 2)
+    assert band.pixels.shape == (128, 128, 3) and band.y.shape[2:] == (8, 8)
+    assert np.array_equal(band.pixels, latent.pixels[128:256])
+    assert latent.band(1 << 30).y.shape == latent.y.shape
+    monkeypatch.setattr(codec_module, "BAND", 64 * 128 * 2)
+    assert codec.encode(latent.pixels, 0.2)
