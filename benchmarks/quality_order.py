@@ -16,7 +16,7 @@ import tyro
 from numpy.typing import NDArray
 
 from sfumato.codec import load
-from sfumato.target import psnr
+from sfumato.rate_control import psnr
 
 COLUMNS = ("image", "magnitude_per_pixel", "coding", "q", "bytes", "psnr_db", "lower_q_smaller_and_better")
 FLATS = {
@@ -68,13 +68,13 @@ def main(
     codec, rows = load(), []
     counts = {"the very q": 0, "encode": 0}
     for name, pixels in images(height, width).items():
-        latent = codec.transform(pixels)
-        share = codec.magnitude(latent, 0.5) / pixels[..., 0].size
+        latent = codec.analyze(pixels)
+        share = codec.rate_proxy(latent, 0.5) / pixels[..., 0].size
         for coding, source in (("the very q", latent), ("encode", pixels)):
             seen: list[tuple[int, float]] = []
             for step in range(11):
-                data = codec.encode(source, step / 10)
-                point = len(data), psnr(pixels, codec.decode_picture(data).rgb)
+                data = codec.encode(source, q=step / 10)
+                point = len(data), psnr(pixels, codec.decode_image(data).rgb)
                 worse = sum(size < point[0] and decibels > point[1] for size, decibels in seen)
                 seen.append(point)
                 counts[coding] += worse

@@ -90,9 +90,9 @@ def main(
     """
     codec, rows, worst = load(), [], 0.0
     for name, pixels in skies(height, width).items():
-        latent = codec.transform(pixels)
+        latent = codec.analyze(pixels)
         for q in qualities:
-            data = codec.encode(latent, q)
+            data = codec.encode(latent, q=q)
             error = codec.decode(data).astype(np.float32) - pixels
             for along in (64, 512):
                 border, corner, elsewhere = measure(error, along)

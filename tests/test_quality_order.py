@@ -10,7 +10,7 @@ import pytest
 import sfumato
 from sfumato import codec as codec_module
 from sfumato.codec import Codec
-from sfumato.target import psnr
+from sfumato.rate_control import psnr
 from tests.test_codec import picture
 
 HEIGHT, WIDTH = 96, 128
@@ -56,12 +56,12 @@ def codec() -> Codec:
 @pytest.mark.parametrize("name", IMAGES)
 def test_no_higher_q_is_larger_and_worse(codec: Codec, name: str) -> None:
     pixels = IMAGES[name]
-    latent = codec.transform(pixels)
+    latent = codec.analyze(pixels)
     exact, points = [], []
     for q in STEPS:
         for source, found in ((latent, exact), (pixels, points)):
-            data = codec.encode(source, q)
-            found.append(Point(len(data), psnr(latent.pixels, codec.decode_picture(data).rgb)))
+            data = codec.encode(source, q=q)
+            found.append(Point(len(data), psnr(latent.pixels, codec.decode_image(data).rgb)))
     assert not reversed_pairs(points)
     assert [p.decibels for p in points] == sorted(p.decibels for p in points)
     if name in ("black", "white", "skin"):
@@ -70,23 +70,23 @@ def test_no_higher_q_is_larger_and_worse(codec: Codec, name: str) -> None:
 
 def test_between_two_steps_the_lower_one_is_taken(codec: Codec) -> None:
     pixels = IMAGES["skin"]
-    assert codec.encode(pixels, 0.37) == codec.encode(pixels, 0.3)
-    assert codec.encode(pixels, 0.7) == codec.encode(pixels, round(0.7 * 255) / 255)
+    assert codec.encode(pixels, q=0.37) == codec.encode(pixels, q=0.3)
+    assert codec.encode(pixels, q=0.7) == codec.encode(pixels, q=round(0.7 * 255) / 255)
 
 
 def test_photographs_are_coded_once_with_the_very_q(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
     photo = picture(128, 192)
-    latent = codec.transform(photo)
-    monkeypatch.setattr(Codec, "encode_and_decode", lambda *_, **__: pytest.fail("tried other q"))
-    assert codec.encode(photo, 0.37) == codec.encode(latent, 0.37)
+    latent = codec.analyze(photo)
+    monkeypatch.setattr(Codec, "encode_with_reconstruction", lambda *_, **__: pytest.fail("tried other q"))
+    assert codec.encode(photo, q=0.37) == codec.encode(latent, q=0.37)
 
 
 def test_large_images_are_judged_by_a_band(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
-    latent = codec.transform(np.repeat(IMAGES["gradient"], 4, 0))
+    latent = codec.analyze(np.repeat(IMAGES["gradient"], 4, 0))
     assert latent.pixels.shape == (384, 128, 3)
     band = latent.band(64 * 128 * 2)
     assert band.pixels.shape == (128, 128, 3) and band.y.shape[2:] == (8, 8)
     assert np.array_equal(band.pixels, latent.pixels[128:256])
     assert latent.band(1 << 30).y.shape == latent.y.shape
     monkeypatch.setattr(codec_module, "BAND", 64 * 128 * 2)
-    assert codec.encode(latent.pixels, 0.2)
+    assert codec.encode(latent.pixels, q=0.2)

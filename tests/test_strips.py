@@ -146,7 +146,7 @@ def test_a_wide_image_in_windows_of_columns_is_the_image_in_one_piece(
 ) -> None:
     codec = Codec(random_weights())
     pixels = np.random.default_rng(0).integers(0, 256, (70, 1400, 3), dtype=np.uint8)
-    y, _ = codec._latents(codec.transform(pixels), 0.5)
+    y, _ = codec._latents(codec.analyze(pixels), 0.5)
     header, chosen = container.Header(1400, 70, 128, 0), Restoration(steps)
     whole = codec._pixels(np.rint(y), header, chosen)
     windows = []
