@@ -150,11 +150,9 @@ def _distance(name: str) -> Callable[[np.ndarray], Any]:
 
 @cache
 def _efficientnet(weights: Path) -> Any:
-    import torch
-
     from metrics import efficientnet
 
-    return efficientnet.load(weights).to(memory_format=torch.channels_last)
+    return efficientnet.load(weights)
 
 
 METRICS = {

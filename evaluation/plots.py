@@ -163,7 +163,7 @@ def line_style(curve: Curve, curves: Sequence[Curve], published: Sequence[Curve]
     index = next((i for i, other in enumerate(published) if other is curve), None)
     if index is not None:
         dashes, number = divmod(index, len(OTHERS))
-        line = {"color": OTHERS[number], "linestyle": (0, DASHES[dashes % len(DASHES)])}
+        line: dict[str, Any] = {"color": OTHERS[number], "linestyle": (0, DASHES[dashes % len(DASHES)])}
         return line | {"linewidth": 1.2, "zorder": 2}
     family = curve.codec.partition(":")[0]
     kin = [other.codec for other in curves if other.codec.partition(":")[0] == family]

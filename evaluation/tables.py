@@ -35,7 +35,8 @@ class Table:
 
 def to_html(table: Table) -> str:
     """A <table>; all text is escaped, and the title is left to the page."""
-    head = "".join(f'<th scope="col">{html.escape(each)}</th>' for each in table.head)
+    th = f'<th scope="col"{_alignment(table)}>'
+    head = "".join(f"{th}{html.escape(each)}</th>" for each in table.head)
     rows = "".join(f"<tr>{_html_row(table, list(map(_cell, row)))}</tr>\n" for row in table.rows)
     body = f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody>"
     return f'<div class="wide"><table>\n{body}\n</table></div>'
@@ -86,8 +87,12 @@ def _html_row(table: Table, cells: list[Cell]) -> str:
     texts = [f'<b class="best">{text}</b>' if c.best else text for text, c in zip(texts, cells, strict=True)]
     notes = [f'<br><span class="soft">{html.escape(cell.note)}</span>' if cell.note else "" for cell in cells]
     name, *values = (text + note for text, note in zip(texts, notes, strict=True))
-    td = '<td class="words">' if table.prose else "<td>"
-    return f'<th scope="row">{name}</th>' + "".join(f"{td}{value}</td>" for value in values)
+    values = [f"<td{_alignment(table)}>{value}</td>" for value in values]
+    return f'<th scope="row">{name}</th>' + "".join(values)
+
+
+def _alignment(table: Table) -> str:
+    return ' class="words"' if table.prose else ""
 
 
 def _markdown_row(texts: Sequence[str]) -> str:

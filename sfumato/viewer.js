@@ -70,7 +70,7 @@ class ImageCompare extends HTMLElement {
     this.querySelector(".tag.left").textContent = hold ? "original" : difference ? `difference ×${difference}` : this.label("left");
     this.querySelector(".tag.right").textContent = hold || difference ? "" : this.label("right");
     this.layer("original").hidden = !hold || this.layer("original").firstChild?.src !== this.getAttribute("original");
-    if (!natural) return;
+    if (!natural || !viewport.clientWidth || !viewport.clientHeight) return; // nothing to show, or hidden
     viewport.style.setProperty("--aspect", natural[1] / natural[0]);
     const [ratio, space] = [window.devicePixelRatio, [viewport.clientWidth, viewport.clientHeight]];
     const largest = ratio * Math.min(space[0] / natural[0], space[1] / natural[1]);

@@ -1,4 +1,4 @@
-"""evaluation.curves: complete rows, means of the same pictures, equal-rate values, deltas, intervals."""
+"""evaluation.curves: complete records, means of the same images, equal-rate values, deltas, intervals."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def test_there_is_no_interval_without_images_to_draw_from() -> None:
 
 
 def test_there_is_no_interval_when_many_draws_are_refused() -> None:
-    # One picture alone makes the mean rise; without it in the draw the curve falls.
+    # One image alone makes the mean rise; without it in the draw the curve falls.
     steep = [record("test", str(k), "p0", 0.05 * 2**k, 24.0 + 50 * k) for k in range(5)]
     falls = [record("test", str(k), f"p{i}", 0.05 * 2**k, 30.0 - k) for k in range(5) for i in range(1, 12)]
     anchor, test = mean_curves(ladder("anchor", 1.0, range(12)) + steep + falls)

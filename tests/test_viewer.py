@@ -186,7 +186,7 @@ def opened(browser: Any, tmp_path: Path) -> Iterator[Open]:
         file.write_text(text, encoding="utf-8")
         contexts.append(browser.new_context(**({"viewport": {"width": 900, "height": 700}} | context)))
         tab = contexts[-1].new_page()
-        tab.set_default_timeout(5000)
+        tab.set_default_timeout(60_000)  # milliseconds; machines may be busy
         tab.on("console", lambda message: messages.append(message.text))
         tab.on("pageerror", lambda error: messages.append(str(error)))
         tab.on("request", lambda request: requests.append(request))
@@ -226,7 +226,7 @@ def press(tab: Any, *keys: str) -> None:
         tab.keyboard.press(key)
 
 
-def value(tab: Any) -> int:
+def value_of(tab: Any) -> int:
     return int(tab.get_attribute(".divider", "aria-valuenow"))
 
 
@@ -264,7 +264,7 @@ def test_keys_move_the_divider(opened: Open) -> None:
     tab = opened()
     for key, expected in (("ArrowRight", 52), ("ArrowLeft", 50), ("PageUp", 60), ("End", 100), ("Home", 0)):
         press(tab, key)
-        assert value(tab) == expected
+        assert value_of(tab) == expected
     text = tab.get_attribute(".divider", "aria-valuetext")
     assert re.fullmatch(r"0 % webp \d+, [\d,]+ bytes, the rest jpeg 10, [\d,]+ bytes", text)
 
@@ -289,7 +289,7 @@ def test_the_mouse_drags_the_divider_and_pans_what_is_larger(opened: Open) -> No
     tab.mouse.down()
     tab.mouse.move(grip["x"] + 1 + 0.25 * box(tab)["w"], grip["y"] + 99, steps=3)
     tab.mouse.up()
-    assert abs(value(tab) - 75) <= 1
+    assert abs(value_of(tab) - 75) <= 1
     press(tab, "4", "+")
     before, viewport = box(tab), box(tab, ".viewport")
     tab.mouse.move(viewport["x"] + 100, viewport["y"] + 60)
@@ -365,7 +365,7 @@ def test_two_fingers_zoom_and_pan(opened: Open) -> None:
         fingers("touchMove", spread)
     fingers("touchEnd", 150)
     assert box(tab)["w"] / before == pytest.approx(1.5, rel=0.07)
-    assert value(tab) == 50
+    assert value_of(tab) == 50
 
 
 def test_the_right_side_follows_at_about_equal_size(opened: Open) -> None:
@@ -496,6 +496,17 @@ def test_it_fits_a_narrow_screen(opened: Open) -> None:
     assert box(tab, ".viewport")["y"] < 320
 
 
+def test_a_viewer_that_was_hidden_keeps_its_place(opened: Open) -> None:
+    """Hidden, its viewport has no size; the place became NaN and stayed so."""
+    tab = opened()
+    before = box(tab)
+    for value in ("none", "block"):
+        tab.eval_on_selector("#viewer", "(it, value) => { it.style.display = value }", value)
+        tab.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        tab.eval_on_selector("image-compare", "it => it.place()")
+    assert box(tab) == before and value_of(tab) == 50
+
+
 def test_the_element_works_without_the_controls(opened: Open) -> None:
     """As another page uses it: addresses and labels as attributes."""
     style, script = (files("sfumato").joinpath(f"viewer.{suffix}").read_text() for suffix in ("css", "js"))
@@ -509,5 +520,5 @@ def test_the_element_works_without_the_controls(opened: Open) -> None:
     assert row[int(place["x"] + place["w"] * 0.2)].tolist() == [255, 0, 0]
     assert row[int(place["x"] + place["w"] * 0.8)].tolist() == [0, 255, 0]
     press(tab, "End")
-    assert value(tab) == 100
+    assert value_of(tab) == 100
     assert (tab.inner_text(".tag.left"), tab.inner_text(".tag.right")) == ("one", "right")
