@@ -60,10 +60,7 @@ def make(data: Path, out: Path, count: int = 2000) -> None:
                 whole = opened.convert("RGB")
         width, height = SIZES[i // len(KINDS) % len(SIZES)]
         scale = rng.uniform(1, min(whole.width / width, whole.height / height))
-        left, top = (
-            int(rng.integers(0, n))
-            for n in (whole.width - width * scale + 1, whole.height - height * scale + 1)
-        )
+        left, top = rng.uniform(0, whole.width - width * scale), rng.uniform(0, whole.height - height * scale)
         box = (left, top, left + width * scale, top + height * scale)
         one = whole.resize((width, height), Image.Resampling.LANCZOS, box=box)
         folder = out / f"{i // 500}"

@@ -163,5 +163,5 @@ class Evaluate(Conversion):
 def named(data: bytes, name: str) -> io.BytesIO:
     """An open file of these bytes, whose errors name it."""
     file = io.BytesIO(data)
-    file.name = name  # type: ignore[attr-defined]
+    file.name = name
     return file

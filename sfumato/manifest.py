@@ -95,14 +95,13 @@ def prepare(
         raise UsageError(f"{dest.url} lies in {store.url}, which is read; name another destination")
     before = Manifest.read(dest)
     settings = json.loads(json.dumps({"source": store.url, **settings}))
-    if layout is None:
-        chosen = before.settings["layout"] if before else None
-        layout = chosen or ("tar" if any(n.endswith(TAR) for n in names) else "files")
-    settings["layout"] = layout
+    usual: Layout = "tar" if any(name.endswith(TAR) for name in names) else "files"
+    chosen: Layout = layout or (before.settings["layout"] if before else usual)
+    settings["layout"] = chosen
     if before is not None and (changed := _changes(before.settings, settings)):
         raise UsageError(f"{dest.url} holds a job with {changed}; name another destination")
     old = before.shards if before else ()
-    shards = (*old, *_further(names, old, conversion, layout, size))
+    shards = (*old, *_further(names, old, conversion, chosen, size))
     if not shards:
         kinds = " ".join(sorted(conversion.suffixes))
         raise UsageError(f"{store.url}: no files to read; looked for {TAR} {kinds}")

@@ -18,7 +18,7 @@ from sfumato import DEFAULT_MODEL, arguments
 
 
 @final
-class Sfumato(Codec):  # type: ignore[misc]
+class Sfumato(Codec):
     """uint8 chunks of one image, [.., h, w, 3], or with channels=1 [.., h, w], <-> bytes of a .sfu file.
 
     Lossy.  Raises ValueError for chunks of another kind and for a quality outside 0 .. 1.

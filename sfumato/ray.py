@@ -126,10 +126,12 @@ class Converter:
     def __init__(
         self, job: Encoding | Decoding | None = None, column: str = "bytes", into: str | None = None
     ) -> None:
-        decodes = isinstance(job, Decoding)
-        convert = conversion.Decode(job) if decodes else conversion.Encode(job or Encoding())
-        self.convert: conversion.Conversion = convert
-        self.column, self.into = column, into or convert.suffix.removeprefix(".")
+        self.convert: conversion.Conversion
+        if isinstance(job, Decoding):
+            self.convert = conversion.Decode(job)
+        else:
+            self.convert = conversion.Encode(job or Encoding())
+        self.column, self.into = column, into or self.convert.suffix.removeprefix(".")
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """A batch of rows, as columns."""

@@ -20,7 +20,7 @@ from sfumato.numcodecs import one_image, weights_to_read, with_channels
 
 @final
 @dataclass(frozen=True)
-class Sfumato(ArrayBytesCodec):  # type: ignore[misc]
+class Sfumato(ArrayBytesCodec):
     """uint8 chunks of one image, [1, .., h, w, 3] or [1, .., h, w], <-> bytes of a .sfu file.  Lossy."""
 
     quality: float = 0.5  # 0 .. 1

@@ -19,6 +19,7 @@ def main(
     metrics: Path | None = None,
     init: Path | None = None,
     denoiser: Path | None = None,
+    shards: tuple[str, ...] = (),
     screens: tuple[Path, ...] = (),
     cache: Path | None = None,
     seed: int = 0,
@@ -38,6 +39,8 @@ def main(
         metrics: folder with the metrics' networks; without it there is no perceptual term.
         init: weights to start from: those of a run, or a name or file of those that `sfumato` runs.
         denoiser: weights whose denoiser a denoiser's stage starts from, where --init has none.
+        shards: tar shards of photographs, paths or URLs, that are streamed and not kept in memory; those of
+            --data are then for validation.
         screens: screenshots and rendered pages, as `data`; a recipe says which share of the crops they are.
         cache: folder for the decoded images (three bytes a pixel), which runs share.
         seed: of crops, noise and initial weights.
@@ -50,8 +53,8 @@ def main(
     if recipe not in RECIPES:
         raise SystemExit(f"no recipe {recipe!r}; there are {', '.join(RECIPES)}")
     run = Run(
-        data, metrics, out, minutes, init, denoiser, screens, cache, seed, log_every, save_every, held_out,
-        threads, cpu_time,
+        data, metrics, out, minutes, init, denoiser, shards, screens, cache, seed, log_every, save_every,
+        held_out, threads, cpu_time,
     )  # fmt: skip
     train(RECIPES[recipe](), run)
 

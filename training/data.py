@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -48,7 +49,8 @@ def _blobs(source: Path) -> Iterator[tuple[str, bytes]]:
                 yield member.name, file.read()
 
 
-def _decode(blob: tuple[str, bytes]) -> np.ndarray:
+def decode(blob: tuple[str, bytes]) -> np.ndarray:
+    """The pixels, uint8 [h, w, 3]; ValueError, with the name, for what cannot be read."""
     name, data = blob
     try:
         with Image.open(io.BytesIO(data)) as image:
@@ -63,7 +65,7 @@ def _decode_all(sources: list[Path], smallest: int) -> list[np.ndarray]:
         for source in sources:
             if not source.exists():
                 raise FileNotFoundError(f"no training data at {source}")
-            arrays += [a for a in pool.map(_decode, _blobs(source)) if min(a.shape[:2]) >= smallest]
+            arrays += [a for a in pool.map(decode, _blobs(source)) if min(a.shape[:2]) >= smallest]
     if not arrays:
         raise ValueError(f"no image of at least {smallest} px a side in {[str(s) for s in sources]}")
     return arrays
@@ -132,6 +134,14 @@ class Images:
     def __len__(self) -> int:
         return len(self.starts)
 
+    @property
+    def device(self) -> torch.device:
+        return self.pixels.device
+
+    def facts(self) -> dict[str, int]:
+        """For the log."""
+        return {"images": len(self)}
+
     def image(self, index: int) -> UInt8[Tensor, "h w 3"]:
         height, width = self.shapes[index]
         start = self.starts[index]
@@ -158,18 +168,7 @@ class Images:
         """
         area = np.array([h * w for h, w in self.shapes], dtype=np.float64)
         image = self.image(int(rng.choice(len(self), p=area / area.sum())))
-        height, width = image.shape[:2]
-        scale = rng.uniform(0.5, 1.0) if rng.random() < rescaled else 1.0
-        cut = min(round(side / scale), height, width)
-        found: list[Tensor] = []
-        for _ in range(tries):
-            top, left = rng.integers(height - cut + 1), rng.integers(width - cut + 1)
-            found.append(image[top : top + cut, left : left + cut].float())
-        x = max(found, key=lambda c: float(c.var())) if tries > 1 else found[0]
-        x = x.permute(2, 0, 1)[None] / 127.5 - 1
-        if cut != side:
-            x = F.interpolate(x, (side, side), mode="bicubic", antialias=True).clamp(-1, 1)
-        return x.flip(3) if rng.random() < 0.5 else x
+        return random_crop(image, side, rng, rescaled, tries)
 
     def centres(self, side: int) -> Float[Tensor, "n 3 side side"]:
         """The middle of every image, for validation."""
@@ -181,11 +180,42 @@ class Images:
         return torch.stack(out).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
+def random_crop(
+    image: UInt8[Tensor, "h w 3"], side: int, rng: np.random.Generator, rescaled: float, tries: int = 1
+) -> Float[Tensor, "1 3 side side"]:
+    """A crop of one image, as `Images.crop` has it."""
+    height, width = image.shape[:2]
+    scale = rng.uniform(0.5, 1.0) if rng.random() < rescaled else 1.0
+    cut = min(round(side / scale), height, width)
+    found: list[Tensor] = []
+    for _ in range(tries):
+        top, left = rng.integers(height - cut + 1), rng.integers(width - cut + 1)
+        found.append(image[top : top + cut, left : left + cut].float())
+    x = max(found, key=lambda c: float(c.var())) if tries > 1 else found[0]
+    x = x.permute(2, 0, 1)[None] / 127.5 - 1
+    if cut != side:
+        x = F.interpolate(x, (side, side), mode="bicubic", antialias=True).clamp(-1, 1)
+    return x.flip(3) if rng.random() < 0.5 else x
+
+
+class Source(Protocol):
+    """What random crops are cut from: `Images` in memory, or `streaming.Stream`."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def crop(
+        self, side: int, rng: np.random.Generator, rescaled: float, tries: int = 1
+    ) -> Float[Tensor, "1 3 side side"]: ...
+
+    def facts(self) -> dict[str, int]: ...
+
+
 @dataclass(frozen=True)
 class Mixture:
     """What batches are drawn from: photographs, and by their shares screens and rendered flat crops."""
 
-    photos: Images
+    photos: Source
     screens: Images | None = None
     screen_share: float = 0.0
     flat_share: float = 0.0
@@ -194,7 +224,7 @@ class Mixture:
         self, n: int, side: int, rng: np.random.Generator
     ) -> tuple[Float[Tensor, "n 3 side side"], Bool[Tensor, " n"]]:
         """Random crops in [-1, 1], and which of them are known to be rendered."""
-        device = self.photos.pixels.device
+        device = self.photos.device
         crops, rendered = [], []
         for _ in range(n):
             kind = rng.random()

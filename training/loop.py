@@ -24,7 +24,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from metrics.lpips import load_lpips
 from sfumato import scales
-from training.data import Images, Mixture
+from training.data import Images, Mixture, Source
 from training.denoising import DenoisingLoss, UnrolledLoss
 from training.initialise import karhunen_loeve
 from training.losses import Distortion
@@ -34,6 +34,7 @@ from training.objective import Objective
 from training.optimiser import autocast_dtype, load_states, make_optimisers, set_rates, states, step_all
 from training.recipes import Recipe
 from training.run_weights import load_weights, save_weights
+from training.streaming import Stream
 from training.validation import calibrate, validate
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
@@ -51,6 +52,7 @@ class Run:
     minutes: float
     init: Path | None = None  # weights to start from
     denoiser: Path | None = None  # weights whose denoiser is taken, where those of `init` have none
+    shards: tuple[str, ...] = ()  # streamed photographs to train on; then `data` are for validation
     screens: tuple[Path, ...] = ()  # rendered images, for recipes that take a share of them
     cache: Path | None = None  # folder for decoded images, which runs share
     seed: int = 0
@@ -155,7 +157,11 @@ class Trainer:
 
     def _load_data(self) -> tuple[Mixture, dict[str, Images]]:
         recipe, run = self.recipe, self.run
-        photos, held_photos = Images.load(run.data, self.device, recipe.crop, run.cache).split(run.held_out)
+        loaded, held_photos = Images.load(run.data, self.device, recipe.crop, run.cache).split(run.held_out)
+        photos: Source = loaded
+        if run.shards:
+            place = self.rank, dist.get_world_size() if self.parallel else 1
+            photos = Stream(run.shards, recipe.crop, self.device, run.seed, *place)
         held = {"photos": held_photos}
         screens = None
         if run.screens:
@@ -208,12 +214,16 @@ class Trainer:
         progress.step, progress.seconds = state["progress"]["step"], state["progress"]["seconds"]
         self.tables = state["tables"]
         torch.manual_seed(self.run.seed + self.rank + 1_000_003 * progress.step)  # not the same noise again
+        if isinstance(self.mixture.photos, Stream):
+            self.mixture.photos.first_pass = progress.step
 
     def run_to_the_end(self) -> Path:
         """Train until the time is over; returns the path of the weights."""
         recipe, run, progress = self.recipe, self.run, self.progress
-        images = len(self.mixture.photos) + (len(self.mixture.screens) if self.mixture.screens else 0)
-        self.log.write({"recipe": asdict(recipe), "images": images, "device": str(self.device)})
+        counts = self.mixture.photos.facts()
+        if "images" in counts and self.mixture.screens:
+            counts["images"] += len(self.mixture.screens)
+        self.log.write({"recipe": asdict(recipe), **counts, "device": str(self.device)})
         dtype = autocast_dtype(self.device)
         facts = {"threads": torch.get_num_threads(), "autocast": str(dtype)}
         self.log.write({"parameters": sum(p.numel() for p in self.trained)} | facts)

@@ -61,7 +61,8 @@ def main(
     shared = {"model_id": name, "preset": weights.model.preset, "recipe": recipe, "commit": commit}
     shared |= {"device": device, "steps": weights.notes["steps"], "minutes": str(round(minutes))}
     validations = [record for record in log if "validation" in record]
-    stage = shared | {"part": first["recipe"]["part"], "data": data, "pictures": str(first["images"])}
+    images = str(first.get("images", "streamed"))
+    stage = shared | {"part": first["recipe"]["part"], "data": data, "pictures": images}
     for figures in validations[-1]["validation"] if validations else ():
         scores = {f"{key}_at_q{figures['q']:g}": str(value) for key, value in figures.items()}
         stage |= {key: scores[key] for key in SCORES if key in scores}
