@@ -24,7 +24,7 @@ import decimal, sys, numpy
 import sfumato
 row, column = numpy.mgrid[0:100, 0:140] / 20
 pixels = numpy.stack([numpy.sin(row + k) + numpy.cos(column - k) for k in range(3)], -1) * 60 + 128
-open(sys.argv[1], "wb").write(sfumato.encode(pixels.astype(numpy.uint8), 0.4))
+open(sys.argv[1], "wb").write(sfumato.encode(pixels.astype(numpy.uint8), q=0.4))
 """
 READ = """
 import decimal, sys, zlib, numpy

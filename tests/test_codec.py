@@ -227,8 +227,9 @@ def test_both_sides_see_the_same_q(codec: Codec, monkeypatch: pytest.MonkeyPatch
         return computed(prior, code, q, *rest, **options)
 
     monkeypatch.setattr(latents, "autoregressive_pass", spy)
+    dot = codec.analyze(np.zeros((1, 1, 3), np.uint8))
     for byte in range(0, 256, 15):
-        codec.decode(codec.encode(np.zeros((1, 1, 3), np.uint8), q=byte / 255))
+        codec.decode(codec.encode(dot, q=byte / 255))
         assert seen[-1] == seen[-2] == byte / 255
 
 
@@ -318,7 +319,7 @@ def test_steps_need_a_trained_denoiser_and_use_the_seed(tmp_path: Path) -> None:
 
 def test_whole_files_are_decoded_with_the_default_steps_and_previews_with_none(tmp_path: Path) -> None:
     codec = with_denoiser(tmp_path)
-    data, decoded = codec.encode_with_reconstruction(picture(50, 70))
+    data, decoded = codec.encode_with_reconstruction(codec.analyze(picture(50, 70)))
     one, none = (codec.decode(data, steps=n) for n in (codec_module.DEFAULT_STEPS, 0))
     assert not np.array_equal(one, none)
     assert np.array_equal(codec.decode(data), one) and np.array_equal(decoded, one)
@@ -337,7 +338,7 @@ def test_a_crop_with_steps_is_that_part_of_the_whole(tmp_path: Path, steps: int)
     for x, y, width, height in ((580, 620, 70, 80), (300, 0, 9, 500), (330, 350, 1, 1)):
         part = codec.decode(data, steps=steps, crop=codec_module.Crop(x, y, width, height))
         assert np.abs(part - whole[y : y + height, x : x + width]).max() <= 1
-    with pytest.raises(ValueError, match="eta=1 with these weights works on whole pictures"):
+    with pytest.raises(ValueError, match="eta=1 with these weights works on whole images"):
         codec.decode(data, steps=steps, eta=1.0, crop=codec_module.Crop(0, 0, 5, 5))
 
 

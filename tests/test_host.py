@@ -36,7 +36,7 @@ import sfumato
 from sfumato import container
 row, column = numpy.mgrid[0:100, 0:140] / 20
 pixels = numpy.stack([numpy.sin(row + k) + numpy.cos(column - k) for k in range(3)], -1) * 60 + 128
-data = sfumato.encode(pixels.astype(numpy.uint8), 0.4)
+data = sfumato.encode(pixels.astype(numpy.uint8), q=0.4)
 open(sys.argv[1], "wb").write(data)
 for path in sys.argv[2:]:
     shown = sfumato.decode(open(path, "rb").read(), steps=0)

@@ -234,7 +234,7 @@ import multiprocessing as mp, numpy as np, torch, sfumato
 torch.set_num_threads(4)
 a = np.random.default_rng(0).integers(0, 255, (200, 300, 3), np.uint8)
 def work(i):
-    data = sfumato.encode(a, 0.3); return len(data), sfumato.decode(data).shape
+    data = sfumato.encode(a, q=0.3); return len(data), sfumato.decode(data).shape
 first = work(0)
 pool = mp.get_context("fork").Pool(2)
 assert pool.map_async(work, range(3)).get(60) == [first] * 3
@@ -248,7 +248,7 @@ def test_a_very_wide_image_takes_no_more_memory_than_a_square_one() -> None:
     script = (
         "import resource, numpy, sfumato\n"
         "pixels = numpy.arange(3 * 65535, dtype='u4').reshape(1, 65535, 3) // 7 % 256\n"
-        "sfumato.decode(sfumato.encode(pixels.astype('u1'), 0.3))\n"
+        "sfumato.decode(sfumato.encode(pixels.astype('u1'), q=0.3))\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

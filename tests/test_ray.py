@@ -67,7 +67,7 @@ def test_a_pipeline_of_ray_data_converts_bytes_in_columns(
     found = found.materialize()
     rows = {Path(row["path"]).name: row for row in found.take_all()}
     assert len(rows) == 6 and [name for name, row in rows.items() if row["error"]] == ["3.png"]
-    assert rows["0.png"]["sfu"] == sfumato.encode(images / "0.png", 0.3)
+    assert rows["0.png"]["sfu"] == sfumato.encode(images / "0.png", q=0.3)
     assert "bytes" not in rows["0.png"] and rows["0.png"]["__key__"].endswith("/0")
     whole = found.filter(lambda row: row["error"] is None).drop_columns(["error", "path"])
     whole.write_webdataset(str(tmp_path / "shards"))

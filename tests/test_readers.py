@@ -113,7 +113,7 @@ def test_zarr_keeps_an_image_a_chunk(zarr_format: int, tmp_path: Path) -> None:
     subprocess.run(command, check=True)
     found = np.load(tmp_path / "a.npy")
     for i in range(2):
-        assert close(found[i], sfumato.decode(sfumato.encode(stack[i], 0.6)))
+        assert close(found[i], sfumato.decode(sfumato.encode(stack[i], q=0.6)))
     assert np.abs(found[2].astype(int) - grey).mean() < 8 and (found[2] == found[2][..., :1]).all()
     with pytest.raises(ValueError, match="a chunk is one uint8 image"):
         wrong = zarr.create_array(
@@ -130,7 +130,7 @@ def test_numcodecs_finds_the_codec_by_name() -> None:
     codec = numcodecs.get_codec({"id": "sfumato", "quality": 0.5, "channels": 1})
     grey = np.asarray(Image.effect_noise((48, 40), 40))
     data = codec.encode(grey[None])
-    assert data == sfumato.encode(grey, 0.5) and codec.decode(data).shape == (40, 48)
+    assert data == sfumato.encode(grey, q=0.5) and codec.decode(data).shape == (40, 48)
     assert codec.get_config() == {"id": "sfumato", "quality": 0.5, "channels": 1, "model": "small"}
     with pytest.raises(ValueError, match="channels is 2"):
         Sfumato(channels=2)
