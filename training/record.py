@@ -27,7 +27,7 @@ from training.validation import QUALITIES
 RESULTS = Path("results")
 FIGURES = ("bpp", "psnr", "ms_ssim", "lpips")
 SCORES = tuple(f"{name}_at_q{q:g}" for q in QUALITIES for name in FIGURES)
-STAGE = ("model_id", "preset", "part", "recipe", "commit", "data", "pictures", "steps", "minutes", "device")
+STAGE = ("model_id", "preset", "part", "recipe", "commit", "data", "images", "steps", "minutes", "device")
 RECORD = ("model_id", "preset", "recipe", "commit", "start", "device", "minutes_to_score", "minutes", "steps")
 RATE, LPIPS, MS_SSIM = 0.1, 0.25, 0.90  # the score
 
@@ -62,7 +62,7 @@ def main(
     shared |= {"device": device, "steps": weights.notes["steps"], "minutes": str(round(minutes))}
     validations = [record for record in log if "validation" in record]
     images = str(first.get("images", "streamed"))
-    stage = shared | {"part": first["recipe"]["part"], "data": data, "pictures": images}
+    stage = shared | {"part": first["recipe"]["part"], "data": data, "images": images}
     for figures in validations[-1]["validation"] if validations else ():
         scores = {f"{key}_at_q{figures['q']:g}": str(value) for key, value in figures.items()}
         stage |= {key: scores[key] for key in SCORES if key in scores}
