@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sfumato.codec import load
 from sfumato.rate_control import psnr
 
-COLUMNS = ("image", "magnitude_per_pixel", "coding", "q", "bytes", "psnr_db", "lower_q_smaller_and_better")
+COLUMNS = ("image", "rate_proxy_per_pixel", "coding", "q", "bytes", "psnr_db", "lower_q_smaller_and_better")
 FLATS = {
     "grey": (128, 128, 128), "green": (0, 255, 0), "black": (0, 0, 0), "white": (255, 255, 255),
     "blue": (20, 40, 200), "skin": (220, 180, 150),

@@ -116,12 +116,12 @@ def of_exif(exif: Any, kind: str | None) -> Space | None:
     given = [*map(float, points)] if len(points) == 6 else [v for point in SRGB[:3] for v in point]
     given += map(float, white) if len(white) == 2 else D65
     primaries = tuple((given[i], given[i + 1]) for i in (0, 2, 4, 6))
-    curve = None
+    curve: Curve | None = None
     if table.size >= 256:
         size = table.size // 3 if table.size % 3 == 0 else table.size
         if (np.abs(table.reshape(-1, size) - table[:size]).max(1) > 0.01 * 65535).any():
             raise ImageError("its transfer function has another curve for each channel, which is not read")
-        curve = lambda v: np.interp(v, np.linspace(0, 1, size), table[:size] / 65535)  # noqa: E731
+        curve = lambda v: np.asarray(np.interp(v, np.linspace(0, 1, size), table[:size] / 65535))  # noqa: E731
     space = Space(primaries, curve, "tags of its TIFF header")
     levels = space.to_srgb(256)
     same = levels is None or np.abs(levels.astype(int) - np.arange(256)).max() <= 2
@@ -276,7 +276,7 @@ def _bmp(file: IO[bytes], name: str) -> tuple[Space | None, bytes | None]:
     if gamma and np.abs(gammas - gamma).max() > 0.01 * gamma:
         raise ImageError(f"{name}: its BMP header has another gamma for each channel, which is not read")
     curve = _power(gamma) if gamma and abs(gamma - 2.2) > 0.025 else None
-    space = Space(tuple(map(tuple, primaries)), curve, "end points and gamma of its BMP header")
+    space = Space(primaries, curve, "end points and gamma of its BMP header")
     return (None if curve is None and space.icc() is None else space), None
 
 

@@ -65,10 +65,10 @@ def smooth(
                 else (..., slice(at - rim, at + rim), slice(None))
             )
             target[near] = found[near]
-    for (rows, columns, rim), was in zip(corners, coded, strict=True):
+    for (rows, columns, inner), was in zip(corners, coded, strict=True):
         found = _as_one(prior, q, y_hat, z_hat, rows, columns, chunks)
         target = y_hat[:, :, _cells(rows), _cells(columns)]
-        target[rim] = np.clip(found[rim], was - HALF, was + HALF)
+        target[inner] = np.clip(found[inner], was - HALF, was + HALF)
 
 
 def _corners(places: Mapping[tuple[int, int], Tile]) -> Iterator[tuple[slice, slice, tuple[Any, ...]]]:

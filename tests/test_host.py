@@ -52,7 +52,7 @@ def run(setting: str, *paths: Path) -> subprocess.CompletedProcess[str]:
 
 def test_files_of_every_host_setting_are_those_of_none(tmp_path: Path) -> None:
     """Equal bytes: what one setting writes is what all others write and read."""
-    files = {}
+    files: dict[str, Path] = {}
     for name, setting in SETTINGS.items():
         path = tmp_path / f"{name}.sfu"
         done = run(setting, path, *files.values())

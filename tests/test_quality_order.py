@@ -65,7 +65,7 @@ def test_no_higher_q_is_larger_and_worse(codec: Codec, name: str) -> None:
     assert not reversed_pairs(points)
     assert [p.decibels for p in points] == sorted(p.decibels for p in points)
     if name in ("black", "white", "skin"):
-        assert reversed_pairs(exact)  # a Latent is coded with the very q
+        assert reversed_pairs(exact)  # what `analyze` returned is coded with the very q
 
 
 def test_between_two_steps_the_lower_one_is_taken(codec: Codec) -> None:
