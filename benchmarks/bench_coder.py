@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sfumato.coder import Decoder, Encoder, Meter
-from sfumato.scales import LEVELS, Tables, sigma
+from sfumato.scales import NUM_SCALES, Tables, sigma
 
 COUNT = 300_000  # about the symbols of a 768 x 512 image with M = 192
 
@@ -16,8 +16,8 @@ COUNT = 300_000  # about the symbols of a 768 x 512 image with M = 192
 @pytest.fixture(scope="module")
 def symbols() -> tuple[Tables, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
-    index = rng.integers(0, LEVELS // 2, COUNT).astype(np.uint8)
-    spread = np.array([sigma(k) for k in range(LEVELS)])[index]
+    index = rng.integers(0, NUM_SCALES // 2, COUNT).astype(np.uint8)
+    spread = np.array([sigma(k) for k in range(NUM_SCALES)])[index]
     return Tables.gaussian(), index, np.round(rng.normal(0, spread)).astype(np.int32)
 
 

@@ -31,7 +31,7 @@ from PIL import Image
 from benchmarks.cluster import SETTINGS, Cluster, cluster, family, kill, s3_server
 from sfumato import conversion, manifest
 from sfumato.files import write_bytes
-from sfumato.job import Encoding
+from sfumato.jobs import EncodeJob
 from sfumato.storage import Store
 
 TABLE = Path("results/0.2.0/scale.csv")
@@ -193,7 +193,7 @@ def disturb(source: str, dest: str, name: str, expected: Path, lines: Lines) -> 
     lines.add(name, "lines of the table of errors", len(errors))
     lines.add(name, "files that differ from the folder command's", len(differing(expected, out)))
     lines.add(name, "temporary files left", sum(".part" in path for path in out.fs.find(out.root)))
-    sizes = {"read": "picture_bytes", "written": "bytes"}
+    sizes = {"read": "image_bytes", "written": "bytes"}
     for what, key in sizes.items():
         lines.add(name, f"bytes of images {what}, an image", sum(r.get(key, 0) for r in rows) / len(rows))
     books = len(out.read(manifest.MANIFEST)) + sum(len(out.read(shard.status)) for shard in found.shards)
@@ -238,12 +238,12 @@ def growth(entries: int = 100_000, table: Path = TABLE) -> None:
 
 def fill(dest: Store, entries: int, size: int = 256) -> None:
     """A manifest of so many images, and the status of all shards but the last."""
-    job = conversion.Encode(Encoding())
+    job = conversion.Encode(EncodeJob())
     source = Store(dest.fs, f"{dest.root}-source")
     names = [f"{i // 1000:05d}/{i:08d}.jpg" for i in range(entries)]
     made = manifest.prepare(source, names, dest, job, "files", size, {})
     row = {"width": 640, "height": 480, "bytes": 12_345, "bpp": 0.32, "quality": 0.5, "model": "00000000"}
-    row |= {"picture_bytes": 123_456, "seconds": 0.123456, "remarks": []}
+    row |= {"image_bytes": 123_456, "seconds": 0.123456, "remarks": []}
     for shard in made.shards[:-1]:
         pairs = zip(shard.sources, shard.targets, strict=True)
         rows = [{"input": a, "output": b, **row, "shard": shard.name} for a, b in pairs]
@@ -258,7 +258,7 @@ def read(dest: Store) -> manifest.Manifest:
 
 def plan(dest: Store, names: list[str]) -> manifest.Manifest:
     source = Store(dest.fs, f"{dest.root}-source")
-    return manifest.prepare(source, names, dest, conversion.Encode(Encoding()), "files", 256, {})
+    return manifest.prepare(source, names, dest, conversion.Encode(EncodeJob()), "files", 256, {})
 
 
 class Watched:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from sfumato.errors import FormatError as FormatError
     from sfumato.errors import ImageError as ImageError
     from sfumato.errors import WeightsError as WeightsError
-    from sfumato.image import Picture as Picture
+    from sfumato.image_data import ImageData as ImageData
+    from sfumato.progressive import ProgressiveDecoder as ProgressiveDecoder
     from sfumato.rate_control import Target as Target
     from sfumato.rate_control import TargetBpp as TargetBpp
     from sfumato.rate_control import TargetBytes as TargetBytes
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from sfumato.rate_control import TargetLPIPS as TargetLPIPS
     from sfumato.rate_control import TargetPSNR as TargetPSNR
     from sfumato.rate_control import encode_to as encode_to
-    from sfumato.stream import Reader as Reader
 
 __version__ = "0.2.0.dev0"
 DEFAULT_MODEL = "small"
@@ -55,9 +55,9 @@ _HOME = {
     "DecodeOptions": "decode_options",
     "FormatError": "errors",
     "ImageError": "errors",
-    "Picture": "image",
+    "ImageData": "image_data",
     "WeightsError": "errors",
-    "Reader": "stream",
+    "ProgressiveDecoder": "progressive",
     "Target": "rate_control",
     "TargetBpp": "rate_control",
     "TargetBytes": "rate_control",

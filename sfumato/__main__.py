@@ -20,16 +20,16 @@ import tyro
 from rich.progress import MofNCompleteColumn, TimeRemainingColumn
 from rich.table import Table
 
-from sfumato import DEFAULT_MODEL, __version__, batch, batch_command, container, files, show, terminal
-from sfumato.job import (
+from sfumato import DEFAULT_MODEL, __version__, batch, batch_command, container, file_info, files, terminal
+from sfumato.jobs import (
     STREAM,
     SUFFIX,
-    Decoding,
-    Encoding,
+    DecodeJob,
+    EncodeJob,
     Job,
-    Report,
+    JobResult,
     UsageError,
-    explain,
+    error_message,
 )
 from sfumato.terminal import bar as _bar
 from sfumato.terminal import print_json as _json
@@ -40,7 +40,7 @@ from sfumato.tiles import MAX_PIXELS
 SHELLS = ("bash", "zsh", "fish")
 PAGES = (".html", ".htm")
 Out = Annotated[str | None, tyro.conf.arg(aliases=["-o"], metavar="{None}|PATH")]  # str: Path drops a last /
-ABOUT = f"""Pictures to small files and back.
+ABOUT = f"""Images to small files and back.
 
 sfumato --completion SHELL prints the completion for {", ".join(SHELLS)}; sfumato --version the versions.
 Exit codes: 0 done, 1 something could not be done, 2 arguments not understood, 130 Ctrl-C."""
@@ -64,12 +64,12 @@ def encode(
     lossless_if_smaller: bool = False,
     json: bool = False,
 ) -> None:
-    """Make a picture a small file, or a folder of pictures a folder of small files.
+    """Make an image a small file, or a folder of images a folder of small files.
 
     Args:
-        source: the picture: PNG, JPEG, WebP, AVIF, TIFF, ...; or a folder; or - for standard input.
+        source: the image: PNG, JPEG, WebP, AVIF, TIFF, ...; or a folder; or - for standard input.
         out: the file to write, or the folder to write to (a name that ends in / is made one), or - for
-            standard output; without it the picture's name with .sfu.
+            standard output; without it the image's name with .sfu.
         quality: 0 (about 0.04 bits per pixel) .. 1 (about 1.1); 0.5 if no target is given either.
         target_bytes: the best file of at most so many bytes.
         target_bpp: the best file of at most so many bits per pixel.
@@ -80,12 +80,12 @@ def encode(
         strip: leave out what comes with the pixels (EXIF, XMP, DPI, text, profile); the colours become sRGB.
         jobs: processes that work on a folder; without it as many as there are processors.
         overwrite: replace what is there already; without it nothing that is whole is replaced.
-        update: of a folder, replace also .sfu files that are older than their picture.
-        max_pixels: refuse larger pictures, both sides rounded up to multiples of 64, before they are decoded.
+        update: of a folder, replace also .sfu files that are older than their image.
+        max_pixels: refuse larger images, both sides rounded up to multiples of 64, before they are decoded.
         lossless_if_smaller: keep every pixel, as WebP or PNG inside the file, where that has fewer bytes.
         json: print one JSON object a file.
     """
-    settings = Encoding(
+    settings = EncodeJob(
         quality, target_bytes, target_bpp, target_psnr, target_lpips, model, seed, strip, overwrite,
         max_pixels, lossless_if_smaller,
     )  # fmt: skip
@@ -108,15 +108,15 @@ def decode(
     max_pixels: int = MAX_PIXELS,
     json: bool = False,
 ) -> None:
-    """Make a file a picture again, or a folder of files a folder of PNG pictures.
+    """Make a file an image again, or a folder of files a folder of PNG images.
 
     Args:
         source: the .sfu file; or a folder; or - for standard input.
-        out: the picture to write, in the format of its suffix, or the folder to write to (a name that ends
+        out: the image to write, in the format of its suffix, or the folder to write to (a name that ends
             in / is made one), or - for a PNG on standard output; without it the name with .png.
-        steps: of the diffusion that restores texture; 0 gives the certain picture. Without it 1, or 0 for
+        steps: of the diffusion that restores texture; 0 gives the certain image. Without it 1, or 0 for
             previews.
-        realism: 0 (the most faithful picture) .. 1 (the most natural one), with steps.
+        realism: 0 (the most faithful image) .. 1 (the most natural one), with steps.
         eta: fresh noise at each step, 0 (none) .. 1.
         partial: accept a file that is cut short and show what its beginning holds.
         chunks: 0 .. 5, decode only so many of the file's chunks: a preview, sooner.
@@ -128,7 +128,7 @@ def decode(
         max_pixels: refuse to decode more, both sides rounded up to multiples of 64; of a crop what it takes.
         json: print one JSON object a file.
     """
-    settings = Decoding(steps, realism, eta, partial, chunks, crop, model, overwrite, strip, max_pixels)
+    settings = DecodeJob(steps, realism, eta, partial, chunks, crop, model, overwrite, strip, max_pixels)
     _do(settings, source, out, jobs, overwrite, json)
 
 
@@ -143,9 +143,9 @@ def compare(
     """Make a page that shows an image at the same size by several codecs.
 
     Args:
-        source: the picture.
+        source: the image.
         baselines: codecs beside sfumato, separated by commas: avif, webp, jpeg.
-        out: the page to write, a name with .html; without it the picture's name with .html.
+        out: the page to write, a name with .html; without it the image's name with .html.
         quality: of sfumato, 0 .. 1; the others take the size that follows.
         model: weights by name, or a path to a file of weights.
         overwrite: replace a page that is there already.
@@ -178,9 +178,9 @@ def info(
     if (file is None) == (model is None):
         raise UsageError("give a file or --model, one of the two")
     if file is not None:
-        show.file(file, json)
+        file_info.print_file(file, json)
     if model is not None:
-        show.model(model, json)
+        file_info.print_model(model, json)
 
 
 def _do(
@@ -231,7 +231,7 @@ def _do_folder(
     if done := sum(skipped.reason == batch.DONE for skipped in work.skipped):
         if not as_json:
             warn(f"{out}: {done} files skipped: each {batch.DONE}; --overwrite writes them again")
-    reports: list[Report] = []
+    reports: list[JobResult] = []
     failures = list(work.failures)
     for failure in failures:
         _fail(failure, as_json)
@@ -264,14 +264,14 @@ def _fail(failure: batch.Failure, as_json: bool) -> None:
         warn(f"sfumato: {failure.input}: {failure.error}")
 
 
-def _remark(report: Report) -> None:
+def _remark(report: JobResult) -> None:
     for sentence in report.remarks:
         warn(f"{report.input}: {sentence}")
 
 
-def _summary(job: Job, reports: list[Report], skipped: int, failures: int, seconds: float) -> Table:
-    files, pictures = sum(r.bytes for r in reports), sum(r.picture_bytes for r in reports)
-    before, after = (pictures, files) if isinstance(job, Encoding) else (files, pictures)
+def _summary(job: Job, reports: list[JobResult], skipped: int, failures: int, seconds: float) -> Table:
+    files, images = sum(r.bytes for r in reports), sum(r.image_bytes for r in reports)
+    before, after = (images, files) if isinstance(job, EncodeJob) else (files, images)
     bpp = f"{sum(r.bpp for r in reports) / len(reports):.3f}" if reports else "-"
     table = Table("files", "skipped", "failed", "bytes before", "bytes after", "mean bpp", "seconds")
     table.columns[0].justify = "right"
@@ -311,7 +311,7 @@ def _target(source: Path, out: str | None, suffix: str, overwrite: bool) -> Path
 def _check_suffix(job: Job, target: Path) -> None:
     """UsageError where an encoder would write its bytes under the name of another format."""
     suffix = target.suffix.lower()
-    if isinstance(job, Encoding) and suffix in batch.PICTURES | {".html", ".htm", ".jxl"}:
+    if isinstance(job, EncodeJob) and suffix in batch.PICTURES | {".html", ".htm", ".jxl"}:
         raise UsageError(f"{target}: encode writes {SUFFIX} files, not {suffix}; name it with {SUFFIX}")
 
 
@@ -351,7 +351,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
-        message = explain(error)
+        message = error_message(error)
         if message is None:
             raise
         if "--json" in sys.argv:

@@ -17,7 +17,7 @@ from sfumato import DEFAULT_MODEL, container, image, metadata
 from sfumato.codec import DEFAULTS, Codec, load, model_of
 from sfumato.container import Header
 from sfumato.decode_options import Crop, DecodeOptions, Progress
-from sfumato.image import Picture
+from sfumato.image import ImageData
 from sfumato.latents import AnalysisResult
 from sfumato.tiles import MAX_PIXELS
 
@@ -70,7 +70,7 @@ def decode(
 
 def decode_image(
     data: bytes, options: DecodeOptions = DEFAULTS, *, model: str | Path | None = None
-) -> Picture:
+) -> ImageData:
     """As `decode`, in the file's own colours, with alpha, ICC, EXIF, XMP, resolution and text apart."""
     return _codec(data, model).decode_image(bytes(data), options)
 
@@ -104,7 +104,7 @@ class SfuFile:
         """The image that the first chunks make, at full size, sooner than all of it; see `decode`."""
         return decode(self._data, chunks=chunks, model=self._model)
 
-    def decode(self, options: DecodeOptions = DEFAULTS) -> Picture:
+    def decode(self, options: DecodeOptions = DEFAULTS) -> ImageData:
         """The image; see `decode_image`."""
         return decode_image(self._data, options, model=self._model)
 

@@ -29,7 +29,7 @@ from typing import NamedTuple
 
 from sfumato import container, files, image
 from sfumato.errors import FormatError
-from sfumato.job import SUFFIX, Decoding, Encoding, Job, Report, UsageError, explain
+from sfumato.jobs import SUFFIX, DecodeJob, EncodeJob, Job, JobResult, UsageError, error_message
 
 PICTURES = frozenset(
     ".apng .avif .bmp .gif .jp2 .jpeg .jpg .jfif .pbm .pgm .png .pnm .ppm .tga .tif .tiff .webp"
@@ -82,7 +82,7 @@ class Work(NamedTuple):
     notes: list[str]
 
 
-_Outcome = Future[Report | Failure]
+_Outcome = Future[JobResult | Failure]
 DONE = "is there already, and no older than its input"
 
 
@@ -95,7 +95,7 @@ def plan(job: Job, source: Path, target: Path) -> Plan:
     """
     if target.exists() and not target.is_dir():
         raise UsageError(f"{target} is not a folder, as {source} is")
-    decodes = isinstance(job, Decoding)
+    decodes = isinstance(job, DecodeJob)
     if decodes and target.exists() and target.samefile(source):
         raise UsageError(f"{target} is the folder of the input; name another one with -o")
     suffixes = {SUFFIX} if decodes else PICTURES
@@ -188,7 +188,7 @@ def _tells_case(folder: Path) -> bool:
 
 def sort(job: Job, tasks: Sequence[Task], overwrite: bool = False, update: bool = False) -> Work:
     """What to do and what to leave.  Nothing that is whole is replaced but by `overwrite`, or by `update` a
-    .sfu file that is older than its picture.  What a broken run left, an empty or cut .sfu, is done again."""
+    .sfu file that is older than its image.  What a broken run left, an empty or cut .sfu, is done again."""
     work = Work([], [], [], [])
     for folder in sorted({task.target.parent for task in tasks}):
         if count := files.remove_abandoned(folder):
@@ -211,11 +211,11 @@ def sort(job: Job, tasks: Sequence[Task], overwrite: bool = False, update: bool 
             work.failures.append(Failure(str(source), reason))
         elif target.stat().st_mtime >= source.stat().st_mtime:
             work.skipped.append(Skipped(str(source), str(target), DONE))
-        elif update and isinstance(job, Encoding):
+        elif update and isinstance(job, EncodeJob):
             work.todo.append(replace(task, replace=True))
         else:
             ways = "--update or --overwrite replaces it"
-            if not isinstance(job, Encoding):
+            if not isinstance(job, EncodeJob):
                 ways = "--overwrite replaces it"
             reason = f"is there already, older than its input, and was kept; {ways}"
             work.skipped.append(Skipped(str(source), str(target), reason))
@@ -225,9 +225,9 @@ def sort(job: Job, tasks: Sequence[Task], overwrite: bool = False, update: bool 
 def _fault(job: Job, target: Path) -> tuple[str, bool]:
     """(what is wrong with a file that is there, or ""; whether it is one of ours that was cut or damaged)."""
     try:
-        if isinstance(job, Decoding):
+        if isinstance(job, DecodeJob):
             return image.fault(target), False
-        if not isinstance(job, Encoding):
+        if not isinstance(job, EncodeJob):
             return "", False
         data = target.read_bytes()
         try:
@@ -239,7 +239,7 @@ def _fault(job: Job, target: Path) -> tuple[str, bool]:
                 return str(error), True
             return str(error), False
     except OSError as error:
-        return explain(error) or str(error), False
+        return error_message(error) or str(error), False
 
 
 def processors() -> int:
@@ -249,7 +249,7 @@ def processors() -> int:
     return os.cpu_count() or 1
 
 
-def run(job: Job, tasks: Sequence[Task], jobs: int) -> Generator[Report | Failure, None, None]:
+def run(job: Job, tasks: Sequence[Task], jobs: int) -> Generator[JobResult | Failure, None, None]:
     """Does the tasks in `jobs` processes of one thread each; yields one outcome a task, as they are ready.
 
     Folders of targets are made.  If a process dies (the system may kill it for its memory), the tasks that it
@@ -275,14 +275,14 @@ def run(job: Job, tasks: Sequence[Task], jobs: int) -> Generator[Report | Failur
 
 def _attempt(
     job: Job, tasks: Sequence[Task], jobs: int
-) -> Generator[tuple[Task, Report | Failure], None, None]:
+) -> Generator[tuple[Task, JobResult | Failure], None, None]:
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     pool = ProcessPoolExecutor(jobs, context, initializer=_enter, initargs=(stop,))
     try:
         # workers inherit both: only this process answers Ctrl-C, and each of them has one thread
         with _uninterrupted(), _one_thread():
-            futures: dict[Future[Report | Failure], Task] = {
+            futures: dict[Future[JobResult | Failure], Task] = {
                 pool.submit(_work, job, task): task for task in tasks
             }
         broken: BaseException | None = None
@@ -370,7 +370,7 @@ def _end_with_parent() -> None:
             os._exit(1)
 
 
-def _work(job: Job, task: Task) -> Report | Failure:
+def _work(job: Job, task: Task) -> JobResult | Failure:
     """One task, in a worker process."""
 
     def stopping(what: str, part: float) -> None:
@@ -381,11 +381,11 @@ def _work(job: Job, task: Task) -> Report | Failure:
     try:
         stopping("", 0)
         task.target.parent.mkdir(parents=True, exist_ok=True)
-        if task.replace and isinstance(job, Encoding | Decoding):
+        if task.replace and isinstance(job, EncodeJob | DecodeJob):
             job = replace(job, overwrite=True)
         return job.run(task.source, task.target, stopping)
     except _Stopped:
         return Failure(name, "stopped")
     except Exception as error:
-        reason = explain(error) or f"internal error: {type(error).__name__}: {error}"
+        reason = error_message(error) or f"internal error: {type(error).__name__}: {error}"
         return Failure(name, reason.removeprefix(f"{name}: "))

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from sfumato import DEFAULT_MODEL, conversion, manifest, terminal
 from sfumato.conversion import Conversion, Row
-from sfumato.job import Decoding, Encoding, UsageError
+from sfumato.jobs import DecodeJob, EncodeJob, UsageError
 from sfumato.storage import Store
 from sfumato.terminal import print_json, print_table, warn
 from sfumato.tiles import MAX_PIXELS
@@ -80,12 +80,12 @@ def batch(
     if task == "decode":
         if any(goal is not None for goal in goals):
             raise UsageError("--task decode takes no quality and no target")
-        decoding = Decoding(steps, realism, model=model, strip=strip, max_pixels=max_pixels)
+        decoding = DecodeJob(steps, realism, model=model, strip=strip, max_pixels=max_pixels)
         converts: Conversion = conversion.Decode(decoding)
     else:
         if steps is not None or realism != 1.0:
             raise UsageError(f"--steps and --realism are of --task decode, not {task}")
-        encoding = Encoding(*goals, model or DEFAULT_MODEL, strip=strip, max_pixels=max_pixels)
+        encoding = EncodeJob(*goals, model or DEFAULT_MODEL, strip=strip, max_pixels=max_pixels)
         kinds = {"encode": conversion.Encode, "transcode": conversion.Transcode}
         converts = kinds.get(task, conversion.Evaluate)(encoding)
     from sfumato import ray
@@ -141,7 +141,7 @@ def _summary(rows: list[Row], now: int, unfinished: int, seconds: float) -> Tabl
         "in this run": now,
         "failed": len(rows) - len(done),
         "shards left": unfinished,
-        "image bytes": sum(row["picture_bytes"] for row in done),
+        "image bytes": sum(row["image_bytes"] for row in done),
         ".sfu bytes": sum(row["bytes"] for row in done),
     }
     for name in ("bpp", "psnr_db", "lpips_alex"):

@@ -17,7 +17,7 @@ class Checksum:
     One object serves the whole file, or one tile: update it with a section's symbols, take or compare the
     section's check, go on to the next section.
 
-    tile  number of the tile; None for a picture that is a single one
+    tile  number of the tile; None for an image that is a single one
     """
 
     def __init__(self, header: Header, tile: int | None = None) -> None:

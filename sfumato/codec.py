@@ -1,4 +1,4 @@
-"""A picture in, the bytes of a file out; and back.  This page is the paper's first figure.
+"""An image in, the bytes of a file out; and back.  This page is the paper's first figure.
 
     encode    image -> x -> g_a -> y -> LatentCoder.write -> sections -> file
                              +---> h_a -> z --^
@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from sfumato import DEFAULT_MODEL, alpha, arguments, container, image, lossless, metadata, rounding
 from sfumato.container import File, Header
 from sfumato.decode_options import Crop, DecodeOptions, Progress, check_pixels, report, stage_of
+from sfumato.diffusion_decoder import DiffusionOptions, Region, diffusion_decode, halo
 from sfumato.errors import FormatError, WeightsError
-from sfumato.image import Picture
-from sfumato.latents import RATIO, AnalysisResult, LatentCoder, magnitude, quality
-from sfumato.restoration import Frame, Restoration, halo, restore
+from sfumato.image import ImageData
+from sfumato.latents import RATIO, AnalysisResult, LatentCoder, quality, rate_proxy
 from sfumato.strips import map_strips, strip_height, strips
 from sfumato.tiles import MAX_PIXELS, padded_pixels
-from sfumato.transforms import HYPER_STRIDE, STRIDE, Synthesised, Transforms
+from sfumato.transforms import HYPER_STRIDE, STRIDE, BaseReconstruction, Transforms
 from sfumato.weights import Weights, read_weights, shipped
 
 if TYPE_CHECKING:
@@ -78,15 +78,15 @@ class Codec:
         rounding.check()
         given = image.load(source, max_pixels)
         given = image.strip(given) if strip else given
-        picture = image.without_tint(given)
-        extras = metadata.entries(picture)
+        image_data = image.without_tint(given)
+        extras = metadata.entries(image_data)
         container.metadata_payload(extras)  # refuses what is too large before the work, as the header does
-        height, width = picture.pixels.shape[:2]
+        height, width = image_data.pixels.shape[:2]
         Header(width, height, 0, self.model_id)
-        if picture.alpha is not None:
-            picture = replace(picture, pixels=alpha.fill(picture.pixels, picture.alpha))
-        pixels = picture.rgb
-        grey = not picture.icc and bool((pixels == pixels[..., :1]).all())
+        if image_data.alpha is not None:
+            image_data = replace(image_data, pixels=alpha.fill(image_data.pixels, image_data.alpha))
+        pixels = image_data.rgb
+        grey = not image_data.icc and bool((pixels == pixels[..., :1]).all())
         report(progress, "analysis", 0.0)
 
         def g_a(rows: slice) -> NDArray[np.float32]:
@@ -95,7 +95,7 @@ class Codec:
         height, width = (side + -side % HYPER_STRIDE for side in (height, width))
         rows = strip_height(width, HYPER_STRIDE)
         y = map_strips(g_a, height, rows, self._config.halo, down=STRIDE)
-        plane = None if picture.alpha is None else lossless.pack(picture.alpha)
+        plane = None if image_data.alpha is None else lossless.pack(image_data.alpha)
         return AnalysisResult(pixels, grey, plane, extras, self.model_id, y, given)
 
     def encode(
@@ -146,7 +146,7 @@ class Codec:
         """(file, its image as decoded by default, but RGB and without alpha): one pass instead of two."""
         header = self._header(analyzed, q, seed)
         data, y_hat = self._encode(analyzed, header, progress)
-        pieces = self._pieces(y_hat, header, Restoration(self.default_steps))
+        pieces = self._pieces(y_hat, header, DiffusionOptions(self.default_steps))
         whole = Crop(0, 0, header.width, header.height)
         return data, _to_uint8(_cropped(pieces, whole), header.height, header.width)
 
@@ -169,8 +169,8 @@ class Codec:
 
     @QUIET
     def rate_proxy(self, analyzed: AnalysisResult, q: float) -> float:
-        """How the rate goes, without a pass (`latents.magnitude`)."""
-        return magnitude(analyzed.y * self._transforms.gain(q))
+        """How the rate goes, without a pass (`latents.rate_proxy`)."""
+        return rate_proxy(analyzed.y * self._transforms.gain(q))
 
     def _steady(self, analyzed: AnalysisResult, q: float, seed: int | None) -> float:
         """The q to write: of a nearly flat image the best of `TRIALS` up to the one asked for.
@@ -215,11 +215,11 @@ class Codec:
             steps=steps, realism=realism, eta=eta, crop=crop, partial=partial, chunks=chunks,
             max_pixels=max_pixels, progress=progress,
         )  # fmt: skip
-        picture = self.decode_image(data, options)
-        return (picture if keep_profile else image.in_srgb(picture)).array
+        image_data = self.decode_image(data, options)
+        return (image_data if keep_profile else image.in_srgb(image_data)).array
 
     @QUIET
-    def decode_image(self, data: bytes, options: DecodeOptions = DEFAULTS) -> Picture:
+    def decode_image(self, data: bytes, options: DecodeOptions = DEFAULTS) -> ImageData:
         """The bytes of a file -> the image in its own colours, with alpha, ICC, EXIF, XMP, DPI and text.
 
         FormatError for a bad file; ValueError for a bad option; WeightsError for steps > 0 with weights
@@ -245,7 +245,7 @@ class Codec:
         if options.crop is not None and extras["exif"]:
             extras["exif"] = metadata.upright_exif(extras["exif"], crop=True)
         report(options.progress, "done", 1.0)
-        return Picture(pixels, plane, **extras, remarks=tuple(remarks))
+        return ImageData(pixels, plane, **extras, remarks=tuple(remarks))
 
     @QUIET
     def decode_float(self, data: bytes, options: DecodeOptions = DEFAULTS) -> Float[np.ndarray, "3 h w"]:
@@ -276,7 +276,7 @@ class Codec:
     def _decoded(self, file: File, part: Crop, options: DecodeOptions) -> Iterator[Piece]:
         """A part of the image, from the latent of the file."""
         header, chunks, steps = file.header, options.chunks, options.steps
-        chosen = Restoration(steps or 0, options.realism, options.eta)
+        chosen = DiffusionOptions(steps or 0, options.realism, options.eta)
         if steps and not self.denoiser_id:
             message = f"steps={steps}: the {self.preset} weights hold no trained denoiser, only steps=0"
             raise WeightsError(message)
@@ -335,7 +335,7 @@ class Codec:
         self,
         y_hat: NDArray[np.float32],
         header: Header,
-        chosen: Restoration,
+        chosen: DiffusionOptions,
         corner: tuple[int, int] = (0, 0),
         progress: Progress | None = None,
     ) -> Iterator[Piece]:
@@ -344,7 +344,7 @@ class Codec:
         In strips of rows; a strip of a very wide one is not small: that is made in windows of columns.
         """
         rows, columns = (side + -side % HYPER_STRIDE for side in (header.height, header.width))
-        frame, width = Frame(rows, columns, *corner), y_hat.shape[3] * STRIDE
+        frame, width = Region(rows, columns, *corner), y_hat.shape[3] * STRIDE
         around, windows = halo(self._config, chosen), [(slice(0, width), slice(0, width))]
         if around is not None and width > WIDE:
             around += -(-self._config.halo // HYPER_STRIDE) * HYPER_STRIDE
@@ -355,13 +355,15 @@ class Codec:
             parts = self._synthesised(cells, q, 4 * (halo(self._config, chosen) or 0))
             here = frame._replace(left=corner[1] + wide.start)
             top = 0
-            for x in restore(self._transforms, self._config, parts, q, header.noise_seed, chosen, here):
+            for x in diffusion_decode(
+                self._transforms, self._config, parts, q, header.noise_seed, chosen, here
+            ):
                 yield top, wide.start + keep.start, x[:, :, :, keep]
                 top += x.shape[2]
                 done = (wide.start + keep.stop * top / (y_hat.shape[2] * STRIDE)) / width
                 report(progress, "restoration", 0.5 + 0.5 * min(1.0, done))
 
-    def _synthesised(self, y_hat: NDArray[np.float32], q: float, least: int) -> Iterator[Synthesised]:
+    def _synthesised(self, y_hat: NDArray[np.float32], q: float, least: int) -> Iterator[BaseReconstruction]:
         """What g_s makes of y_hat, in strips of at least so many rows, but the last."""
         height, width = y_hat.shape[2:]
         rows = max(strip_height(width * STRIDE, HYPER_STRIDE), least) // STRIDE

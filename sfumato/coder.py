@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfumato.errors import FormatError
-from sfumato.scales import CLASSES, LEVELS, PRECISION, SYMBOL_MAX, Tables, excess_class
+from sfumato.scales import CLASSES, NUM_SCALES, PRECISION, SYMBOL_MAX, Tables, excess_class
 
 _model = constriction.stream.model
 _queue = constriction.stream.queue
@@ -179,7 +179,7 @@ def _categorical(counts: NDArray[np.int32]) -> Any:
 
 @lru_cache(maxsize=2)
 def _models(tables: Tables) -> tuple[Any, ...]:
-    return tuple(_categorical(tables.level(level)) for level in range(LEVELS))
+    return tuple(_categorical(tables.level(level)) for level in range(NUM_SCALES))
 
 
 _CLASS = _categorical(1 << (PRECISION - 1 - np.minimum(np.arange(CLASSES, dtype=np.int32), CLASSES - 2)))
@@ -188,7 +188,7 @@ _UNIFORM = _model.Uniform()
 
 def _by_level(index: NDArray[np.uint8]) -> tuple[NDArray[np.intp], Iterator[tuple[int, slice]]]:
     """The stable order by level, and (level, its slice of that order) for the levels present."""
-    ends = np.cumsum(np.bincount(index, minlength=LEVELS)).tolist()
+    ends = np.cumsum(np.bincount(index, minlength=NUM_SCALES)).tolist()
     groups = ((k, slice(a, b)) for k, (a, b) in enumerate(zip([0, *ends], ends, strict=False)) if b > a)
     return np.argsort(index, kind="stable"), groups
 
@@ -196,8 +196,8 @@ def _by_level(index: NDArray[np.uint8]) -> tuple[NDArray[np.intp], Iterator[tupl
 def _check_index(index: NDArray[np.uint8]) -> None:
     if index.ndim != 1 or index.dtype != np.uint8:
         raise ValueError(f"index must be uint8 [n], got {index.dtype} {list(index.shape)}")
-    if index.size and index.max() >= LEVELS:
-        raise ValueError(f"index holds {index.max()}, not in 0..{LEVELS - 1}")
+    if index.size and index.max() >= NUM_SCALES:
+        raise ValueError(f"index holds {index.max()}, not in 0..{NUM_SCALES - 1}")
 
 
 def _check_symbols(index: NDArray[np.uint8], symbols: NDArray[np.int32] | None) -> NDArray[np.int32]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 CONVERTED = "colours were converted to sRGB"
 
 
-def storage(image: Image.Image) -> tuple[str, int]:
+def raw_mode(image: Image.Image) -> tuple[str, int]:
     """(Pillow's raw mode, the largest value of a sample) of a file that is not yet decoded."""
     for tile in getattr(image, "tile", ()):
         args = tile.args if isinstance(tile.args, tuple) else (tile.args,)
@@ -33,7 +33,7 @@ def storage(image: Image.Image) -> tuple[str, int]:
     return "", 65535 if image.mode[0] == "I" else 255
 
 
-def hidden_bits(head: bytes) -> int:
+def bit_depth(head: bytes) -> int:
     """Bits a sample of an AVIF (AV1-ISOBMFF, section 2.3.3) or JPEG 2000 (ISO 15444-1, A.5.1), read as 8."""
     if (at := head.find(b"av1C")) >= 0 and len(head) > at + 6:
         return {0x40: 10, 0x60: 12}.get(head[at + 6] & 0x60, 8)
@@ -42,7 +42,7 @@ def hidden_bits(head: bytes) -> int:
     return 8
 
 
-def eight_bits(
+def to_uint8(
     image: Image.Image,
     name: str,
     raw: str,
@@ -50,7 +50,7 @@ def eight_bits(
     again: Callable[[str], np.ndarray] | None,
     space: Space | None = None,
 ) -> tuple[Image.Image, bool]:
-    """(the decoded picture with samples of 8 bits, whether they have sRGB's curve in place of that of
+    """(the decoded image with samples of 8 bits, whether they have sRGB's curve in place of that of
     `space`).
 
     Rounded to the nearest where all bits can be had.
@@ -86,7 +86,9 @@ def eight_bits(
     return Image.fromarray(bytes8[..., 0] if bytes8.shape[2] == 1 else bytes8), table is not None
 
 
-def described(image: Image.Image, space: Space, curved: bool) -> tuple[Image.Image, str, bytes | None]:
+def from_described_space(
+    image: Image.Image, space: Space, curved: bool
+) -> tuple[Image.Image, str, bytes | None]:
     """(grey or RGB with sRGB's curve, what was done in words, a profile of its primaries or None)."""
     table = None if curved else space.to_srgb(256)
     if table is not None:
@@ -131,7 +133,7 @@ def srgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, list[str],
     return image, [said], None
 
 
-def through(pixels: UInt8[np.ndarray, "h w 3"], icc: bytes) -> tuple[UInt8[np.ndarray, "h w 3"], str]:
+def apply_icc(pixels: UInt8[np.ndarray, "h w 3"], icc: bytes) -> tuple[UInt8[np.ndarray, "h w 3"], str]:
     """(RGB pixels converted to sRGB, what was done in words); unchanged where the profile is of no use."""
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
@@ -145,7 +147,7 @@ def is_srgb(icc: bytes) -> bool:
     """Whether a profile of RGB says sRGB: it moves no colour of a grid by more than one level."""
     level = np.arange(0, 256, 15, dtype=np.uint8)
     grid = np.stack(np.meshgrid(level, level, level), -1).reshape(-1, 18, 3)
-    converted, said = through(grid, icc)
+    converted, said = apply_icc(grid, icc)
     return said == CONVERTED and int(np.abs(converted.astype(int) - grid).max()) <= 1
 
 

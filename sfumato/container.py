@@ -26,7 +26,7 @@ HEADER_MAX = 64
 """Bytes, more than any header has: after so many a header that cannot be read is a bad one."""
 CHUNKS_MAX = 16
 SECTION_MAX = 1 << 28
-"""Bytes of a section's payload at most, however large the picture: `section_limit` has what its pixels
+"""Bytes of a section's payload at most, however large the image: `section_limit` has what its pixels
 allow.
 """
 METADATA_STORED_MAX = METADATA_MAX + (1 << 16)
@@ -46,7 +46,7 @@ class Header:
     q              quality as a byte, 0..255 for 0..1
     model          number of the weights, u32
     seed           seed of the decoder's noise, u32; None derives it from the other fields
-    grey           whether the picture has one channel
+    grey           whether the image has one channel
     chunks         how many chunks the model's latent has, 1..16; 0 for a lossless file, which has no latent:
                    its q is 255, its model 0, and it has no seed
 
@@ -123,7 +123,7 @@ class File:
     """What `unpack` found.
 
     complete  False for a prefix, which may hold fewer sections than its header says
-    alpha     stream of the plane, not yet decoded; None if the picture is opaque, empty if it was cut off
+    alpha     stream of the plane, not yet decoded; None if the image is opaque, empty if it was cut off
     stored    bytes of the metadata as the file holds them, deflated
     wanted    of a prefix: bytes of the file before which nothing more of it can be read
     """
@@ -174,7 +174,7 @@ def pack(
 
     sections  all that the header asks for, z first; of a lossless file the image
     metadata  tag of 4 printable ASCII characters -> bytes; None or empty for no metadata section
-    alpha     stream of the plane, for the alpha section; None for an opaque picture
+    alpha     stream of the plane, for the alpha section; None for an opaque image
 
     ValueError for another number of sections, or a value that its field cannot hold.
     """
@@ -246,7 +246,7 @@ def unpack(data: bytes, *, partial: bool = False) -> File:
 
 
 def join(header: Header, number: int, tiles: Sequence[Section]) -> Section:
-    """Section `number` of a picture in tiles: a table of the tiles' lengths and checks, then their payloads.
+    """Section `number` of an image in tiles: a table of the tiles' lengths and checks, then their payloads.
 
     The check of the whole is that of the table.  The section of a single tile is that tile itself.
     """
@@ -283,7 +283,7 @@ def split(header: Header, number: int, section: Section, count: int) -> tuple[Se
     return tiles
 
 
-def fixed_bytes(data: bytes) -> int:
+def overhead_bytes(data: bytes) -> int:
     """How many bytes of a file or a prefix are header, lengths and checks; alpha and metadata left out.
 
     FormatError as for `unpack(data, partial=True)`; counts the whole sections only.

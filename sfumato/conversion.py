@@ -2,7 +2,7 @@
 
 Encode, decode, transcode, evaluate: what can be done to each file of a large set.
 
-A row holds the fields of `job.Report`, or of `batch.Failure` for a file that cannot be converted.
+A row holds the fields of `jobs.JobResult`, or of `batch.Failure` for a file that cannot be converted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, final
 
 from sfumato import DEFAULT_MODEL, image
 from sfumato.batch import PICTURES, Failure
-from sfumato.job import SUFFIX, Decoding, Encoding, explain, report
+from sfumato.jobs import SUFFIX, DecodeJob, EncodeJob, error_message, report
 
 Row = dict[str, Any]
 LOSSY = frozenset({".avif", ".jfif", ".jpe", ".jpeg", ".jpg", ".webp"})
@@ -33,7 +33,7 @@ class Converted(NamedTuple):
 class Conversion(ABC):
     """A job on bytes, good for any number of files, in any process."""
 
-    job: Encoding | Decoding
+    job: EncodeJob | DecodeJob
 
     suffix = SUFFIX
     """Of what it writes."""
@@ -58,7 +58,7 @@ class Conversion(ABC):
         try:
             return self.apply(data, source, target)
         except Exception as error:
-            reason = explain(error) or f"internal error: {type(error).__name__}: {error}"
+            reason = error_message(error) or f"internal error: {type(error).__name__}: {error}"
             return Converted(None, failure(source, reason))
 
 
@@ -72,7 +72,7 @@ def failure(source: str, reason: str) -> Row:
 class Encode(Conversion):
     """Image files -> .sfu files."""
 
-    job: Encoding
+    job: EncodeJob
 
     @property
     def suffixes(self) -> frozenset[str]:
@@ -89,7 +89,7 @@ class Encode(Conversion):
 class Transcode(Conversion):
     """JPEG, AVIF and WebP files -> .sfu files; what would not become smaller is kept as it is."""
 
-    job: Encoding
+    job: EncodeJob
 
     @property
     def suffixes(self) -> frozenset[str]:
@@ -115,7 +115,7 @@ class Transcode(Conversion):
 class Decode(Conversion):
     """.sfu files -> PNG files."""
 
-    job: Decoding
+    job: DecodeJob
 
     suffix = ".png"
 
@@ -125,9 +125,9 @@ class Decode(Conversion):
 
     def apply(self, data: bytes, source: str, target: str) -> Converted:
         begun = time.perf_counter()
-        written, picture, remarks = self.job.convert(data, Path(target))
+        written, image_data, remarks = self.job.convert(data, Path(target))
         done = report(source, target, data, len(written), begun, remarks)
-        height, width = picture.pixels.shape[:2]
+        height, width = image_data.pixels.shape[:2]
         return Converted(written, asdict(replace(done, width=width, height=height)))
 
 
@@ -136,7 +136,7 @@ class Decode(Conversion):
 class Evaluate(Conversion):
     """Image files -> rows with PSNR (dB) and, where its weights are there, LPIPS of the decoded image."""
 
-    job: Encoding
+    job: EncodeJob
 
     writes = False
 

@@ -18,7 +18,7 @@ Progress = Callable[[str, float], None]
 
 @dataclass(frozen=True)
 class Crop:
-    """A part of a picture, in pixels from its top left corner."""
+    """A part of an image, in pixels from its top left corner."""
 
     x: int
     y: int
@@ -31,7 +31,7 @@ class Crop:
         return self.x, self.y, self.width, self.height
 
     def within(self, header: Header) -> Crop:
-        """Itself; ValueError unless it is a part of the picture that has this header."""
+        """Itself; ValueError unless it is a part of the image that has this header."""
         right, bottom = self.x + self.width, self.y + self.height
         inside = self.x >= 0 and self.y >= 0 and right <= header.width and bottom <= header.height
         if not inside or self.width < 1 or self.height < 1:
@@ -40,7 +40,7 @@ class Crop:
         return self
 
     def of(self, plane: np.ndarray) -> np.ndarray:
-        """The part of a plane [H, W, ..] of the whole picture."""
+        """The part of a plane [H, W, ..] of the whole image."""
         return plane[self.y : self.y + self.height, self.x : self.x + self.width]
 
     def latents(self, header: Header, halo: int) -> tuple[int, int, int, int]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ALPHA_MIN = 1e-6
 """Floor of alpha_t where it divides: an error of epsilon is never amplified more than a million times."""
 
-REACH_MAX = 56  # pixels
+MAX_RADIUS = 56  # pixels
 TAIL = 5e-4
 PERIOD = 1 << 12  # pixels of the row on which kernels are made
 BLOCK = 128  # pixels
@@ -32,10 +32,10 @@ BLOCK = 128  # pixels
 class Blurring:
     """The blurring diffusion of Hoogeboom & Salimans 2022, "Blurring Diffusion Models" (arXiv 2209.05557).
 
-        u_t = alpha_t u_x + sigma_t u_epsilon,    alpha_t = a_t d_t,    u = DCT(picture)
+        u_t = alpha_t u_x + sigma_t u_epsilon,    alpha_t = a_t d_t,    u = DCT(image)
 
     a_t, sigma_t: the cosine noise schedule.  d_t: the dissipation of heat, one factor a frequency, that
-    removes detail first.  Its unit is the pixel, so a schedule means the same at every picture size.
+    removes detail first.  Its unit is the pixel, so a schedule means the same at every image size.
 
     All methods take times t [B] in [0, 1] (0 the image, 1 nearly pure noise; not checked, which would
     halt a GPU), compute in float64 and return `dtype`, float32 if None, shaped to multiply [B, C, H, W].
@@ -43,7 +43,7 @@ class Blurring:
     sigma_b_max: standard deviation of the blur at t = 1, in pixels; 0 is ordinary diffusion.
     d_min: what is left of the highest frequencies, so that 1 / alpha_t stays finite.
     logsnr_min, logsnr_max: log(a_t^2 / sigma_t^2) at t = 1 and t = 0.
-    local: `dissipate` with kernels that reach a few pixels, in place of the DCT of the whole picture.
+    local: `blur` with kernels that reach a few pixels, in place of the DCT of the whole image.
     """
 
     sigma_b_max: float
@@ -95,14 +95,14 @@ class Blurring:
         return self.a(at, np.float64).item(), self.sigma(at, np.float64).item()
 
     def reach(self, t: float) -> int | None:
-        """How far a local `dissipate` looks, in pixels; None where heat has gone too far for that."""
+        """How far a local `blur` looks, in pixels; None where heat has gone too far for that."""
         kernel = self._kernel(t)
         return None if kernel is None else len(kernel) // 2
 
-    def dissipate(self, x: Float[Array, "b c h w"], t: float) -> Float[Array, "b c h w"]:
+    def blur(self, x: Float[Array, "b c h w"], t: float) -> Float[Array, "b c h w"]:
         """IDCT(d_t DCT(x)), float32 (float64 for float64); gradients pass.
 
-        Local, it differs from that by a few thousandths for images in [-1, 1], and a part of a picture
+        Local, it differs from that by a few thousandths for images in [-1, 1], and a part of an image
         gives what the whole gives from `reach(t)` pixels inside its borders on.  Raises ValueError where the
         reach is None or beyond a side.
         """
@@ -144,13 +144,13 @@ class Blurring:
     def x_from_epsilon(
         self, z_t: Float[Array, "b c h w"], t: Float[Array, " b"], epsilon: Float[Array, "b c h w"]
     ) -> Float[Array, "b c h w"]:
-        """`u_x` for pictures: the x that was mixed with `epsilon` to give z_t."""
+        """`u_x` for images: the x that was mixed with `epsilon` to give z_t."""
         return idct(self.u_x(dct(z_t), t, dct(epsilon)))
 
     def epsilon_from_x(
         self, z_t: Float[Array, "b c h w"], t: Float[Array, " b"], x: Float[Array, "b c h w"]
     ) -> Float[Array, "b c h w"]:
-        """`u_epsilon` for pictures: the noise that was added to the blurred x to give z_t."""
+        """`u_epsilon` for images: the noise that was added to the blurred x to give z_t."""
         return idct(self.u_epsilon(dct(z_t), t, dct(x)))
 
     def _angle(self, t: Array) -> Array:
@@ -173,13 +173,13 @@ def heat_kernel(tau: float) -> Float[np.ndarray, " 2*r+1"] | None:
     """What dissipation for a time tau does to one pixel of an endless row; float64, with sum 1.
 
     It is cut r pixels away, where what is left out moves white noise by less than `TAIL` of its deviation.
-    None where r would be more than `REACH_MAX`.
+    None where r would be more than `MAX_RADIUS`.
     """
     omega = np.arange(PERIOD // 2 + 1) * (2 * math.pi / PERIOD)
     half = np.fft.irfft(np.exp(-(omega**2) * tau), PERIOD)[: PERIOD // 2]
     beyond = np.sqrt((2 * half**2)[::-1].cumsum()[::-1])  # at n: n pixels away and further
     r = max(0, int((beyond >= TAIL).sum()) - 1)
-    if r > REACH_MAX:
+    if r > MAX_RADIUS:
         return None
     kernel: NDArray[np.float64] = np.concatenate((half[1 : r + 1][::-1], half[: r + 1]))
     return kernel / kernel.sum()

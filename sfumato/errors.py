@@ -1,4 +1,4 @@
-"""In: nothing.  Out: the exceptions that a bad file, ours or a picture, may cause."""
+"""In: nothing.  Out: the exceptions that a bad file, ours or an image, may cause."""
 
 
 class FormatError(ValueError):
@@ -10,7 +10,7 @@ class FormatError(ValueError):
 
 
 class ImageError(ValueError):
-    """A picture that cannot be read or written; the message names the file and what is wrong with it."""
+    """An image that cannot be read or written; the message names the file and what is wrong with it."""
 
 
 class HostError(RuntimeError):

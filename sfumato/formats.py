@@ -54,7 +54,7 @@ def open_image(file: IO[bytes], name: str) -> ImageFile.ImageFile:
             if re.match(pattern, head, re.S):
                 raise ImageError(f"{name}: {what}, which is not read") from None
         kinds = ", ".join(kind for kind in READ if kind != "DIB")
-        raise ImageError(f"{name}: not a picture in a known format; known are {kinds}") from None
+        raise ImageError(f"{name}: not an image in a known format; known are {kinds}") from None
 
 
 def fault(path: Path) -> str:

@@ -1,8 +1,8 @@
-"""Picture files in, 8-bit pictures or float arrays [1, 3, H, W] out; and back to files.
+"""Image files in, 8-bit images or float arrays [1, 3, H, W] out; and back to files.
 
-    file -> load -> Picture: pixels -> to_x -> [1, 3, H, W] in [-1, 1] -> pad -> [1, 3, H', W'] -> networks
+    file -> load -> Image: pixels -> to_x -> [1, 3, H, W] in [-1, 1] -> pad -> [1, 3, H', W'] -> networks
                        |     alpha, ICC, EXIF, XMP, resolution, text: past the networks
-    file <- write <- Picture: pixels <- from_x <- [1, 3, H, W] <----------------------------------+
+    file <- write <- Image: pixels <- from_x <- [1, 3, H, W] <----------------------------------+
 
 What is neither grey nor RGB becomes sRGB; RGB keeps its values and its profile.  Nothing that is global to
 the process is touched.
@@ -24,8 +24,8 @@ from sfumato import colour, formats, metadata, profiles
 from sfumato.errors import ImageError as ImageError
 from sfumato.files import write_bytes as write_bytes
 from sfumato.formats import fault as fault
+from sfumato.image_data import ImageData as ImageData
 from sfumato.metadata import EXIF_PREFIX as EXIF_PREFIX
-from sfumato.picture import Picture as Picture
 from sfumato.profiles import Space
 from sfumato.tiles import MAX_PIXELS, METADATA_MAX, PIXELS_MAX, SIDE_MAX, padded_pixels
 from sfumato.writing import format_of as format_of
@@ -34,7 +34,7 @@ from sfumato.writing import to_bytes as to_bytes
 if TYPE_CHECKING:
     from jaxtyping import Float, UInt8
 
-# EXIF 2.3, tag 0x0112: what turns the stored picture upright.
+# EXIF 2.3, tag 0x0112: what turns the stored image upright.
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -53,22 +53,22 @@ adds.
 """
 
 
-Source = str | os.PathLike[str] | IO[bytes] | Image.Image | np.ndarray | Picture
+Source = str | os.PathLike[str] | IO[bytes] | Image.Image | np.ndarray | ImageData
 
 
-def load(source: Source, max_pixels: int | None = MAX_PIXELS) -> Picture:
-    """The picture in a file, an open binary file, a Pillow image or an array, upright, 8 bits a sample.
+def load(source: Source, max_pixels: int | None = MAX_PIXELS) -> ImageData:
+    """The image in a file, an open binary file, a Pillow image or an array, upright, 8 bits a sample.
 
     Arrays are uint8 [H, W], [H, W, 2], [H, W, 3] or [H, W, 4].  Samples of more bits are rounded to 8; CMYK,
     Lab and grey with a profile become sRGB; colour that is described without a profile gets one.  An alpha
     that is opaque everywhere is dropped.  `max_pixels` is for files: pixels with both sides rounded up to
     multiples of 64, as they are coded; None for no limit but the format's.
 
-    Raises ImageError for what is not a picture, is damaged or cut short, has several frames, or more than
+    Raises ImageError for what is not an image, is damaged or cut short, has several frames, or more than
     65535 pixels a side, 2^27 or `max_pixels` in all (told before they are decoded), and for samples whose
     range is unknown or high dynamic; OSError where the system does (FileNotFoundError, IsADirectoryError ..).
     """
-    if isinstance(source, Picture):
+    if isinstance(source, ImageData):
         return source
     name = _name(source)
     if isinstance(source, np.ndarray):
@@ -89,62 +89,62 @@ def load(source: Source, max_pixels: int | None = MAX_PIXELS) -> Picture:
             "memoryview": hint["bytes"],
             "list": "; pass numpy.asarray(list, 'u1')",
         }
-        kinds = "a path, an open binary file, a Pillow image, a Picture or a uint8 array"
-        raise ImageError(f"a picture is {kinds}, not {kind}{hint.get(kind, '')}")
+        kinds = "a path, an open binary file, a Pillow image, a Image or a uint8 array"
+        raise ImageError(f"an image is {kinds}, not {kind}{hint.get(kind, '')}")
     with _pillow_errors(name):
         return _read_file(source, name, max_pixels)
 
 
 def read(source: Source) -> UInt8[np.ndarray, "h w 3"]:
     """The pixels of `load`, always sRGB; ImageError also where some of them are not opaque."""
-    picture = load(source)
-    if picture.alpha is not None:
-        raise ImageError(f"{_name(source)}: transparent pixels; expected an opaque picture")
-    return np.ascontiguousarray(in_srgb(picture).rgb)
+    image_data = load(source)
+    if image_data.alpha is not None:
+        raise ImageError(f"{_name(source)}: transparent pixels; expected an opaque image")
+    return np.ascontiguousarray(in_srgb(image_data).rgb)
 
 
-def in_srgb(picture: Picture) -> Picture:
-    """The picture with its colours converted to sRGB and no profile; its remarks say so."""
-    if not picture.icc or picture.pixels.ndim == 2:
-        return replace(picture, icc=None)
-    pixels, said = colour.through(picture.pixels, picture.icc)
-    return replace(picture, pixels=pixels, icc=None, remarks=(*picture.remarks, said))
+def in_srgb(image_data: ImageData) -> ImageData:
+    """The image with its colours converted to sRGB and no profile; its remarks say so."""
+    if not image_data.icc or image_data.pixels.ndim == 2:
+        return replace(image_data, icc=None)
+    pixels, said = colour.apply_icc(image_data.pixels, image_data.icc)
+    return replace(image_data, pixels=pixels, icc=None, remarks=(*image_data.remarks, said))
 
 
-def strip(picture: Picture) -> Picture:
-    """The picture without ICC, EXIF, XMP, resolution and text, its colours converted to sRGB."""
-    picture = in_srgb(picture)
-    return Picture(picture.pixels, picture.alpha, remarks=picture.remarks)
+def strip(image_data: ImageData) -> ImageData:
+    """The image without ICC, EXIF, XMP, resolution and text, its colours converted to sRGB."""
+    image_data = in_srgb(image_data)
+    return ImageData(image_data.pixels, image_data.alpha, remarks=image_data.remarks)
 
 
-def upright(picture: Picture) -> Picture:
-    """The picture turned as its EXIF says, which then says upright, and its XMP too."""
-    xmp = picture.xmp and metadata.upright_xmp(picture.xmp)
-    if not picture.exif:
-        return replace(picture, xmp=xmp)
-    number = metadata.orientation(picture.exif)
-    exif = metadata.upright_exif(picture.exif, number in UPRIGHT, number in SIDEWAYS)
-    picture = replace(picture, exif=exif, xmp=xmp)
+def upright(image_data: ImageData) -> ImageData:
+    """The image turned as its EXIF says, which then says upright, and its XMP too."""
+    xmp = image_data.xmp and metadata.upright_xmp(image_data.xmp)
+    if not image_data.exif:
+        return replace(image_data, xmp=xmp)
+    number = metadata.orientation(image_data.exif)
+    exif = metadata.upright_exif(image_data.exif, number in UPRIGHT, number in SIDEWAYS)
+    image_data = replace(image_data, exif=exif, xmp=xmp)
     if number not in UPRIGHT:
-        return picture
+        return image_data
 
     def turned(plane: np.ndarray) -> np.ndarray:
         return np.array(Image.fromarray(plane).transpose(UPRIGHT[number]))
 
-    alpha = None if picture.alpha is None else turned(picture.alpha)
-    return replace(picture, pixels=turned(picture.pixels), alpha=alpha)
+    alpha = None if image_data.alpha is None else turned(image_data.alpha)
+    return replace(image_data, pixels=turned(image_data.pixels), alpha=alpha)
 
 
-def without_tint(picture: Picture) -> Picture:
-    """A nearly grey picture of three channels as a grey one, which coding cannot turn coloured."""
-    if picture.pixels.ndim == 2 or not _nearly_grey(picture.pixels):
-        return picture
-    grey = picture.pixels
-    if picture.icc:
-        grey, said = colour.through(grey, picture.icc)
+def without_tint(image_data: ImageData) -> ImageData:
+    """A nearly grey image of three channels as a grey one, which coding cannot turn coloured."""
+    if image_data.pixels.ndim == 2 or not _nearly_grey(image_data.pixels):
+        return image_data
+    grey = image_data.pixels
+    if image_data.icc:
+        grey, said = colour.apply_icc(grey, image_data.icc)
         if said != colour.CONVERTED:  # nobody knows what they mean: they stay as they are
-            return picture
-    return replace(picture, pixels=mean(grey), icc=None) if _nearly_grey(grey) else picture
+            return image_data
+    return replace(image_data, pixels=mean(grey), icc=None) if _nearly_grey(grey) else image_data
 
 
 def _nearly_grey(pixels: UInt8[np.ndarray, "h w 3"]) -> bool:
@@ -184,14 +184,14 @@ def pad(x: Float[np.ndarray, "b c h w"], multiple: int) -> Float[np.ndarray, "b 
 
 
 def write(
-    path: str | os.PathLike[str], source: Picture | UInt8[np.ndarray, "h w *rgba"], overwrite: bool = True
+    path: str | os.PathLike[str], source: ImageData | UInt8[np.ndarray, "h w *rgba"], overwrite: bool = True
 ) -> tuple[str, ...]:
-    """Writes what `writing.to_bytes` makes of a picture or an array, complete or not at all; its sentences.
+    """Writes what `writing.to_bytes` makes of an image or an array, complete or not at all; its sentences.
 
     ImageError as there, and for an array that `load` does not take; OSError as `files.write_bytes`.
     """
-    picture = source if isinstance(source, Picture) else _from_array(source, os.fspath(path))
-    data, sentences = to_bytes(path, picture)
+    image_data = source if isinstance(source, ImageData) else _from_array(source, os.fspath(path))
+    data, sentences = to_bytes(path, image_data)
     write_bytes(path, data, overwrite)
     return sentences
 
@@ -199,12 +199,12 @@ def write(
 def _name(source: Source) -> str:
     if isinstance(source, str | os.PathLike):
         return os.fspath(source)
-    if isinstance(source, np.ndarray | Picture):
+    if isinstance(source, np.ndarray | ImageData):
         return "array"
     return str(getattr(source, "filename", "") or getattr(source, "name", "") or "picture")
 
 
-def _read_file(file: IO[bytes], name: str, max_pixels: int | None) -> Picture:
+def _read_file(file: IO[bytes], name: str, max_pixels: int | None) -> ImageData:
     if not file.seekable():
         file = io.BytesIO(file.read())
 
@@ -224,11 +224,11 @@ def _read_file(file: IO[bytes], name: str, max_pixels: int | None) -> Picture:
         space, icc = profiles.of_file(file, image.format, name)
         meta = profiles.meta_box(file) if image.format in ("AVIF", "HEIF") else b""
         file.seek(at)
-        return _picture(image, name, again, colour.hidden_bits(head), space, icc, meta)
+        return _image_data(image, name, again, colour.bit_depth(head), space, icc, meta)
 
 
-def _opened(image: Image.Image, name: str) -> Picture:
-    """The picture of a Pillow image, which may come from a file that is still open."""
+def _opened(image: Image.Image, name: str) -> ImageData:
+    """The image of a Pillow image, which may come from a file that is still open."""
     _check_size(image, name, None)
     file, space, icc = getattr(image, "fp", None), None, None
     if file is not None and image.format and hasattr(file, "seek"):
@@ -239,14 +239,14 @@ def _opened(image: Image.Image, name: str) -> Picture:
                 space, icc = profiles.of_file(file, image.format, name)
             finally:
                 file.seek(at)
-    return _picture(image, name, space=space, icc=icc)
+    return _image_data(image, name, space=space, icc=icc)
 
 
 def _check_size(image: Image.Image, name: str, max_pixels: int | None) -> None:
     """ImageError for more than the format, or the caller, allows: before anything is decoded."""
     width, height = image.size
     if 0 in image.size:
-        raise ImageError(f"{name}: a picture of {width}x{height} pixels is empty")
+        raise ImageError(f"{name}: an image of {width}x{height} pixels is empty")
     if width * height > PIXELS_MAX or max(image.size) > SIDE_MAX:
         raise ImageError(f"{name}: {width}x{height} pixels, over {SIDE_MAX} a side or {PIXELS_MAX} in all")
     if max_pixels is not None and padded_pixels(height, width) > max_pixels:
@@ -278,7 +278,7 @@ def _pillow_errors(name: str) -> Iterator[None]:
         raise ImageError(f"{name}: cannot be read: {error}") from error
 
 
-def _picture(
+def _image_data(
     image: Image.Image,
     name: str,
     again: Callable[[str], np.ndarray] | None = None,
@@ -286,18 +286,18 @@ def _picture(
     space: Space | None = None,
     icc: bytes | None = None,
     meta: bytes = b"",
-) -> Picture:
+) -> ImageData:
     """`again` decodes the file anew with another raw mode; `bits` are what it has, if Pillow hides it;
     `space` and `icc` are what it says of its colour and Pillow does not tell, `meta` the box of an AVIF or
     HEIC.
     """
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format not in ("MPO", "HEIF"):  # a photograph, followed by others or other views
-        raise ImageError(f"{name}: has {frames} frames; only still pictures are supported")
+        raise ImageError(f"{name}: has {frames} frames; only still images are supported")
     if image.mode == "F":
         raise ImageError(f"{name}: mode F: the range of floating-point samples is not known")
     icc = image.info.get("icc_profile") or icc or None
-    raw, top = colour.storage(image)
+    raw, top = colour.raw_mode(image)
     image.load()
     space = None if icc else space or _exif_space(image)
     turn, exif, xmp = _orientation(image), _exif(image), image.info.get("xmp")
@@ -309,10 +309,10 @@ def _picture(
     bits = max(bits, top.bit_length(), int(image.info.get("bit_depth") or 8))
     if bits > 8:
         remarks.append(f"{bits}-bit samples were reduced to 8 bits")
-    image, curved = colour.eight_bits(image, name, raw, top, again, space)
+    image, curved = colour.to_uint8(image, name, raw, top, again, space)
     image, said, icc = colour.srgb(image, icc)
     if space is not None:
-        image, told, icc = colour.described(image, space, curved)
+        image, told, icc = colour.from_described_space(image, space, curved)
         said = [*said, told]
     icc = None if icc and colour.is_srgb(icc) else icc  # it would say what is taken for granted
     if turn in SIDEWAYS and dpi:
@@ -329,8 +329,8 @@ def _picture(
         pixels, alpha = np.ascontiguousarray(pixels[..., :-1]), np.ascontiguousarray(pixels[..., -1])
         pixels = pixels[..., 0] if image.mode == "LA" else pixels
         alpha = None if alpha.min() == 255 else alpha
-    picture = Picture(pixels, alpha, icc, exif, xmp, (*remarks, *said), dpi, text)
-    return metadata.fitted(in_srgb(picture) if len(icc or b"") > METADATA_MAX // 2 else picture)
+    image_data = ImageData(pixels, alpha, icc, exif, xmp, (*remarks, *said), dpi, text)
+    return metadata.fitted(in_srgb(image_data) if len(icc or b"") > METADATA_MAX // 2 else image_data)
 
 
 def _exif_space(image: Image.Image) -> Space | None:
@@ -338,14 +338,14 @@ def _exif_space(image: Image.Image) -> Space | None:
         return profiles.of_exif(image.getexif(), image.format) if image.mode[:3] == "RGB" else None
     except ImageError:
         raise
-    except Exception:  # damaged metadata does not make the picture unreadable
+    except Exception:  # damaged metadata does not make the image unreadable
         return None
 
 
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(metadata.ORIENTATION, 1))
-    except Exception:  # damaged metadata does not make the picture unreadable
+    except Exception:  # damaged metadata does not make the image unreadable
         return 1
 
 
@@ -362,11 +362,11 @@ def _exif(image: Image.Image) -> bytes | None:
     return exif
 
 
-def _from_array(array: np.ndarray, name: str) -> Picture:
+def _from_array(array: np.ndarray, name: str) -> ImageData:
     channels = array.shape[2] if array.ndim == 3 else 1
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and channels not in (2, 3, 4)):
         kinds = "[H, W], [H, W, 2], [H, W, 3] or [H, W, 4]"
         raise ImageError(f"{name}: expected uint8 {kinds}, got {array.dtype} {list(array.shape)}")
     if array.size == 0:
-        raise ImageError(f"{name}: a picture of {array.shape[1]}x{array.shape[0]} pixels is empty")
+        raise ImageError(f"{name}: an image of {array.shape[1]}x{array.shape[0]} pixels is empty")
     return _opened(Image.fromarray(np.ascontiguousarray(array)), name)

@@ -2,7 +2,7 @@
 
     y, z --- autoregressive pass: mean, scale index, symbols --- Encoder | Decoder | Meter --- sections
 
-A large picture's latents are coded tile by tile, each with its own coders and checks (`tiles`).
+A large image's latents are coded tile by tile, each with its own coders and checks (`tiles`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sfumato.checks import Checksum
 from sfumato.coder import Coder, Decoder, Encoder, Meter
 from sfumato.container import Header, Section
 from sfumato.errors import FormatError, WeightsError
-from sfumato.picture import Picture
+from sfumato.image_data import ImageData
 from sfumato.tiles import Tile, grid
 from sfumato.transforms import HYPER_STRIDE, STRIDE
 from sfumato.weights import Weights
@@ -46,7 +46,7 @@ class AnalysisResult:
     metadata: dict[str, bytes]
     model: int  # number of the weights that made y
     y: Float[np.ndarray, "1 m h w"]
-    given: Picture  # as it was read, for a lossless file
+    given: ImageData  # as it was read, for a lossless file
 
     def band(self, pixels: int) -> AnalysisResult:
         """The rows in the middle, about so many pixels of them, or all that there are; opaque and bare."""
@@ -182,7 +182,7 @@ class LatentCoder:
         return checks, y_hat, z_hat
 
 
-def magnitude(y: Float[np.ndarray, "1 m h w"]) -> float:
+def rate_proxy(y: Float[np.ndarray, "1 m h w"]) -> float:
     """How the rate goes: sum of log2(1 + 4 e) / 2, e the mean of y^2 around a cell, 3x3; y in the gains'
     domain.
 
@@ -225,7 +225,7 @@ def make_symbol_coder(
         value: NDArray[np.float64] | None,
     ) -> NDArray[np.float64]:
         y_hat = np.ascontiguousarray(np.rint(mu / GRID) * GRID)
-        level = np.clip(np.rint(index), 0, scales.LEVELS - 1).astype(np.uint8).reshape(-1)
+        level = np.clip(np.rint(index), 0, scales.NUM_SCALES - 1).astype(np.uint8).reshape(-1)
         symbols = None
         if value is not None:
             limit = scales.SYMBOL_MAX

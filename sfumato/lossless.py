@@ -16,7 +16,7 @@ from sfumato import container, metadata
 from sfumato.container import File, Header, Section
 from sfumato.decode_options import Crop, check_pixels
 from sfumato.errors import FormatError
-from sfumato.picture import Picture
+from sfumato.image_data import ImageData
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
@@ -62,16 +62,16 @@ def unpack(data: bytes, height: int, width: int, channels: int = 1, what: str = 
         raise FormatError(f"{what}: {kind} cannot be decoded: {error}") from error
 
 
-def file(picture: Picture, limit: int) -> bytes | None:
-    """The lossless file of a picture if it has at most `limit` bytes, else None.
+def file(image_data: ImageData, limit: int) -> bytes | None:
+    """The lossless file of an image if it has at most `limit` bytes, else None.
 
     Colours where alpha is 0, which nobody sees, are black in it.  Most photographs are passed over by a look
     at a few of their rows, in a hundredth of the time of encoding.
     """
-    pixels, extras = picture.pixels, metadata.entries(picture)
-    if picture.alpha is not None:
-        pixels = np.where(np.expand_dims(picture.alpha, tuple(range(2, pixels.ndim))) > 0, pixels, 0)
-    grey = pixels.ndim == 2 or not picture.icc and bool((pixels == pixels[..., :1]).all())
+    pixels, extras = image_data.pixels, metadata.entries(image_data)
+    if image_data.alpha is not None:
+        pixels = np.where(np.expand_dims(image_data.alpha, tuple(range(2, pixels.ndim))) > 0, pixels, 0)
+    grey = pixels.ndim == 2 or not image_data.icc and bool((pixels == pixels[..., :1]).all())
     if grey and pixels.ndim == 3:
         pixels = pixels[..., 0]
     height, width = pixels.shape[:2]
@@ -85,7 +85,7 @@ def file(picture: Picture, limit: int) -> bytes | None:
     stream = pack(pixels)
     if len(stream) > min(limit, container.section_limit(header)):
         return None
-    plane = None if picture.alpha is None else pack(picture.alpha)
+    plane = None if image_data.alpha is None else pack(image_data.alpha)
     section = Section(stream, container.image_check(header, stream))
     data = container.pack(header, [section], extras, plane)
     return data if len(data) <= limit else None
@@ -100,9 +100,9 @@ def pixels(file: File, part: Crop, max_pixels: int | None) -> Pixels:
     return part.of(whole)
 
 
-def remark(picture: Picture, size: int) -> str | None:
-    """A sentence if the lossless file of a picture has fewer bytes than `size`; else None."""
-    if (found := file(picture, size - 1)) is None:
+def remark(image_data: ImageData, size: int) -> str | None:
+    """A sentence if the lossless file of an image has fewer bytes than `size`; else None."""
+    if (found := file(image_data, size - 1)) is None:
         return None
     return f"a lossless file has {len(found)} bytes, fewer than these {size}: see --lossless-if-smaller"
 

@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from sfumato.batch import folded, names_for
 from sfumato.conversion import Conversion, Row
-from sfumato.job import UsageError
+from sfumato.jobs import UsageError
 from sfumato.storage import Store, expand
 
 Layout = Literal["files", "tar", "parquet"]

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from sfumato.picture import Picture
+from sfumato.image_data import ImageData
 from sfumato.tiles import METADATA_MAX
 
 EXIF_PREFIX = b"Exif\0\0"
@@ -29,15 +29,15 @@ THUMBNAIL_AT, THUMBNAIL_SIZE, STRIPS_AT, STRIP_SIZES = 0x0201, 0x0202, 0x0111, 0
 GAIN_MAP = (b"hdrgm", b"hdr-gain-map", b"HDRGainMap", b"GainMap")
 
 
-def entries(picture: Picture) -> dict[str, bytes]:
+def entries(image_data: ImageData) -> dict[str, bytes]:
     """What a .sfu file keeps of an image beside pixels and alpha: tag -> bytes."""
-    found = {tag: value for kind, tag in TAGS.items() if (value := getattr(picture, kind))}
-    if picture.dpi:
-        found[DPI_TAG] = struct.pack("<II", *(round(DPI_UNIT * side) for side in picture.dpi))
-    if picture.text:
+    found = {tag: value for kind, tag in TAGS.items() if (value := getattr(image_data, kind))}
+    if image_data.dpi:
+        found[DPI_TAG] = struct.pack("<II", *(round(DPI_UNIT * side) for side in image_data.dpi))
+    if image_data.text:
         parts = (
             part.replace("\0", " ").encode("utf-8", "replace")
-            for item in picture.text.items()
+            for item in image_data.text.items()
             for part in item
         )
         found[TEXT_TAG] = b"".join(part + b"\0" for part in parts)
@@ -45,7 +45,7 @@ def entries(picture: Picture) -> dict[str, bytes]:
 
 
 def fields(found: Mapping[str, bytes]) -> dict[str, Any]:
-    """The fields of a `Picture` that a file's entries hold; those of a wrong form are left out."""
+    """The fields of a `ImageData` that a file's entries hold; those of a wrong form are left out."""
     known: dict[str, Any] = {kind: found.get(tag) for kind, tag in TAGS.items()}
     if len(data := found.get(DPI_TAG, b"")) == 8 and all(sides := struct.unpack("<II", data)):
         known["dpi"] = (sides[0] / DPI_UNIT, sides[1] / DPI_UNIT)
@@ -56,17 +56,17 @@ def fields(found: Mapping[str, bytes]) -> dict[str, Any]:
     return known
 
 
-def fitted(picture: Picture) -> Picture:
-    """The picture without what is too much for a .sfu file, the largest first; its remarks name it."""
+def fitted(image_data: ImageData) -> ImageData:
+    """The image without what is too much for a .sfu file, the largest first; its remarks name it."""
     while True:
-        sizes = {tag: len(value) for tag, value in entries(picture).items()}
+        sizes = {tag: len(value) for tag, value in entries(image_data).items()}
         if sum(sizes.values()) + 16 * len(sizes) <= METADATA_MAX:
-            return picture
+            return image_data
         tag = max(sizes, key=lambda tag: sizes[tag])
         size = f"{tag.strip()} of {sizes[tag]} bytes was left out: the limit is {METADATA_MAX}"
         kind = {tag: kind for kind, tag in TAGS.items()}.get(tag)
         change: dict[str, Any] = {kind: None} if kind else {"text": {}}
-        picture = replace(picture, **change, remarks=(*picture.remarks, size))
+        image_data = replace(image_data, **change, remarks=(*image_data.remarks, size))
 
 
 def dpi_of(image: Any) -> tuple[float, float] | None:

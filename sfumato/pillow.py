@@ -1,4 +1,4 @@
-"""Pillow's picture in, .sfu file out; and back.  Importing this module teaches Pillow the format.
+"""Pillow's image in, .sfu file out; and back.  Importing this module teaches Pillow the format.
 
     import sfumato.pillow
     Image.open("a.sfu").thumbnail((128, 128))    # lazy: size and mode come without decoding
@@ -7,7 +7,7 @@
 `save` also takes model, seed and lossless_if_smaller, as `sfumato.encode` does, and exif, icc_profile, xmp
 and dpi as Pillow's own formats do.  A file holds its pixels upright: where the exif that is given says
 otherwise they are turned, and it is set to 1; without one pixels are written as they are.  An opened file has
-`info["quality"]` and `info["model"]`, and what came with the picture under Pillow's names.
+`info["quality"]` and `info["model"]`, and what came with the image under Pillow's names.
 The networks are loaded when pixels are asked for or written.
 
 Errors are those of Pillow's formats: UnidentifiedImageError for what does not begin as a file of this
@@ -32,7 +32,7 @@ FORMAT = "SFU"
 EXTENSION = ".sfu"
 MIME = "image/x-sfumato"
 EXTRAS = {"icc_profile": "icc", "exif": "exif", "xmp": "xmp", "dpi": "dpi"}
-"""Pillow's names of what comes with a picture, and ours."""
+"""Pillow's names of what comes with an image, and ours."""
 DRAFTS = ((4, 2), (2, 3))
 """(reduction, chunks): a draft so many times smaller is made from the first chunks only."""
 
@@ -42,7 +42,7 @@ class SfumatoImageFile(ImageFile.ImageFile):
     """An opened file; Pillow calls what is overridden here."""
 
     format = FORMAT
-    format_description = "sfumato picture"
+    format_description = "sfumato image"
 
     def _open(self) -> None:
         assert self.fp is not None
@@ -72,7 +72,7 @@ class SfumatoImageFile(ImageFile.ImageFile):
     def draft(
         self, mode: str | None, size: tuple[int, int] | None
     ) -> tuple[str, tuple[int, int, float, float]] | None:
-        """For a picture that is scaled down anyway: leave out the chunks that would not be seen.
+        """For an image that is scaled down anyway: leave out the chunks that would not be seen.
 
         The size stays; loading takes about a quarter less time.  `thumbnail` calls it.  None if the
         reduction is too small.
@@ -147,13 +147,13 @@ def _save(im: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
     if isinstance(exif, Image.Exif):
         exif = exif.tobytes()
     try:
-        picture = image.load(plain)
-        icc = options.get("icc_profile", picture.icc) if picture.pixels.ndim == 3 else None
+        image_data = image.load(plain)
+        icc = options.get("icc_profile", image_data.icc) if image_data.pixels.ndim == 3 else None
         exif, xmp = exif.removeprefix(image.EXIF_PREFIX), options.get("xmp") or None
-        picture = replace(picture, icc=icc or None, exif=exif or None, xmp=xmp)
-        picture = replace(image.upright(picture), dpi=_dpi(options.get("dpi")))
+        image_data = replace(image_data, icc=icc or None, exif=exif or None, xmp=xmp)
+        image_data = replace(image.upright(image_data), dpi=_dpi(options.get("dpi")))
         data = encode(
-            picture,
+            image_data,
             q=quality / 100,
             seed=options.get("seed"),
             lossless_if_smaller=bool(options.get("lossless_if_smaller", False)),

@@ -29,7 +29,7 @@ from sfumato.tiles import MAX_PIXELS
 if TYPE_CHECKING:
     from jaxtyping import UInt8
 
-    Picture = UInt8[np.ndarray, "h w 3"]
+    Pixels = UInt8[np.ndarray, "h w 3"]
 
 
 LAST = 255
@@ -72,8 +72,8 @@ class Target(ABC):
             raise ValueError(f"a target of {self.unit.format(self.goal)}: need more than 0")
 
     @abstractmethod
-    def value(self, analyzed: AnalysisResult, size: float, picture: Picture | None) -> float:
-        """What a file of `size` bytes has; `picture` is what it decodes to, None if the goal is a size."""
+    def value(self, analyzed: AnalysisResult, size: float, decoded: Pixels | None) -> float:
+        """What a file of `size` bytes has; `decoded` is what it decodes to, None if the goal is a size."""
 
     def search(
         self,
@@ -109,14 +109,14 @@ class Target(ABC):
 
         def value(q: int) -> float:
             if q not in tried:
-                picture = None
+                decoded = None
                 if self.log_slope is None:
                     data = codec.encode(analyzed, q=q / LAST, seed=seed, progress=report)
                 else:
-                    data, picture = codec.encode_with_reconstruction(
+                    data, decoded = codec.encode_with_reconstruction(
                         analyzed, q=q / LAST, seed=seed, progress=report
                     )
-                tried[q] = data, self.value(analyzed, len(data), picture)
+                tried[q] = data, self.value(analyzed, len(data), decoded)
                 if math.isnan(tried[q][1]):
                     raise ValueError(f"{self.unit.format(math.nan)} at q = {q / LAST:.3f}: not a number")
             return tried[q][1]
@@ -146,7 +146,7 @@ class Target(ABC):
             return found
         if best not in tried:
             wanted, first, last = (self.unit.format(v) for v in (self.goal, value(0), value(LAST)))
-            raise TargetError(f"{wanted} cannot be met: this picture has {first} (q = 0) to {last} (q = 1)")
+            raise TargetError(f"{wanted} cannot be met: this image has {first} (q = 0) to {last} (q = 1)")
         return SearchResult(tried[best][0], best / LAST, tried[best][1], len(tried))
 
 
@@ -155,7 +155,7 @@ class TargetBytes(Target):
 
     unit, log_slope = "{:.0f} bytes", None
 
-    def value(self, analyzed: AnalysisResult, size: float, picture: Picture | None) -> float:
+    def value(self, analyzed: AnalysisResult, size: float, decoded: Pixels | None) -> float:
         return size
 
 
@@ -164,48 +164,48 @@ class TargetBpp(Target):
 
     unit, log_slope = "{:.4g} bits per pixel", None
 
-    def value(self, analyzed: AnalysisResult, size: float, picture: Picture | None) -> float:
+    def value(self, analyzed: AnalysisResult, size: float, decoded: Pixels | None) -> float:
         return 8 * size / (analyzed.pixels.shape[0] * analyzed.pixels.shape[1])
 
 
 class TargetPSNR(Target):
-    """The smallest file whose picture has at least so many dB of PSNR, over all RGB samples."""
+    """The smallest file whose image has at least so many dB of PSNR, over all RGB samples."""
 
     unit, log_slope = "a PSNR of {:.4g} dB", 0.25
 
-    def value(self, analyzed: AnalysisResult, size: float, picture: Picture | None) -> float:
-        assert picture is not None
-        return psnr(analyzed.pixels, picture)
+    def value(self, analyzed: AnalysisResult, size: float, decoded: Pixels | None) -> float:
+        assert decoded is not None
+        return psnr(analyzed.pixels, decoded)
 
 
 class TargetLPIPS(Target):
-    """The smallest file whose picture is at most so far away by LPIPS (AlexNet).
+    """The smallest file whose image is at most so far away by LPIPS (AlexNet).
 
     Its weights are not in this package: FileNotFoundError where `lpips.weights_folder()` does not hold them,
-    ValueError for a picture with a side under 31 pixels.
+    ValueError for an image with a side under 31 pixels.
     """
 
     unit, log_slope = "an LPIPS of {:.4g}", -2.3
 
-    def value(self, analyzed: AnalysisResult, size: float, picture: Picture | None) -> float:
-        assert picture is not None
-        return lpips.distance(analyzed.pixels, picture)
+    def value(self, analyzed: AnalysisResult, size: float, decoded: Pixels | None) -> float:
+        assert decoded is not None
+        return lpips.distance(analyzed.pixels, decoded)
 
 
 @dataclass(frozen=True)
 class TargetDistance(Target):
-    """The smallest file whose picture is at most so far away from the original.
+    """The smallest file whose image is at most so far away from the original.
 
-    `function(original, decoded)` takes two pictures uint8 [H, W, 3] and falls towards 0 as they come closer.
+    `function(original, decoded)` takes two images uint8 [H, W, 3] and falls towards 0 as they come closer.
     """
 
-    function: Callable[[Picture, Picture], float]
+    function: Callable[[Pixels, Pixels], float]
 
     unit, log_slope = "a distance of {:.4g}", -2.3
 
-    def value(self, analyzed: AnalysisResult, size: float, picture: Picture | None) -> float:
-        assert picture is not None
-        return float(self.function(analyzed.pixels, picture))
+    def value(self, analyzed: AnalysisResult, size: float, decoded: Pixels | None) -> float:
+        assert decoded is not None
+        return float(self.function(analyzed.pixels, decoded))
 
 
 def encode_to(
@@ -230,8 +230,8 @@ def encode_to(
     return result.data
 
 
-def psnr(original: Picture, decoded: Picture) -> float:
-    """10 log10(255^2 / MSE) in dB over all samples; infinite for equal pictures."""
+def psnr(original: Pixels, decoded: Pixels) -> float:
+    """10 log10(255^2 / MSE) in dB over all samples; infinite for equal images."""
     mse = float(np.square(original.astype(np.float64) - decoded).mean())
     return math.inf if mse == 0 else 10 * math.log10(255**2 / mse)
 

@@ -22,7 +22,7 @@ from typing import Any, final
 from sfumato import conversion
 from sfumato.batch import processors
 from sfumato.conversion import Row
-from sfumato.job import Decoding, Encoding, UsageError, explain
+from sfumato.jobs import DecodeJob, EncodeJob, UsageError, error_message
 from sfumato.manifest import Shard
 from sfumato.shards import Work
 
@@ -47,7 +47,7 @@ class ShardActor:
             try:
                 rows = self.work.do(shard)
             except (OSError, ValueError) as error:
-                rows = [{"shard": shard.name, "error": explain(error) or str(error)}]
+                rows = [{"shard": shard.name, "error": error_message(error) or str(error)}]
             found.append(json.dumps(rows))
         return {"rows": found}
 
@@ -113,7 +113,7 @@ def connect(address: str | None, jobs: int | None = None) -> Any:
 
 @final
 class Converter:
-    """Image bytes -> .sfu bytes, or with a `Decoding` back to PNG, for `Dataset.map_batches`.
+    """Image bytes -> .sfu bytes, or with a `DecodeJob` back to PNG, for `Dataset.map_batches`.
 
         ds = ray.data.read_binary_files("s3://bucket/photos", include_paths=True)
         ds = ds.map_batches(Converter, fn_constructor_args=(Encoding(quality=0.4),), batch_size=16,
@@ -124,13 +124,13 @@ class Converter:
     """
 
     def __init__(
-        self, job: Encoding | Decoding | None = None, column: str = "bytes", into: str | None = None
+        self, job: EncodeJob | DecodeJob | None = None, column: str = "bytes", into: str | None = None
     ) -> None:
         self.convert: conversion.Conversion
-        if isinstance(job, Decoding):
+        if isinstance(job, DecodeJob):
             self.convert = conversion.Decode(job)
         else:
-            self.convert = conversion.Encode(job or Encoding())
+            self.convert = conversion.Encode(job or EncodeJob())
         self.column, self.into = column, into or self.convert.suffix.removeprefix(".")
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:

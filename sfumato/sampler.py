@@ -1,4 +1,4 @@
-"""A denoiser and a noisy picture in, a clean picture out: the reverse process, as functions without state.
+"""A denoiser and a noisy image in, a clean image out: the reverse process, as functions without state.
 
 A denoiser is any f(z_t [B, C, H, W], t [B]) -> x_hat [B, C, H, W]: the guess of the image behind z_t.
 On numpy arrays, and on torch tensors, where gradients pass through every step.
@@ -65,7 +65,7 @@ def noise(shape: Sequence[int], seed: int, step: int = 0, start: int = 0) -> Flo
     return pairs.reshape(-1)[:count].astype(np.float32).reshape(shape)
 
 
-def late_start(
+def partial_noise_start(
     x_base: Float[Array, "b c h w"],
     t0: float,
     noise: Float[Array, "b c h w"],
@@ -76,7 +76,7 @@ def late_start(
     For small t0 the synthesis only restores what the blur takes from x_base.  `noise` as from `noise()`.
     """
     a, sigma = schedule.factors(t0)
-    blurred = schedule.dissipate(x_base, t0)
+    blurred = schedule.blur(x_base, t0)
     return a * blurred + sigma * like(noise, blurred)
 
 
@@ -96,7 +96,7 @@ def deterministic(
     schedule: Blurring,
     progress: Progress | None = None,
 ) -> Float[Array, "b c h w"]:
-    """From z at time ts[0] to a picture at time ts[-1] = 0, without fresh noise.
+    """From z at time ts[0] to an image at time ts[-1] = 0, without fresh noise.
 
         u_s = alpha_s u_x_hat + sigma_s epsilon_hat,    epsilon_hat = (u_t - alpha_t u_x_hat) / sigma_t
 
@@ -125,7 +125,7 @@ def ancestral(
     return _sampling_loop(f, z, ts, schedule, eta, seed, progress)
 
 
-class StepWeights(NamedTuple):
+class StepCoefficients(NamedTuple):
     """One reverse step: u_s = keep u_t + pull u_x_hat + spread n, each frequency by itself; n white."""
 
     keep: Float[np.ndarray, "1 1 #h #w"]
@@ -133,9 +133,9 @@ class StepWeights(NamedTuple):
     spread: Float[np.ndarray, "1 1 h w"]
 
 
-def step_weights(
+def step_coefficients(
     schedule: Blurring, t: float, s: float, height: int, width: int, eta: float = 0.0
-) -> StepWeights:
+) -> StepCoefficients:
     """The factors of the step from t to s < t, float64 numpy.
 
         alpha_ts = alpha_t / alpha_s,    sigma2_ts = sigma_t^2 - alpha_ts^2 sigma_s^2
@@ -156,7 +156,7 @@ def step_weights(
     sigma2_den = sigma_s**2 * sigma2_ts / sigma_t**2
     spread = eta * np.sqrt(sigma2_den)
     keep = np.sqrt(np.maximum(sigma_s**2 - spread**2, 0)) / sigma_t
-    return StepWeights(keep, alpha_s - alpha_t * keep, spread)
+    return StepCoefficients(keep, alpha_s - alpha_t * keep, spread)
 
 
 def _sampling_loop(
@@ -179,7 +179,7 @@ def _sampling_loop(
         if progress is not None:
             progress(k, x_hat)
         if eta > 0:
-            weights = step_weights(schedule, t, s, z.shape[-2], z.shape[-1], eta)
+            weights = step_coefficients(schedule, t, s, z.shape[-2], z.shape[-1], eta)
             keep, pull, spread = (like(w, u) for w in weights)
             u = keep * u + pull * dct(x_hat)
             # drawn as coefficients: DCT(white noise) is white
@@ -188,7 +188,7 @@ def _sampling_loop(
         else:  # keep is one number, and pull u_x_hat two dissipations of x_hat
             (a_t, sigma_t), (a_s, sigma_s) = schedule.factors(t), schedule.factors(s)
             share = sigma_s / sigma_t
-            pulled = a_s * schedule.dissipate(x_hat, s) - share * a_t * schedule.dissipate(x_hat, t)
+            pulled = a_s * schedule.blur(x_hat, s) - share * a_t * schedule.blur(x_hat, t)
             z = share * z + pulled
     x_hat = at_least_single(f(z, _batch(ts[-2], z)))
     if progress is not None:

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-LEVELS = 64
+NUM_SCALES = 64
 SIGMA_MIN = 0.11
 SIGMA_MAX = 128.0
-LOG_STEP = math.log(SIGMA_MAX / SIGMA_MIN) / (LEVELS - 1)
+LOG_STEP = math.log(SIGMA_MAX / SIGMA_MIN) / (NUM_SCALES - 1)
 
 PRECISION = 24
 """Bits of a probability: the counts of a level add up to 2**PRECISION."""
@@ -33,8 +33,8 @@ _ESCAPE_MASS = 2.0**-16
 
 def sigma(level: int) -> float:
     """Standard deviation of a level in 0..63, in units of the quantiser's step: 0.11 .. 128."""
-    if not 0 <= level < LEVELS:
-        raise ValueError(f"level {level} is not in 0..{LEVELS - 1}")
+    if not 0 <= level < NUM_SCALES:
+        raise ValueError(f"level {level} is not in 0..{NUM_SCALES - 1}")
     return SIGMA_MIN * math.exp(LOG_STEP * level)
 
 
@@ -64,8 +64,8 @@ class Tables:
     def __post_init__(self) -> None:
         counts = _int32("counts", self.counts)
         widths = _int32("widths", self.widths)
-        if widths.shape != (LEVELS,):
-            raise ValueError(f"widths has {widths.size} values, not {LEVELS}")
+        if widths.shape != (NUM_SCALES,):
+            raise ValueError(f"widths has {widths.size} values, not {NUM_SCALES}")
         bad = np.flatnonzero((widths < 1) | (widths > SYMBOL_MAX))
         if bad.size:
             raise ValueError(f"width of level {bad[0]} is {widths[bad[0]]}, not in 1..{SYMBOL_MAX}")
@@ -90,7 +90,7 @@ class Tables:
 
         To be called when weights are exported, and never while coding.
         """
-        levels = [_gaussian_counts(sigma(level)) for level in range(LEVELS)]
+        levels = [_gaussian_counts(sigma(level)) for level in range(NUM_SCALES)]
         widths = np.array([counts.size // 2 - 1 for counts in levels], np.int32)
         return cls(np.concatenate(levels), widths)
 

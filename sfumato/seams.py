@@ -1,7 +1,7 @@
 """The latents of neighbouring tiles in; the same without a step where the tiles meet.
 
 Tiles are coded apart, so the means at their rims are foretold without the neighbour.  Where a symbol is zero,
-as almost all are in a clear sky, the mean is all that is left of the picture, and what it is wrong by shows
+as almost all are in a clear sky, the mean is all that is left of the image, and what it is wrong by shows
 as a stripe.  Once the tiles are read, a second look across the border gives the means that one tile would
 have had: any value within half a step of the coded one is as true to the file, so the better one is taken.
 

@@ -12,7 +12,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from sfumato.transforms import Synthesised
+from sfumato.transforms import BaseReconstruction
 
 PIXELS = 1 << 20
 """Pixels of a strip, halo left out: enough to keep the cores busy, little enough for their caches."""
@@ -48,10 +48,10 @@ def map_strips(
     return np.concatenate(list(found), 2)
 
 
-def with_halo(parts: Iterable[Synthesised], halo: int) -> Iterator[tuple[Synthesised, slice]]:
+def with_halo(parts: Iterable[BaseReconstruction], halo: int) -> Iterator[tuple[BaseReconstruction, slice]]:
     """Strips as they come, each with up to `halo` rows of its neighbours, and which rows are its own."""
-    above: list[Synthesised] = []
-    strip: Synthesised | None = None
+    above: list[BaseReconstruction] = []
+    strip: BaseReconstruction | None = None
     for below in chain(parts, [None]):
         if strip is not None:
             height = strip.x_base.shape[2]
@@ -62,9 +62,9 @@ def with_halo(parts: Iterable[Synthesised], halo: int) -> Iterator[tuple[Synthes
         strip = below
 
 
-def concat_strips(parts: Iterable[Synthesised]) -> Synthesised:
+def concat_strips(parts: Iterable[BaseReconstruction]) -> BaseReconstruction:
     """Strips, from top to bottom, as one."""
     x_base, *features = (
         np.concatenate(maps, 2) for maps in zip(*((p.x_base, *p.features) for p in parts), strict=True)
     )
-    return Synthesised(x_base, tuple(features))
+    return BaseReconstruction(x_base, tuple(features))

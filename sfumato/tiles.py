@@ -1,4 +1,4 @@
-"""The size of a picture in; the tiles in which its latents are coded out (FORMAT.md, section 6).
+"""The size of an image in; the tiles in which its latents are coded out (FORMAT.md, section 6).
 
 Only the latents are cut: transforms see the whole map, so tiles leave no seam.  Each can be decoded alone.
 """
@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SIDE_MAX = 65535  # pixels a side of a picture
-PIXELS_MAX = 1 << 27  # pixels of a picture
-METADATA_MAX = 1 << 24  # bytes of what comes with a picture, inflated
+SIDE_MAX = 65535  # pixels a side of an image
+PIXELS_MAX = 1 << 27  # pixels of an image
+METADATA_MAX = 1 << 24  # bytes of what comes with an image, inflated
 MAX_PIXELS = 89_478_485
 """Pixels, padding included, that are decoded if the caller does not say otherwise: Pillow's
 MAX_IMAGE_PIXELS.
 """
 CELL = 64  # pixels of a cell of z
-WHOLE = 1 << 22  # pixels, padding included, up to which a picture is one tile
+WHOLE = 1 << 22  # pixels, padding included, up to which an image is one tile
 SIDE = 16  # cells of z a side of a tile otherwise: 1024 pixels
 
 
@@ -41,18 +41,18 @@ class Tile:
 
 
 def cells(height: int, width: int) -> tuple[int, int]:
-    """Rows and columns of z for a picture of this many pixels."""
+    """Rows and columns of z for an image of this many pixels."""
     return -(-height // CELL), -(-width // CELL)
 
 
 def padded_pixels(height: int, width: int) -> int:
-    """Pixels of a picture with both sides rounded up to multiples of 64, as it is coded: what it costs."""
+    """Pixels of an image with both sides rounded up to multiples of 64, as it is coded: what it costs."""
     rows, columns = cells(height, width)
     return rows * columns * CELL * CELL
 
 
 def grid(height: int, width: int) -> tuple[Tile, ...]:
-    """The tiles of a picture of this many pixels, row by row: one, or squares of 16 cells and the rest."""
+    """The tiles of an image of this many pixels, row by row: one, or squares of 16 cells and the rest."""
     rows, columns = cells(height, width)
     if padded_pixels(height, width) <= WHOLE:
         return (Tile(0, 0, 0, rows, columns),)

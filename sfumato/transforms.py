@@ -26,13 +26,13 @@ _abandoned: list[Any] = []
 """Sessions of a parent process: their threads are not here, and ending them would wait for those for ever."""
 
 
-class Synthesised(NamedTuple):
+class BaseReconstruction(NamedTuple):
     """What the main decoder makes of y_hat."""
 
     x_base: Float[Array, "b 3 h w"]  # the base reconstruction, in [-1, 1] (not clamped)
     features: tuple[Array, ...]  # for the denoiser, coarse to fine, from 1/8 on
 
-    def part(self, rows: slice, columns: slice | None = None) -> Synthesised:
+    def part(self, rows: slice, columns: slice | None = None) -> BaseReconstruction:
         """Those rows and columns (all of them if None) of the image and of the features.
 
         Both slices run from multiples of 8 to multiples of 8.
@@ -44,7 +44,7 @@ class Synthesised(NamedTuple):
             map_ = map_[:, :, rows.start // share : rows.stop // share]
             return map_ if columns is None else map_[..., columns.start // share : columns.stop // share]
 
-        return Synthesised(cut(self.x_base), tuple(cut(feature) for feature in self.features))
+        return BaseReconstruction(cut(self.x_base), tuple(cut(feature) for feature in self.features))
 
 
 class Transforms:
@@ -86,13 +86,17 @@ class Transforms:
         """y in the domain of the gains -> z."""
         return self._networks["h_a"](y)[0]
 
-    def synthesize(self, y_hat: Float[np.ndarray, "1 m h w"], q: float) -> Synthesised:
+    def synthesize(self, y_hat: Float[np.ndarray, "1 m h w"], q: float) -> BaseReconstruction:
         """y_hat in the domain of the gains -> x_base in [-1, 1] and the features of the denoiser."""
         x_base, *features = self._networks["g_s"](y_hat / self.gain(q), np.array([q], np.float32))
-        return Synthesised(x_base, tuple(features))
+        return BaseReconstruction(x_base, tuple(features))
 
     def denoise(
-        self, z_t: Float[np.ndarray, "1 3 h w"], t: Float[np.ndarray, " 1"], q: float, base: Synthesised
+        self,
+        z_t: Float[np.ndarray, "1 3 h w"],
+        t: Float[np.ndarray, " 1"],
+        q: float,
+        base: BaseReconstruction,
     ) -> Float[np.ndarray, "1 3 h w"]:
         """What the denoiser predicts of the noisy z_t at time t in [0, 1]: x or epsilon (`Config`)."""
         q_ = np.array([q], np.float32)

@@ -1,4 +1,4 @@
-"""A `Picture` in; the bytes of an image file out, with all that its format and its readers hold."""
+"""A `ImageData` in; the bytes of an image file out, with all that its format and its readers hold."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from PIL import Image, PngImagePlugin
 
 from sfumato import colour, metadata
 from sfumato.errors import ImageError
-from sfumato.picture import Picture
+from sfumato.image_data import ImageData
 
 KINDS = {"icc": "ICC", "exif": "EXIF", "xmp": "XMP", "dpi": "DPI", "text": "text"}
-"""What comes with pixels: field of `Picture` -> how it is called in sentences."""
+"""What comes with pixels: field of `ImageData` -> how it is called in sentences."""
 
 
 @dataclass(frozen=True)
@@ -74,51 +74,51 @@ def format_of(path: str | os.PathLike[str]) -> str:
     return FORMATS[suffix].name
 
 
-def to_bytes(path: str | os.PathLike[str], picture: Picture) -> tuple[bytes, tuple[str, ...]]:
-    """A picture in the format of the suffix (PNG for none); all but JPEG are lossless.
+def to_bytes(path: str | os.PathLike[str], image_data: ImageData) -> tuple[bytes, tuple[str, ...]]:
+    """An image in the format of the suffix (PNG for none); all but JPEG are lossless.
 
     Alpha, ICC, EXIF, XMP, resolution and text go along; a sentence comes back for each that the format, or
-    those who read it, cannot hold.  Without its profile a picture is converted to sRGB.
+    those who read it, cannot hold.  Without its profile an image is converted to sRGB.
 
     Raises ImageError for an unknown suffix, transparent pixels where the format has none, and pixels that it
     cannot hold.
     """
     name = format_of(path)
     form = FORMATS[Path(path).suffix.lower()]
-    if picture.alpha is not None and "alpha" not in form.limits:
-        if picture.alpha.min() < 255:
+    if image_data.alpha is not None and "alpha" not in form.limits:
+        if image_data.alpha.min() < 255:
             raise ImageError(f"{os.fspath(path)}: {name} has no alpha, and some pixels are transparent")
-        picture = replace(picture, alpha=None)
-    picture, sentences = _fitted(picture, form)
+        image_data = replace(image_data, alpha=None)
+    image_data, sentences = _fitted(image_data, form)
     try:
-        return _encoded(picture, form), sentences
+        return _encoded(image_data, form), sentences
     except Exception as error:  # Pillow's encoders raise what its decoders do
-        bare = Picture(picture.pixels, picture.alpha)
-        extras = [KINDS[kind] for kind in KINDS if getattr(picture, kind)]
+        bare = ImageData(image_data.pixels, image_data.alpha)
+        extras = [KINDS[kind] for kind in KINDS if getattr(image_data, kind)]
         if extras:
-            bare, converted = _without_profile(picture, bare)
+            bare, converted = _without_profile(image_data, bare)
             try:
                 said = f"{' and '.join(extras)} do not go into {name}: left out ({error})"
                 return _encoded(bare, form), (*sentences, said, *converted)
             except Exception as other:  # so it is the pixels
                 error = other
-        size = f"{picture.pixels.shape[1]}x{picture.pixels.shape[0]}"
+        size = f"{image_data.pixels.shape[1]}x{image_data.pixels.shape[0]}"
         raise ImageError(f"{os.fspath(path)}: {size} pixels do not go into {name}: {error}") from error
 
 
-def _fitted(picture: Picture, form: Format) -> tuple[Picture, tuple[str, ...]]:
-    """(the picture with what the format holds, sentences on the rest)."""
+def _fitted(image_data: ImageData, form: Format) -> tuple[ImageData, tuple[str, ...]]:
+    """(the image with what the format holds, sentences on the rest)."""
     sentences: list[str] = []
-    lost = [kind for kind in KINDS if getattr(picture, kind) and kind not in form.limits]
+    lost = [kind for kind in KINDS if getattr(image_data, kind) and kind not in form.limits]
     if lost:
         sentences.append(f"{form.name} holds no {' and '.join(KINDS[kind] for kind in lost)}: left out")
     for kind in ("icc", "exif", "xmp"):
-        value, limit = getattr(picture, kind), form.limits.get(kind)
+        value, limit = getattr(image_data, kind), form.limits.get(kind)
         if value and limit is not None and len(value) > limit:
             lost.append(kind)
             sentences.append(f"{KINDS[kind]} of {len(value)} bytes is over {form.name}'s {limit}: left out")
-    text, limit = dict(picture.text), form.limits.get("text")
-    for key, value in picture.text.items():
+    text, limit = dict(image_data.text), form.limits.get("text")
+    for key, value in image_data.text.items():
         if "text" in lost:
             break
         size = len(value.encode("utf-8", "replace"))
@@ -129,59 +129,59 @@ def _fitted(picture: Picture, form: Format) -> tuple[Picture, tuple[str, ...]]:
         else:
             continue
         del text[key]
-    kept = replace(picture, text=text)
+    kept = replace(image_data, text=text)
     if kept.exif:
         kept = replace(kept, exif=metadata.upright_exif(kept.exif))
     if "icc" in lost:
-        kept, converted = _without_profile(picture, kept)
+        kept, converted = _without_profile(image_data, kept)
         sentences += converted
     none: dict[str, Any] = {kind: {} if kind == "text" else None for kind in lost}
     return replace(kept, **none), tuple(sentences)
 
 
-def _without_profile(picture: Picture, bare: Picture) -> tuple[Picture, tuple[str, ...]]:
-    """(`bare` with the picture's colours in sRGB, what was done in words)."""
-    if not picture.icc or picture.pixels.ndim == 2:
+def _without_profile(image_data: ImageData, bare: ImageData) -> tuple[ImageData, tuple[str, ...]]:
+    """(`bare` with the image's colours in sRGB, what was done in words)."""
+    if not image_data.icc or image_data.pixels.ndim == 2:
         return bare, ()
-    pixels, said = colour.through(picture.pixels, picture.icc)
+    pixels, said = colour.apply_icc(image_data.pixels, image_data.icc)
     return replace(bare, pixels=pixels, icc=None), (said,)
 
 
-def _encoded(picture: Picture, form: Format) -> bytes:
+def _encoded(image_data: ImageData, form: Format) -> bytes:
     buffer = io.BytesIO()
-    options = form.options | _options(picture, form.name)
-    Image.fromarray(picture.array).save(buffer, form.name, **options)
+    options = form.options | _options(image_data, form.name)
+    Image.fromarray(image_data.array).save(buffer, form.name, **options)
     return buffer.getvalue()
 
 
-def _options(picture: Picture, name: str) -> dict[str, Any]:
+def _options(image_data: ImageData, name: str) -> dict[str, Any]:
     """How Pillow wants what comes with the pixels."""
-    options: dict[str, Any] = {"icc_profile": picture.icc} if picture.icc else {}
-    if picture.dpi:
-        options["dpi"] = picture.dpi
-    ways: dict[str, Callable[[Picture], dict[str, Any]]] = {"TIFF": _tiff, "PNG": _png, "JPEG": _jpeg}
-    if name == "WEBP" and picture.xmp:
-        options["xmp"] = picture.xmp
-    if name != "TIFF" and picture.exif:
-        options["exif"] = metadata.EXIF_PREFIX + picture.exif
-    return options | (ways[name](picture) if name in ways else {})
+    options: dict[str, Any] = {"icc_profile": image_data.icc} if image_data.icc else {}
+    if image_data.dpi:
+        options["dpi"] = image_data.dpi
+    ways: dict[str, Callable[[ImageData], dict[str, Any]]] = {"TIFF": _tiff, "PNG": _png, "JPEG": _jpeg}
+    if name == "WEBP" and image_data.xmp:
+        options["xmp"] = image_data.xmp
+    if name != "TIFF" and image_data.exif:
+        options["exif"] = metadata.EXIF_PREFIX + image_data.exif
+    return options | (ways[name](image_data) if name in ways else {})
 
 
-def _tiff(picture: Picture) -> dict[str, Any]:
+def _tiff(image_data: ImageData) -> dict[str, Any]:
     tags = Image.Exif()
-    tags.load(picture.exif or b"")
-    if picture.xmp:
-        tags[700] = picture.xmp
-    return {"exif": tags} | ({"compression": None} if picture.exif else {})  # libtiff writes no EXIF
+    tags.load(image_data.exif or b"")
+    if image_data.xmp:
+        tags[700] = image_data.xmp
+    return {"exif": tags} | ({"compression": None} if image_data.exif else {})  # libtiff writes no EXIF
 
 
-def _png(picture: Picture) -> dict[str, Any]:
-    if not picture.xmp and not picture.text:
+def _png(image_data: ImageData) -> dict[str, Any]:
+    if not image_data.xmp and not image_data.text:
         return {}
     texts = PngImagePlugin.PngInfo()
-    if picture.xmp:
-        texts.add_itxt("XML:com.adobe.xmp", picture.xmp.decode("utf-8", "replace"))
-    for key, value in picture.text.items():
+    if image_data.xmp:
+        texts.add_itxt("XML:com.adobe.xmp", image_data.xmp.decode("utf-8", "replace"))
+    for key, value in image_data.text.items():
         keyword = key.encode("latin-1", "replace")[:79].decode("latin-1") or metadata.COMMENT
         try:
             value.encode("latin-1")
@@ -191,8 +191,8 @@ def _png(picture: Picture) -> dict[str, Any]:
     return {"pnginfo": texts}
 
 
-def _jpeg(picture: Picture) -> dict[str, Any]:
-    options: dict[str, Any] = {"xmp": picture.xmp} if picture.xmp else {}
-    if comment := picture.text.get(metadata.COMMENT):
+def _jpeg(image_data: ImageData) -> dict[str, Any]:
+    options: dict[str, Any] = {"xmp": image_data.xmp} if image_data.xmp else {}
+    if comment := image_data.text.get(metadata.COMMENT):
         options["comment"] = comment.encode("utf-8", "replace")
     return options

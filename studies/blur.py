@@ -20,8 +20,8 @@ from evaluation.metrics import MetricSuite
 from evaluation.plots import OTHERS
 from evaluation.records import read_table
 from sfumato.codec import Codec
+from sfumato.diffusion_decoder import DiffusionOptions
 from sfumato.lpips import weights_folder
-from sfumato.restoration import Restoration
 from studies import steps
 from training.export import export
 from training.loop import Run, train
@@ -106,7 +106,7 @@ def main(
         run = Run(data, folder, out, minutes, init, threads=threads)
         trained = load_weights(train(replace(RECIPES[recipe](), diffusion=chosen), run))
         trained.model.set_diffusion(**chosen)
-        ways = [Restoration(n) for n in (0, *numbers)[len(rows) > 0 :]]  # steps 0 is the same for all
+        ways = [DiffusionOptions(n) for n in (0, *numbers)[len(rows) > 0 :]]  # steps 0 is the same for all
         for row, _, _ in steps.measure(Codec(export(trained)), images, qualities, ways, suite):
             steps.show(row)
             trained_for = int(trained.notes["steps"])

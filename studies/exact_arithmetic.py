@@ -27,8 +27,8 @@ from sfumato.checks import Checksum
 from sfumato.codec import Codec
 from sfumato.coder import Coder, Encoder, Meter
 from sfumato.container import Header
+from sfumato.diffusion_decoder import DiffusionOptions
 from sfumato.latents import make_symbol_coder, quality
-from sfumato.restoration import Restoration
 from training.export import export
 from training.networks.prior import Prior
 from training.run_weights import load_weights
@@ -73,7 +73,7 @@ class Pair:
         return np.asarray(found)
 
     def decode(self, y_hat: np.ndarray, header: Header) -> np.ndarray:
-        strips = self.codec._pieces(y_hat, header, Restoration())
+        strips = self.codec._pieces(y_hat, header, DiffusionOptions())
         pixels = np.concatenate([image.from_x(x) for _, _, x in strips])
         return pixels[: header.height, : header.width]
 

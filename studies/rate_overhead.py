@@ -39,7 +39,7 @@ def main(
                 pixels = image.read(path)
                 data = codec.encode(pixels, q=q)
                 bits = sum(codec.estimate_bits(pixels, q=q))
-                fixed = container.fixed_bytes(data)
+                fixed = container.overhead_bytes(data)
                 over = 100 * (8 * (len(data) - fixed) / bits - 1)
                 worst = max(worst, over)
                 sizes = [len(section.payload) for section in container.unpack(data).sections]

@@ -25,9 +25,9 @@ from evaluation.metrics import MetricSuite
 from evaluation.plots import OTHERS
 from metrics.frechet import Frechet
 from sfumato.codec import Codec
+from sfumato.diffusion_decoder import DiffusionOptions
 from sfumato.image import read
 from sfumato.lpips import weights_folder
-from sfumato.restoration import Restoration
 from sfumato.weights import read_weights
 from studies.spectrum import OCTAVES, radial_power, recovered
 
@@ -58,7 +58,11 @@ class Row:
 
 
 def measure(
-    codec: Codec, folder: Path, qualities: Sequence[float], ways: Sequence[Restoration], suite: MetricSuite
+    codec: Codec,
+    folder: Path,
+    qualities: Sequence[float],
+    ways: Sequence[DiffusionOptions],
+    suite: MetricSuite,
 ) -> Iterator[tuple[Row, np.ndarray, np.ndarray]]:
     """(row, mean spectrum, mean spectrum of the originals) of each quality and way to decode."""
     paths = images_in(folder)
@@ -160,7 +164,7 @@ def main(
         weights: folder with the weights of the metrics; without it as for the evaluation.
     """
     codec = Codec(read_weights(model))
-    ways = [Restoration(n, r) for n in steps for r in (realism if n else (1.0,))]
+    ways = [DiffusionOptions(n, r) for n in steps for r in (realism if n else (1.0,))]
     suite = MetricSuite((*METRICS, "fd_efflite0"), weights or weights_folder())
     print(*suite.warnings, sep="\n")
     rows: list[Row] = []

@@ -20,7 +20,7 @@ from PIL import Image
 import sfumato
 from sfumato import batch, container
 from sfumato.batch import Failure, Task
-from sfumato.job import Decoding, Encoding, Job, Progress, Report, UsageError
+from sfumato.jobs import DecodeJob, EncodeJob, Job, JobResult, Progress, UsageError
 from tests.conftest import Call
 from tests.test_cli import run
 
@@ -38,7 +38,7 @@ def test_the_plan_keeps_folders_and_leaves_out_what_is_no_picture(tmp_path: Path
         path = tmp_path / "in" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
-    tasks, notes = batch.plan(Encoding(), tmp_path / "in", tmp_path / "out")
+    tasks, notes = batch.plan(EncodeJob(), tmp_path / "in", tmp_path / "out")
     left_out = "2 files are no images by their suffix and were left out: .sfu 1, .txt 1"
     assert notes == [f"{tmp_path}/in: {left_out}"]
     assert [str(t.target.relative_to(tmp_path / "out")) for t in tasks] == [
@@ -46,7 +46,7 @@ def test_the_plan_keeps_folders_and_leaves_out_what_is_no_picture(tmp_path: Path
         "b.sfu",
         "sub/deep/c.sfu",
     ]
-    tasks, _ = batch.plan(Decoding(), tmp_path / "in", tmp_path / "out")
+    tasks, _ = batch.plan(DecodeJob(), tmp_path / "in", tmp_path / "out")
     assert [t.target.name for t in tasks] == ["e.png"]
 
 
@@ -57,15 +57,15 @@ def test_what_cannot_be_meant_is_told_before_the_work(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     with pytest.raises(UsageError, match="no files to read; looked for .apng"):
-        batch.plan(Encoding(), tmp_path / "empty", tmp_path / "out")
+        batch.plan(EncodeJob(), tmp_path / "empty", tmp_path / "out")
     with pytest.raises(UsageError, match="file is not a folder"):
-        batch.plan(Decoding(), tmp_path / "in", tmp_path / "file")
+        batch.plan(DecodeJob(), tmp_path / "in", tmp_path / "file")
     with pytest.raises(UsageError, match="is the folder of the input"):
-        batch.plan(Decoding(), tmp_path / "in", tmp_path / "in")
+        batch.plan(DecodeJob(), tmp_path / "in", tmp_path / "in")
     with pytest.raises(UsageError, match="need at least 1"):
-        next(batch.run(Encoding(), [Task(tmp_path / "file", tmp_path / "a.sfu")], 0))
+        next(batch.run(EncodeJob(), [Task(tmp_path / "file", tmp_path / "a.sfu")], 0))
     with pytest.raises(UsageError, match="give one of"):
-        Encoding(quality=0.2, target_bytes=100)
+        EncodeJob(quality=0.2, target_bytes=100)
 
 
 def test_settings_that_fit_no_file_are_told_once(tmp_path: Path, call: Callable[..., Call]) -> None:
@@ -94,7 +94,7 @@ def test_only_what_is_whole_and_as_new_as_its_source_counts_as_done(tmp_path: Pa
         if content is not None:
             task.target.write_bytes(content)
     os.utime(tmp_path / "stale.sfu", (900, 900))
-    work = batch.sort(Encoding(), tasks)
+    work = batch.sort(EncodeJob(), tasks)
     assert [task.target.stem for task in work.todo] == ["missing", "empty", "cut"]
     assert [task.replace for task in work.todo] == [False, True, True]
     assert [(Path(s.output).stem, s.reason == batch.DONE) for s in work.skipped] == [
@@ -104,8 +104,8 @@ def test_only_what_is_whole_and_as_new_as_its_source_counts_as_done(tmp_path: Pa
     assert "older than its input, and was kept" in work.skipped[0].reason
     assert [Path(failure.input).stem for failure in work.failures] == ["foreign", "later"]
     assert len(work.notes) == 2 and "was not whole (the file ends at byte" in work.notes[1]
-    assert [t.target.stem for t in batch.sort(Encoding(), tasks, update=True).todo][1] == "stale"
-    assert len(batch.sort(Encoding(), tasks, overwrite=True).todo) == len(tasks)
+    assert [t.target.stem for t in batch.sort(EncodeJob(), tasks, update=True).todo][1] == "stale"
+    assert len(batch.sort(EncodeJob(), tasks, overwrite=True).todo) == len(tasks)
 
 
 def test_decoding_a_folder_never_replaces_an_original(tmp_path: Path, call: Callable[..., Call]) -> None:
@@ -147,9 +147,9 @@ def test_names_that_are_one_on_the_target_disk_are_told(
 ) -> None:
     for name in ("a.png", "A.png"):
         paint(tmp_path / "in" / name)
-    assert len(batch.plan(Encoding(), tmp_path / "in", tmp_path / "out").tasks) == 2
+    assert len(batch.plan(EncodeJob(), tmp_path / "in", tmp_path / "out").tasks) == 2
     monkeypatch.setattr(batch, "_tells_case", lambda folder: False)
-    tasks, notes = batch.plan(Encoding(), tmp_path / "in", tmp_path / "out")
+    tasks, notes = batch.plan(EncodeJob(), tmp_path / "in", tmp_path / "out")
     assert [task.source.name for task in tasks] == ["A.png"]
     assert any("a.png: " in note and "would be the same file" in note for note in notes)
 
@@ -178,10 +178,10 @@ def test_images_that_cannot_be_read_are_told_and_never_passed_over(
 def test_a_folder_there_and_back(tmp_path: Path, call: Callable[..., Call]) -> None:
     paint(tmp_path / "in" / "a.png")
     paint(tmp_path / "in" / "sub" / "b.bmp", seed=1)
-    (tmp_path / "in" / "bad.png").write_text("no picture")
+    (tmp_path / "in" / "bad.png").write_text("no image")
     done = run("encode", tmp_path / "in", "-o", tmp_path / "out", "--jobs", 2, "--target-bpp", 1.5)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"sfumato: {tmp_path}/in/bad.png: not a picture in a known format; known")
+    assert done.stderr.startswith(f"sfumato: {tmp_path}/in/bad.png: not an image in a known format; known")
     assert done.stderr.count("\n") == 1
     assert "failed" in done.stdout and "mean bpp" in done.stdout
     files = [tmp_path / "out" / "a.sfu", tmp_path / "out" / "sub" / "b.sfu"]
@@ -291,14 +291,14 @@ class Fatal(Job):
     def check(self) -> None:
         pass
 
-    def run(self, source: Path, target: Path, progress: Progress | None = None) -> Report:
+    def run(self, source: Path, target: Path, progress: Progress | None = None) -> JobResult:
         text = source.read_text()
         if text == "die":
             os._exit(9)
         if text == "bug":
             raise TypeError("of nobody's making")
         target.write_text(text)
-        return Report(str(source), str(target), 1, 1, 1, 8.0, 0.0, "00000000", 1, 0.0)
+        return JobResult(str(source), str(target), 1, 1, 1, 8.0, 0.0, "00000000", 1, 0.0)
 
 
 def test_a_worker_that_dies_takes_only_its_file_along(tmp_path: Path) -> None:
@@ -312,5 +312,5 @@ def test_a_worker_that_dies_takes_only_its_file_along(tmp_path: Path) -> None:
     killed, bug = outcomes["1.txt"], outcomes["3.txt"]
     assert isinstance(killed, Failure) and "its process was killed" in killed.error
     assert isinstance(bug, Failure) and bug.error == "internal error: TypeError: of nobody's making"
-    assert sum(isinstance(o, Report) for o in outcomes.values()) == 3
+    assert sum(isinstance(o, JobResult) for o in outcomes.values()) == 3
     assert (tmp_path / "4.copy").read_text() == "c"

@@ -89,12 +89,12 @@ def test_info_model_prints_costs(call: Callable[..., Call]) -> None:
 
 
 def errors(tmp_path: Path) -> list[tuple[tuple[object, ...], str]]:
-    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "text.png").write_text("no image")
     (tmp_path / "empty.sfu").write_bytes(b"")
     (tmp_path / "text.sfu").write_text("no sfumato file at all")
     return [
         (("encode", tmp_path / "absent.png"), "No such file"),
-        (("encode", tmp_path / "text.png", "-o", tmp_path / "b.sfu"), "text.png: not a picture"),
+        (("encode", tmp_path / "text.png", "-o", tmp_path / "b.sfu"), "text.png: not an image"),
         (("encode", tmp_path / "photo.png", "-q", "1.5"), "q is 1.5"),
         (("encode", tmp_path / "photo.png", "--model", "huge"), "no weights 'huge'"),
         (("encode", tmp_path / "photo.png", "-o", tmp_path / "no" / "a.sfu"), "no such folder"),
@@ -163,12 +163,12 @@ def test_json_of_every_command(photo: Path, call: Callable[..., Call]) -> None:
     assert done.returncode == 0 and done.stderr == ""
     assert (told["input"], told["output"]) == (str(photo), str(file))
     assert (told["width"], told["height"], told["bytes"]) == (90, 60, size)
-    assert told["picture_bytes"] == photo.stat().st_size
+    assert told["image_bytes"] == photo.stat().st_size
     assert told["bpp"] == pytest.approx(8 * size / 5400) and told["quality"] == 51 / 255
     assert told["seconds"] > 0 and len(told["model"]) == 8
 
     (again,) = call("decode", file, "-o", back, "--json").objects
-    assert again["output"] == str(back) and again["picture_bytes"] == back.stat().st_size
+    assert again["output"] == str(back) and again["image_bytes"] == back.stat().st_size
     same = ("width", "height", "bytes", "bpp", "quality", "model")
     assert all(again[key] == told[key] for key in same)
 
@@ -199,7 +199,7 @@ def test_targets(photo: Path, call: Callable[..., Call]) -> None:
     (told,) = call("encode", photo, "--target-psnr", sum(reached) / 2, "--json", "--overwrite").objects
     assert 0.3 < told["quality"] < 0.6
     done = call("encode", photo, "--target-bytes", 40, "--overwrite")
-    assert done.returncode == 1 and "40 bytes cannot be met: this picture has" in done.stderr
+    assert done.returncode == 1 and "40 bytes cannot be met: this image has" in done.stderr
     done = call("encode", photo, "--target-bytes", 150, "-q", 0.5, "--overwrite")
     assert done.returncode == 1 and "give one of --quality, --target-bytes" in done.stderr
 

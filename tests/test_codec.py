@@ -1,4 +1,4 @@
-"""From picture to bytes and back with the shipped weights, for good files and for every kind of bad one."""
+"""From image to bytes and back with the shipped weights, for good files and for every kind of bad one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sfumato.decode_options import DecodeOptions
 from sfumato.weights import Tensors, read_weights, to_bytes
 
 
-def picture(height: int, width: int) -> np.ndarray:
+def photo(height: int, width: int) -> np.ndarray:
     """A smooth scene with an edge, lettering-like detail and some noise, the same at every call."""
     row, column = np.mgrid[0:height, 0:width] / 64
     scene = np.stack([np.sin(row + k) + np.cos(column * (1 + k / 2)) for k in range(3)], -1) * 50 + 128
@@ -37,12 +37,12 @@ def codec() -> Codec:
 
 @pytest.fixture(scope="module")
 def small_file(codec: Codec) -> bytes:
-    return codec.encode(picture(24, 40), q=0.0)
+    return codec.encode(photo(24, 40), q=0.0)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 257), (63, 65), (64, 64), (512, 768)])
 def test_sizes(codec: Codec, size: tuple[int, int]) -> None:
-    original = picture(*size)
+    original = photo(*size)
     if size == (1, 1):
         original[0, 0] = (200, 90, 30)  # or it would be nearly grey, and come back with one channel
     data = codec.encode(original, q=0.5)
@@ -52,7 +52,7 @@ def test_sizes(codec: Codec, size: tuple[int, int]) -> None:
 
 
 def test_more_quality_is_more_bytes_and_less_error(codec: Codec) -> None:
-    original = picture(128, 192)
+    original = photo(128, 192)
     files = [codec.encode(original, q=q) for q in (0.0, 0.3, 0.6, 1.0)]
     errors = [np.square(codec.decode(f).astype(float) - original).mean() for f in files]
     assert [len(f) for f in files] == sorted(len(f) for f in files)
@@ -60,20 +60,20 @@ def test_more_quality_is_more_bytes_and_less_error(codec: Codec) -> None:
 
 
 def test_meter_agrees_with_the_file(codec: Codec) -> None:
-    original = picture(256, 384)
+    original = photo(256, 384)
     for q in (0.0, 0.5, 1.0):
         data = codec.encode(original, q=q)
         bits = sum(codec.estimate_bits(original, q=q))
-        fixed = container.fixed_bytes(data)
+        fixed = container.overhead_bytes(data)
         assert fixed <= 40
         assert abs(len(data) - fixed - bits / 8) <= 0.005 * bits / 8 + 6, "an end costs a byte"
 
 
 @pytest.mark.parametrize("steps", [0, 1, 4])
 def test_any_number_of_threads_gives_the_same_image(codec: Codec, steps: int) -> None:
-    data = codec.encode(picture(150, 200), q=0.3)
+    data = codec.encode(photo(150, 200), q=0.3)
     one, two = (Codec(read_weights("small"), threads=count) for count in (1, 2))
-    assert one.encode(picture(150, 200), q=0.3) == data == two.encode(picture(150, 200), q=0.3)
+    assert one.encode(photo(150, 200), q=0.3) == data == two.encode(photo(150, 200), q=0.3)
     decoded = [c.decode(data, steps=steps).astype(int) for c in (one, two)]
     assert np.abs(decoded[0] - decoded[1]).max() <= 1, "one grey level"
 
@@ -87,7 +87,7 @@ def decode_into(queue: multiprocessing.Queue, codec: Codec, data: bytes) -> None
 def test_a_forked_process_decodes_as_its_parent() -> None:
     """Threads do not survive a fork: a session of the parent would wait for its own for ever."""
     codec = Codec(read_weights("small"), threads=2)
-    data = codec.encode(picture(70, 90))
+    data = codec.encode(photo(70, 90))
     here = codec.decode(data, steps=1)
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
@@ -123,7 +123,7 @@ def test_threads_follow_the_environment_up_to_what_the_machine_has(monkeypatch: 
 
 
 def test_a_file_written_in_one_process_is_read_in_another(codec: Codec, tmp_path: Path) -> None:
-    (tmp_path / "a.sfu").write_bytes(codec.encode(picture(70, 90)))
+    (tmp_path / "a.sfu").write_bytes(codec.encode(photo(70, 90)))
     script = "import sys, sfumato, numpy; data = open(sys.argv[1], 'rb').read()"
     script += "; numpy.save(sys.argv[2], sfumato.decode(data))"
     subprocess.run([sys.executable, "-c", script, tmp_path / "a.sfu", tmp_path / "a.npy"], check=True)
@@ -132,7 +132,7 @@ def test_a_file_written_in_one_process_is_read_in_another(codec: Codec, tmp_path
 
 
 def test_prefixes_are_previews_that_get_better(codec: Codec) -> None:
-    original = picture(128, 192)
+    original = photo(128, 192)
     data = codec.encode(original, q=0.7)
     ends, sizes = [], [len(s.payload) for s in container.unpack(data).sections]
     for number in range(len(sizes)):  # a section ends before its successors, their lengths and checks
@@ -243,7 +243,7 @@ def test_weights_by_path_work_through_the_public_functions(tmp_path: Path) -> No
     tensors = read_weights("small").tensors
     bias = tensors["g_s.head.bias"] + np.float16(0.01)
     path = other_weights(tmp_path / "other.safetensors", {**tensors, "g_s.head.bias": bias})
-    data = sfumato.encode(picture(20, 20), model=path)
+    data = sfumato.encode(photo(20, 20), model=path)
     assert sfumato.decode(data, model=path).shape == (20, 20, 3)
     with pytest.raises(sfumato.FormatError, match="not in this package"):
         sfumato.decode(data)
@@ -263,7 +263,7 @@ def test_a_file_of_another_model_is_refused_by_name(codec: Codec, small_file: by
 @pytest.mark.parametrize("bad", [-0.1, 1.1, float("nan")])
 def test_quality_out_of_range_is_named(codec: Codec, bad: float) -> None:
     with pytest.raises(ValueError, match=f"q is {bad}"):
-        codec.encode(picture(8, 8), q=bad)
+        codec.encode(photo(8, 8), q=bad)
 
 
 def test_bad_decode_arguments(codec: Codec, small_file: bytes) -> None:
@@ -274,7 +274,7 @@ def test_bad_decode_arguments(codec: Codec, small_file: bytes) -> None:
 
 
 def test_inputs_of_every_kind_give_the_same_file(codec: Codec, tmp_path: Path) -> None:
-    pixels = picture(30, 50)
+    pixels = photo(30, 50)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     with open(tmp_path / "a.png", "rb") as file:
         sources = [pixels, Image.fromarray(pixels), tmp_path / "a.png", str(tmp_path / "a.png"), file]
@@ -284,7 +284,7 @@ def test_inputs_of_every_kind_give_the_same_file(codec: Codec, tmp_path: Path) -
 
 
 def with_denoiser(tmp_path: Path) -> Codec:
-    """The shipped codec with a denoiser that changes the picture."""
+    """The shipped codec with a denoiser that changes the image."""
     rng = np.random.default_rng(0)
     tensors = {
         name: value + (0.02 * rng.normal(size=value.shape)).astype(np.float16)
@@ -297,12 +297,12 @@ def with_denoiser(tmp_path: Path) -> Codec:
 
 def test_steps_need_a_trained_denoiser_and_use_the_seed(tmp_path: Path) -> None:
     codec = with_denoiser(tmp_path)
-    original = picture(50, 70)
+    original = photo(50, 70)
     data = codec.encode(original, seed=7)
     base, one, four = (codec.decode(data, steps=n) for n in (0, 1, 4))
     assert not np.array_equal(base, one) and not np.array_equal(one, four)
     assert np.abs(codec.decode(data, steps=4).astype(int) - four).max() <= 1
-    assert np.array_equal(codec.decode(data, steps=4, realism=0.0), base), "the most faithful picture"
+    assert np.array_equal(codec.decode(data, steps=4, realism=0.0), base), "the most faithful image"
     half = codec.decode(data, steps=4, realism=0.5)
     inside = (np.minimum(four, base) > 0) & (np.maximum(four, base) < 255)  # the others were clipped
     assert np.abs(half - (base.astype(float) + four) / 2)[inside].max() <= 1
@@ -319,7 +319,7 @@ def test_steps_need_a_trained_denoiser_and_use_the_seed(tmp_path: Path) -> None:
 
 def test_whole_files_are_decoded_with_the_default_steps_and_previews_with_none(tmp_path: Path) -> None:
     codec = with_denoiser(tmp_path)
-    data, decoded = codec.encode_with_reconstruction(codec.analyze(picture(50, 70)))
+    data, decoded = codec.encode_with_reconstruction(codec.analyze(photo(50, 70)))
     one, none = (codec.decode(data, steps=n) for n in (codec_module.DEFAULT_STEPS, 0))
     assert not np.array_equal(one, none)
     assert np.array_equal(codec.decode(data), one) and np.array_equal(decoded, one)
@@ -333,7 +333,7 @@ def test_whole_files_are_decoded_with_the_default_steps_and_previews_with_none(t
 @pytest.mark.parametrize("steps", [1, 4])
 def test_a_crop_with_steps_is_that_part_of_the_whole(tmp_path: Path, steps: int) -> None:
     codec = with_denoiser(tmp_path)
-    data = codec.encode(picture(700, 650))
+    data = codec.encode(photo(700, 650))
     whole = codec.decode(data, steps=steps).astype(int)
     for x, y, width, height in ((580, 620, 70, 80), (300, 0, 9, 500), (330, 350, 1, 1)):
         part = codec.decode(data, steps=steps, crop=codec_module.Crop(x, y, width, height))
@@ -345,7 +345,7 @@ def test_a_crop_with_steps_is_that_part_of_the_whole(tmp_path: Path, steps: int)
 def test_weights_without_denoiser_say_so(tmp_path: Path) -> None:
     tensors = {k: v for k, v in read_weights("small").tensors.items() if "denoiser" not in k}
     codec = codec_module.load(other_weights(tmp_path / "plain.safetensors", tensors))
-    data = codec.encode(picture(8, 8))
+    data = codec.encode(photo(8, 8))
     assert np.array_equal(codec.decode(data), codec.decode(data, steps=0))
     with pytest.raises(sfumato.WeightsError, match="no trained denoiser, only steps=0"):
         codec.decode(data, steps=4)
@@ -354,8 +354,8 @@ def test_weights_without_denoiser_say_so(tmp_path: Path) -> None:
 def test_importing_the_package_and_its_bytes_half_is_cheap() -> None:
     script = "import sys, sfumato, sfumato.coder; sfumato.FormatError; print('onnxruntime' in sys.modules)"
     script += "; sfumato.decode(sfumato.encode(sys.argv[1])); print('torch' in sys.modules)"
-    picture = Path(__file__).parent.parent / "examples" / "chelsea.png"
-    done = subprocess.run([sys.executable, "-c", script, picture], capture_output=True, text=True, check=True)
+    photo = Path(__file__).parent.parent / "examples" / "chelsea.png"
+    done = subprocess.run([sys.executable, "-c", script, photo], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
     assert set(sfumato.__all__) <= set(dir(sfumato))
     for name in sfumato.__all__:
@@ -368,7 +368,7 @@ def with_alpha(height: int, width: int) -> np.ndarray:
     """The scene behind a round window with a soft edge."""
     row, column = np.mgrid[0:height, 0:width]
     distance = np.hypot(row - height / 2, column - width / 2)
-    return np.dstack([picture(height, width), (height / 2 - distance).clip(0, 16).astype(np.uint8) * 15])
+    return np.dstack([photo(height, width), (height / 2 - distance).clip(0, 16).astype(np.uint8) * 15])
 
 
 def test_alpha_comes_back_exactly_also_of_a_crop(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -398,24 +398,24 @@ def test_the_invisible_costs_next_to_nothing(codec: Codec) -> None:
 
 
 def test_grey_is_one_channel_and_a_profile_keeps_three(codec: Codec) -> None:
-    grey = picture(70, 90)[..., 0]
+    grey = photo(70, 90)[..., 0]
     for source in (grey, np.dstack([grey] * 3)):
         data = codec.encode(source)
         assert container.unpack(data).header.grey and data == codec.encode(grey)
         assert np.abs(codec.decode(data).astype(int) - grey).mean() < 12
-    data = codec.encode(sfumato.Picture(np.dstack([grey] * 3), icc=b"profile"))
+    data = codec.encode(sfumato.ImageData(np.dstack([grey] * 3), icc=b"profile"))
     assert codec.decode(data).shape == (70, 90, 3)
 
 
 def test_what_comes_along_comes_back(codec: Codec) -> None:
-    source = sfumato.Picture(picture(20, 30), None, b"icc", b"II*\0exif", b"<xmp/>")
+    source = sfumato.ImageData(photo(20, 30), None, b"icc", b"II*\0exif", b"<xmp/>")
     data = codec.encode(source)
     back = sfumato.decode_image(data)
     assert (back.icc, back.exif, back.xmp, back.remarks) == (b"icc", b"II*\0exif", b"<xmp/>", ())
     assert np.array_equal(back.pixels, codec.decode(codec.encode(source.pixels)))
     assert codec.encode(source, strip=True) == codec.encode(source.pixels)
     with pytest.raises(ValueError, match=r"metadata of 16777224 bytes \(XMP 16777216\), the limit"):
-        codec.encode(sfumato.Picture(source.pixels, xmp=bytes(1 << 24)))
+        codec.encode(sfumato.ImageData(source.pixels, xmp=bytes(1 << 24)))
 
 
 def test_a_preview_without_alpha_is_opaque_and_says_so(codec: Codec) -> None:

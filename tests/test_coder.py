@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from sfumato import coder as coder_module
 from sfumato.coder import Coder, Decoder, Encoder, Meter
 from sfumato.errors import FormatError
-from sfumato.scales import LEVELS, LOG_STEP, SIGMA_MIN, SYMBOL_MAX, TOTAL, Tables
+from sfumato.scales import LOG_STEP, NUM_SCALES, SIGMA_MIN, SYMBOL_MAX, TOTAL, Tables
 
 ROOT = Path(coder_module.__file__).parents[1]
 TABLES = Tables.gaussian()
@@ -88,7 +88,7 @@ def assert_decodes(payload: bytes, calls: list[Call], tables: Tables = TABLES) -
         np.testing.assert_array_equal(read, symbols)
 
 
-def gaussian(rng: np.random.Generator, size: int, levels: int = LEVELS) -> Call:
+def gaussian(rng: np.random.Generator, size: int, levels: int = NUM_SCALES) -> Call:
     index = rng.integers(0, levels, size).astype(np.uint8)
     sigma = SIGMA_MIN * np.exp(LOG_STEP * index)
     return index, np.rint(rng.normal(size=size) * sigma).astype(np.int32)
@@ -98,7 +98,7 @@ def gaussian(rng: np.random.Generator, size: int, levels: int = LEVELS) -> Call:
 def some_calls(draw: st.DrawFn) -> list[Call]:
     near, far = st.integers(-3, 3), st.integers(-2000, 2000)
     symbol = near | far | st.sampled_from([-SYMBOL_MAX, SYMBOL_MAX])
-    pairs = st.lists(st.tuples(st.integers(0, LEVELS - 1), symbol), max_size=8)
+    pairs = st.lists(st.tuples(st.integers(0, NUM_SCALES - 1), symbol), max_size=8)
     calls = draw(st.lists(pairs, max_size=3))
     columns = (tuple(zip(*call, strict=True)) or ((), ()) for call in calls)
     return [(np.array(index, np.uint8), np.array(symbols, np.int32)) for index, symbols in columns]
@@ -119,7 +119,7 @@ def test_thousands_of_streams_are_shortest_and_come_back() -> None:
     waste = []
     for trial in range(3000):
         size = trial % 6 if trial % 50 else 400
-        calls = [gaussian(rng, size, int(rng.integers(1, LEVELS + 1)))]
+        calls = [gaussian(rng, size, int(rng.integers(1, NUM_SCALES + 1)))]
         payload = encode(calls)
         assert payload == reference_payload(TABLES, calls).shortest()
         assert_decodes(payload, calls)
@@ -136,7 +136,7 @@ def test_a_stream_on_the_edge_of_a_carry_is_no_longer_than_its_shortest_point(fi
     undecided = carried = 0
     for trial in range(1500):
         data = rng.bytes(1 + trial % 7) + filler * 12
-        index = rng.integers(0, LEVELS, rng.integers(1, 24)).astype(np.uint8)
+        index = rng.integers(0, NUM_SCALES, rng.integers(1, 24)).astype(np.uint8)
         try:
             symbols = Decoder(TABLES, data).code(index)
         except FormatError:
@@ -180,7 +180,7 @@ def test_meter_agrees_with_the_bytes(levels: int) -> None:
 
 
 def test_escapes_at_every_level() -> None:
-    index = np.repeat(np.arange(LEVELS, dtype=np.uint8), 10)
+    index = np.repeat(np.arange(NUM_SCALES, dtype=np.uint8), 10)
     width = np.repeat(TABLES.widths, 10)
     symbols = np.tile([-1, 1], index.size // 2) * (width + np.tile([0, 1, 2, 3, 9], index.size // 5))
     symbols[::30], symbols[1::30] = -SYMBOL_MAX, SYMBOL_MAX
@@ -202,7 +202,7 @@ def test_finish_may_be_called_twice_and_in_between() -> None:
 
 
 def test_range_coder_uses_the_counts_as_they_are() -> None:
-    for level in range(LEVELS):
+    for level in range(NUM_SCALES):
         counts = TABLES.level(level)
         model = coder_module._models(TABLES)[level]
         for number, start in enumerate(np.cumsum(counts) - counts):
@@ -275,7 +275,7 @@ def test_example_in_the_standard() -> None:
     assert found and payload
     counts = np.array([int(count) for count in found[1].split(",")], np.int32)
     assert counts.sum() == TOTAL
-    tables = Tables(np.tile(counts, LEVELS), np.ones(LEVELS, np.int32))
+    tables = Tables(np.tile(counts, NUM_SCALES), np.ones(NUM_SCALES, np.int32))
     lines = re.findall(r"index +([\d ]+?) +symbols +([-\d ]+)", found[2])
     calls = [(np.array(i.split(), np.uint8), np.array(s.split(), np.int32)) for i, s in lines]
     assert len(calls) == 2

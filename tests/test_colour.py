@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from sfumato.colour import hidden_bits
+from sfumato.colour import bit_depth
 from sfumato.image import ImageError, load
 from tests.test_image import chunk, png, raw_png
 
@@ -52,9 +52,9 @@ def tiff(values: np.ndarray, photometric: int, order: str, *, deflate: bool) -> 
 def test_deep_png_is_rounded_to_the_nearest(kind: int, channels: int) -> None:
     values = RNG.integers(0, 65536, (5, 7, channels), np.uint16)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    picture = load(io.BytesIO(raw_png(7, 5, 16, kind, rows)))
-    assert np.array_equal(np.atleast_3d(picture.array), eight(values))
-    assert picture.remarks == (DEEP,)
+    photo = load(io.BytesIO(raw_png(7, 5, 16, kind, rows)))
+    assert np.array_equal(np.atleast_3d(photo.array), eight(values))
+    assert photo.remarks == (DEEP,)
 
 
 @pytest.mark.parametrize("kind", [0, 2])
@@ -63,9 +63,9 @@ def test_deep_colour_keys_compare_all_bits(kind: int) -> None:
     values[0, 0] = values[2, 3] ^ 1
     data = raw_png(7, 5, 16, kind, b"".join(b"\0" + row.astype(">u2").tobytes() for row in values))
     key = chunk(b"tRNS", values[2, 3].astype(">u2").tobytes())
-    picture = load(io.BytesIO(data[:33] + key + data[33:]))
-    assert picture.alpha is not None and np.argwhere(picture.alpha == 0).tolist() == [[2, 3]]
-    assert np.array_equal(np.atleast_3d(picture.pixels), eight(values))
+    photo = load(io.BytesIO(data[:33] + key + data[33:]))
+    assert photo.alpha is not None and np.argwhere(photo.alpha == 0).tolist() == [[2, 3]]
+    assert np.array_equal(np.atleast_3d(photo.pixels), eight(values))
 
 
 @pytest.mark.parametrize("deflate", [False, True])
@@ -75,19 +75,19 @@ def test_deep_tiff_is_rounded_to_the_nearest(
     channels: int, photometric: int, order: str, deflate: bool
 ) -> None:
     values = RNG.integers(0, 65536, (5, 7, channels), np.uint16)
-    picture = load(tiff(values, photometric, order, deflate=deflate))
+    photo = load(tiff(values, photometric, order, deflate=deflate))
     right = eight(values)
     if photometric == 5:
         right = np.asarray(Image.frombytes("CMYK", (7, 5), right.tobytes()).convert("RGB"))
-        assert picture.remarks[1:] == ("CMYK was converted to RGB without a colour profile",)
-    assert np.array_equal(picture.array, right) and picture.remarks[0] == DEEP
+        assert photo.remarks[1:] == ("CMYK was converted to RGB without a colour profile",)
+    assert np.array_equal(photo.array, right) and photo.remarks[0] == DEEP
 
 
 def test_deep_ppm() -> None:
     values = RNG.integers(0, 65536, (5, 7, 3), np.uint16)
     for name, data in (("P6", values), ("P5", values[..., 0])):
-        picture = load(io.BytesIO(f"{name} 7 5 65535\n".encode() + data.astype(">u2").tobytes()))
-        assert np.abs(picture.array.astype(int) - data / 257).max() <= 0.51 and picture.remarks == (DEEP,)
+        photo = load(io.BytesIO(f"{name} 7 5 65535\n".encode() + data.astype(">u2").tobytes()))
+        assert np.abs(photo.array.astype(int) - data / 257).max() <= 0.51 and photo.remarks == (DEEP,)
 
 
 def test_integers_without_a_known_range_are_refused() -> None:
@@ -106,8 +106,8 @@ def test_floating_point_is_refused(value: float) -> None:
 
 
 def test_bits_that_pillow_hides_are_told() -> None:
-    assert hidden_bits(b"....av1C\x81\x04\x4c\x00") == 10 and hidden_bits(b"av1C\x81\x04\x6c\x00") == 12
-    assert hidden_bits(b"av1C\x81\x04\x0c\x00") == hidden_bits(b"av1C\x81") == hidden_bits(b"") == 8
+    assert bit_depth(b"....av1C\x81\x04\x4c\x00") == 10 and bit_depth(b"av1C\x81\x04\x6c\x00") == 12
+    assert bit_depth(b"av1C\x81\x04\x0c\x00") == bit_depth(b"av1C\x81") == bit_depth(b"") == 8
     deep = Image.fromarray(RNG.integers(0, 65536, (8, 9)).astype(np.uint16))
     assert load(saved(deep, "JPEG2000")).remarks == (DEEP,)
     plain = Image.fromarray(RNG.integers(0, 256, (8, 9, 3), np.uint8))
@@ -120,11 +120,11 @@ def test_bits_that_pillow_hides_are_told() -> None:
 @pytest.mark.parametrize("name", ["JPEG", "TIFF"])
 def test_cmyk_becomes_rgb(name: str) -> None:
     rgb = Image.new("RGB", (16, 16), (200, 100, 50))
-    picture = load(saved(rgb.convert("CMYK"), name))
-    assert np.abs(picture.pixels.astype(int) - (200, 100, 50)).max() <= 3
-    assert picture.remarks == ("CMYK was converted to RGB without a colour profile",)
+    photo = load(saved(rgb.convert("CMYK"), name))
+    assert np.abs(photo.pixels.astype(int) - (200, 100, 50)).max() <= 3
+    assert photo.remarks == ("CMYK was converted to RGB without a colour profile",)
     broken = load(saved(rgb.convert("CMYK"), name, icc_profile=b"no profile"))
-    assert broken.icc is None and broken.remarks == picture.remarks
+    assert broken.icc is None and broken.remarks == photo.remarks
 
 
 def cmyk_profile() -> bytes:
@@ -145,19 +145,19 @@ def test_cmyk_goes_through_its_profile(name: str) -> None:
     levels = {(0, 0, 0, 0): 255, (255, 0, 0, 0): 119, (0, 0, 0, 255): 0, (0, 255, 255, 0): 255}
     for ink, level in levels.items():
         page = Image.new("CMYK", (16, 16), ink)
-        picture = load(saved(page, name, icc_profile=cmyk_profile()))
-        assert np.abs(picture.pixels.astype(int) - level).max() <= 2, ink
-        assert picture.remarks == ("CMYK was converted to sRGB through its ICC profile",)
-        assert picture.icc is None
+        photo = load(saved(page, name, icc_profile=cmyk_profile()))
+        assert np.abs(photo.pixels.astype(int) - level).max() <= 2, ink
+        assert photo.remarks == ("CMYK was converted to sRGB through its ICC profile",)
+        assert photo.icc is None
 
 
 def test_lab_becomes_srgb() -> None:
     rgb = Image.fromarray(RNG.integers(60, 200, (8, 9, 3), np.uint8))
     lab = ImageCms.profileToProfile(rgb, SRGB, LAB, outputMode="LAB")
     assert lab is not None
-    picture = load(saved(lab, "TIFF"))
-    assert np.abs(picture.pixels.astype(int) - np.asarray(rgb)).max() <= 8, "a step of a* is up to 4 levels"
-    assert picture.remarks == ("LAB was converted to sRGB",)
+    photo = load(saved(lab, "TIFF"))
+    assert np.abs(photo.pixels.astype(int) - np.asarray(rgb)).max() <= 8, "a step of a* is up to 4 levels"
+    assert photo.remarks == ("LAB was converted to sRGB",)
 
 
 def grey_profile(gamma: float) -> bytes:
@@ -175,16 +175,16 @@ def grey_profile(gamma: float) -> bytes:
 
 def test_grey_with_a_profile_is_converted() -> None:
     levels = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
-    picture = load(io.BytesIO(png(levels, icc_profile=grey_profile(1.0))))
-    assert picture.remarks == ("grey was converted to sRGB through its ICC profile",) and picture.icc is None
+    photo = load(io.BytesIO(png(levels, icc_profile=grey_profile(1.0))))
+    assert photo.remarks == ("grey was converted to sRGB through its ICC profile",) and photo.icc is None
     light = np.arange(256) / 255  # gamma 1: sRGB's own curve is what remains (IEC 61966-2-1)
     right = 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
-    assert picture.pixels.shape == (1, 256) and np.abs(picture.pixels[0] - right).max() <= 1.5
+    assert photo.pixels.shape == (1, 256) and np.abs(photo.pixels[0] - right).max() <= 1.5
     veiled = levels.convert("LA")
     veiled.putalpha(levels)
     assert np.array_equal(
         load(io.BytesIO(png(veiled, icc_profile=grey_profile(1.0)))).array,
-        np.dstack([picture.pixels, np.asarray(levels)]),
+        np.dstack([photo.pixels, np.asarray(levels)]),
     )
 
 
@@ -194,5 +194,5 @@ def test_profiles_of_rgb_stay_and_others_go() -> None:
     swapped = icc.replace(b"rXYZ", b"....", 1).replace(b"gXYZ", b"rXYZ", 1).replace(b"....", b"gXYZ", 1)
     assert load(io.BytesIO(png(rgb, icc_profile=swapped))).icc == swapped
     for image, profile in ((rgb, grey_profile(1.0)), (rgb.convert("L"), icc), (rgb, b"no profile")):
-        picture = load(io.BytesIO(png(image, icc_profile=profile)))
-        assert picture.icc is None and "does not fit" in picture.remarks[0]
+        photo = load(io.BytesIO(png(image, icc_profile=profile)))
+        assert photo.icc is None and "does not fit" in photo.remarks[0]

@@ -13,7 +13,7 @@ from PIL import Image, ImageCms
 
 import sfumato
 from sfumato import image, profiles
-from sfumato.image import ImageError, Picture, load, write
+from sfumato.image import ImageData, ImageError, load, write
 from tests.conftest import Call
 from tests.test_image import chunk, png, raw_png
 
@@ -53,11 +53,11 @@ CHRM = struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000)
     ],
 )
 def test_p3_without_a_profile_is_p3(chunks: list[tuple[bytes, bytes]], gamma: float | None) -> None:
-    picture = load(marked(chunks))
-    assert picture.icc is not None and "now have an ICC profile" in picture.remarks[0]
-    shown = image.in_srgb(picture).pixels.astype(float)
+    photo = load(marked(chunks))
+    assert photo.icc is not None and "now have an ICC profile" in photo.remarks[0]
+    shown = image.in_srgb(photo).pixels.astype(float)
     assert np.abs(shown - reference(PATCHES, P3, gamma)).max() <= 3
-    back = sfumato.decode(sfumato.encode(picture, q=1.0)).astype(float)
+    back = sfumato.decode(sfumato.encode(photo, q=1.0)).astype(float)
     inside = np.s_[16:48, 16:48]
     assert np.abs(back[inside] - reference(PATCHES, P3, gamma)[inside]).mean() < 8
 
@@ -87,9 +87,9 @@ def test_linear_samples_get_srgb_s_curve_with_all_their_bits(how: str, depth: in
     rows = b"\0" + np.repeat(grey[:, None], 3, 1).astype(f">u{depth // 8}").tobytes()
     body = bytes([1, 8, 0, 1]) if how == "cICP" else struct.pack(">I", 100_000)
     data = raw_png(256, 1, depth, 2, rows)
-    picture = load(io.BytesIO(data[:33] + chunk(how.encode(), body) + data[33:]))
-    assert picture.icc is None and "were converted to sRGB" in picture.remarks[-1]
-    error = np.abs(picture.pixels[0, :, 0].astype(int) - levels)
+    photo = load(io.BytesIO(data[:33] + chunk(how.encode(), body) + data[33:]))
+    assert photo.icc is None and "were converted to sRGB" in photo.remarks[-1]
+    error = np.abs(photo.pixels[0, :, 0].astype(int) - levels)
     assert error.max() <= (0 if depth == 16 else 13) and error[128:].max() <= 1
 
 
@@ -100,14 +100,14 @@ def test_what_writers_of_srgb_put_there_is_srgb() -> None:
         [(b"sRGB", b"\0"), (b"gAMA", struct.pack(">I", 100_000))],
         [(b"cICP", bytes([1, 13, 0, 1])), (b"cHRM", CHRM)],
     ):
-        picture = load(marked(chunks))
-        assert picture.icc is None and picture.remarks == () and np.array_equal(picture.pixels, PATCHES)
+        photo = load(marked(chunks))
+        assert photo.icc is None and photo.remarks == () and np.array_equal(photo.pixels, PATCHES)
 
 
 def test_narrow_range_is_stretched() -> None:
     video = np.round(16 + PATCHES * (219 / 255)).astype(np.uint8)
-    picture = load(marked([(b"cICP", bytes([1, 13, 0, 0]))], video))
-    assert np.abs(picture.pixels.astype(int) - PATCHES).max() <= 1
+    photo = load(marked([(b"cICP", bytes([1, 13, 0, 0]))], video))
+    assert np.abs(photo.pixels.astype(int) - PATCHES).max() <= 1
 
 
 def test_high_dynamic_range_and_unknown_code_points_are_refused() -> None:
@@ -124,15 +124,15 @@ def test_adobe_rgb_as_cameras_mark_it() -> None:
     exif.get_ifd(0x8769)[0xA001] = 2
     buffer = io.BytesIO()
     Image.fromarray(PATCHES).save(buffer, "JPEG", quality=100, subsampling=0, exif=exif)
-    picture = load(buffer)
-    assert "Adobe RGB" in picture.remarks[-1]
+    photo = load(buffer)
+    assert "Adobe RGB" in photo.remarks[-1]
     right = reference(PATCHES, profiles.ADOBE_RGB, 2.19921875)
-    assert np.abs(image.in_srgb(picture).pixels - right).mean() < 3
+    assert np.abs(image.in_srgb(photo).pixels - right).mean() < 3
 
 
 def test_decode_gives_srgb_and_the_own_space_on_demand() -> None:
-    picture = load(marked([(b"cICP", bytes([12, 13, 0, 1]))]))
-    data = sfumato.encode(picture, q=0.8)
+    photo = load(marked([(b"cICP", bytes([12, 13, 0, 1]))]))
+    data = sfumato.encode(photo, q=0.8)
     own = sfumato.decode(data, keep_profile=True)
     assert np.array_equal(own, sfumato.decode_image(data).pixels)
     converted = sfumato.decode(data)
@@ -149,9 +149,9 @@ def test_decode_gives_srgb_and_the_own_space_on_demand() -> None:
 
 
 def test_formats_without_profiles_are_converted_on_output(tmp_path: Path) -> None:
-    picture = load(marked([(b"cICP", bytes([12, 13, 0, 1]))]))
+    photo = load(marked([(b"cICP", bytes([12, 13, 0, 1]))]))
     for suffix in (".bmp", ".ppm"):
-        said = write(tmp_path / f"a{suffix}", picture)
+        said = write(tmp_path / f"a{suffix}", photo)
         assert "colours were converted to sRGB" in said
         back = load(tmp_path / f"a{suffix}")
         assert np.abs(back.pixels - reference(PATCHES, P3, None)).max() <= 3
@@ -165,7 +165,7 @@ def test_nearly_grey_images_stay_grey() -> None:
     rgb[3, 5, 0] += 1
     rgb[90:, 90:, 2] += 2
     icc = profiles.matrix_profile(P3, "P3")
-    for source in (rgb, Picture(rgb, icc=icc)):
+    for source in (rgb, ImageData(rgb, icc=icc)):
         data = sfumato.encode(source, q=0.3)
         assert sfumato.decode(data).ndim == 2
     rgb[3, 5, 0] += 20  # that is colour
@@ -174,9 +174,9 @@ def test_nearly_grey_images_stay_grey() -> None:
 
 def test_strip_on_decode(tmp_path: Path, call: Callable[..., Call]) -> None:
     """The reader too can leave out what came with an image."""
-    picture = load(marked([(b"cICP", bytes([12, 13, 0, 1]))]))
+    photo = load(marked([(b"cICP", bytes([12, 13, 0, 1]))]))
     (tmp_path / "a.sfu").write_bytes(
-        sfumato.encode(Picture(picture.pixels, icc=picture.icc, xmp=b"<x/>"), q=0.8)
+        sfumato.encode(ImageData(photo.pixels, icc=photo.icc, xmp=b"<x/>"), q=0.8)
     )
     assert call("decode", tmp_path / "a.sfu", "-o", tmp_path / "a.png", "--strip").returncode == 0
     back = load(tmp_path / "a.png")
@@ -216,17 +216,17 @@ def p3_xyz() -> tuple[float, ...]:
     ],
 )
 def test_what_a_bmp_says_of_its_colour(source: io.BytesIO, gamma: float | None) -> None:
-    picture = load(source)
-    assert picture.icc is not None
-    shown = image.in_srgb(picture).pixels.astype(float)
+    photo = load(source)
+    assert photo.icc is not None
+    shown = image.in_srgb(photo).pixels.astype(float)
     assert np.abs(shown - reference(PATCHES, P3, gamma)).max() <= 3
 
 
 @pytest.mark.parametrize("kind", [b"BGRs", b" niW", bytes(4), b"KNIL"])
 def test_a_bmp_that_says_srgb_or_nothing_stays(kind: bytes) -> None:
     for size in (108, 124):
-        picture = load(bmp(size, kind))
-        assert picture.icc is None and not picture.remarks and np.array_equal(picture.pixels, PATCHES)
+        photo = load(bmp(size, kind))
+        assert photo.icc is None and not photo.remarks and np.array_equal(photo.pixels, PATCHES)
 
 
 def test_nonsense_in_a_bmp_is_refused() -> None:
@@ -259,9 +259,9 @@ def test_primaries_white_point_and_curve_of_a_tiff() -> None:
         ({301: tuple(ramp)}, profiles.SRGB, 1.8),
         ({301: tuple(ramp) * 3, 319: POINTS}, P3, 1.8),
     ):
-        picture = load(tiff(tags, {319: RATIONAL, 318: RATIONAL, 301: SHORT}))
-        assert any("tags of its TIFF header" in remark for remark in picture.remarks), tags.keys()
-        shown = image.in_srgb(picture).pixels.astype(float)
+        photo = load(tiff(tags, {319: RATIONAL, 318: RATIONAL, 301: SHORT}))
+        assert any("tags of its TIFF header" in remark for remark in photo.remarks), tags.keys()
+        shown = image.in_srgb(photo).pixels.astype(float)
         if primaries[3] == P3[3]:
             assert np.abs(shown - reference(PATCHES, primaries, gamma)).max() <= 3, tags.keys()
         else:  # a white that is not D65 is adapted: white stays white
@@ -274,8 +274,8 @@ def test_tags_that_say_srgb_change_nothing_and_three_curves_are_refused() -> Non
     curve = np.where(ramp <= 0.04045, ramp / 12.92, ((ramp + 0.055) / 1.055) ** 2.4)
     table = tuple(np.round(65535 * curve).astype(int))
     kinds = {319: RATIONAL, 318: RATIONAL, 301: SHORT}
-    picture = load(tiff({319: points, 318: profiles.D65, 301: table}, kinds))
-    assert picture.icc is None and np.array_equal(picture.pixels, PATCHES)
+    photo = load(tiff({319: points, 318: profiles.D65, 301: table}, kinds))
+    assert photo.icc is None and np.array_equal(photo.pixels, PATCHES)
     three = (*table, *np.round(65535 * ramp).astype(int), *np.round(65535 * ramp**3).astype(int))
     with pytest.raises(ImageError, match="another curve for each channel"):
         load(tiff({301: three}, kinds))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sfumato import container
 from sfumato.checks import Checksum
-from sfumato.container import File, Header, Section, fixed_bytes, pack, unpack
+from sfumato.container import File, Header, Section, overhead_bytes, pack, unpack
 from sfumato.errors import FormatError
 
 HEADER = Header(width=768, height=512, q=128, model=0x12345678)
@@ -114,18 +114,18 @@ def test_fixed_cost_of_a_plain_picture() -> None:
         header = Header(side, side, 255, 2**32 - 1)
         for size, cost in ((127, 34), (128, 40), (16383, 40)):
             data = pack(header, [Section(bytes(size), 0)] * 6)
-            assert fixed_bytes(data) == len(data) - 6 * size == cost <= 40
+            assert overhead_bytes(data) == len(data) - 6 * size == cost <= 40
         one_long = [Section(bytes(16384), 0)] + [Section(bytes(16383), 0)] * 5
-        assert fixed_bytes(pack(header, one_long)) == 41
+        assert overhead_bytes(pack(header, one_long)) == 41
 
 
 def test_fixed_bytes_leave_out_payloads_and_metadata() -> None:
     data = pack(HEADER, SECTIONS, METADATA)
-    assert fixed_bytes(data) == fixed_bytes(pack(HEADER, SECTIONS)) == 34
-    assert fixed_bytes(HEADER.pack()) == 14
-    assert fixed_bytes(data[: 14 + 3]) == 17
+    assert overhead_bytes(data) == overhead_bytes(pack(HEADER, SECTIONS)) == 34
+    assert overhead_bytes(HEADER.pack()) == 14
+    assert overhead_bytes(data[: 14 + 3]) == 17
     with pytest.raises(FormatError, match="not a sfumato file"):
-        fixed_bytes(b"PNG")
+        overhead_bytes(b"PNG")
 
 
 def varint(value: int) -> bytes:
@@ -165,7 +165,7 @@ def test_alpha_is_carried_and_checked() -> None:
     data = pack(HEADER, SECTIONS, METADATA, b"plane")
     assert unpack(data) == File(HEADER, SECTIONS, METADATA, alpha=b"plane")
     assert unpack(pack(HEADER, SECTIONS, alpha=b"plane")).metadata == {}
-    assert fixed_bytes(data) == fixed_bytes(pack(HEADER, SECTIONS))
+    assert overhead_bytes(data) == overhead_bytes(pack(HEADER, SECTIONS))
     at = data.index(b"plane")
     for cut in range(at - 5, at + 5):
         prefix = unpack(data[:cut], partial=True)

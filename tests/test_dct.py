@@ -24,13 +24,13 @@ def library(request, monkeypatch):
     return torch.from_numpy if request.param == "torch" else np.asarray
 
 
-def picture(*shape, dtype=torch.float64, seed=0):
+def photo(*shape, dtype=torch.float64, seed=0):
     return torch.from_numpy(np.random.default_rng(seed).uniform(-1, 1, shape)).to(dtype)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_agrees_with_scipy(shape, library):
-    x = picture(*shape).numpy()
+    x = photo(*shape).numpy()
     expected = scipy.fft.dctn(x, axes=(-2, -1), norm="ortho")
     np.testing.assert_allclose(dct(library(x)), expected, rtol=0, atol=1e-12)
     np.testing.assert_allclose(idct(library(expected)), x, rtol=0, atol=1e-12)
@@ -42,7 +42,7 @@ def test_agrees_with_scipy(shape, library):
 @pytest.mark.parametrize("shape", LONG)
 @pytest.mark.parametrize("library", [torch.from_numpy, np.asarray])
 def test_long_sides(shape, library):
-    x = picture(*shape).numpy()
+    x = photo(*shape).numpy()
     expected = scipy.fft.dctn(x, norm="ortho")
     np.testing.assert_allclose(dct(library(x)), expected, rtol=0, atol=1e-11)
     np.testing.assert_allclose(idct(dct(library(x.astype(np.float32)))), x, rtol=0, atol=1e-5)
@@ -52,7 +52,7 @@ def test_long_sides(shape, library):
 @given(st.integers(1, 70), st.integers(1, 70), st.integers(0, 2**32 - 1))
 def test_orthonormal(height, width, seed):
     """The inverse undoes it, energy is kept, and <DCT x, u> = <x, IDCT u>."""
-    x, u = picture(height, width, seed=seed), picture(height, width, seed=seed + 1)
+    x, u = photo(height, width, seed=seed), photo(height, width, seed=seed + 1)
     torch.testing.assert_close(idct(dct(x)), x)
     torch.testing.assert_close(dct(x).square().sum(), x.square().sum())
     torch.testing.assert_close((dct(x) * u).sum(), (x * idct(u)).sum())
@@ -67,7 +67,7 @@ def test_constant_picture_is_one_coefficient(library):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_autocast_and_half_precision(dtype):
-    x = picture(2, 3, 40, 56).to(dtype)
+    x = photo(2, 3, 40, 56).to(dtype)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         u = dct(x)
         back = idct(u)
@@ -78,7 +78,7 @@ def test_autocast_and_half_precision(dtype):
 
 def test_no_route_through_rounded_products():
     """A user's choice of fast, coarse matrix products must not reach the transform."""
-    x = picture(3, 96, 128)
+    x = photo(3, 96, 128)
     kept = torch.backends.mkldnn.matmul.fp32_precision
     try:
         torch.backends.mkldnn.matmul.fp32_precision = "bf16"
@@ -89,8 +89,8 @@ def test_no_route_through_rounded_products():
 
 
 def test_gradient_is_the_inverse():
-    x = picture(2, 5, 6).requires_grad_()
-    u = picture(2, 5, 6, seed=1)
+    x = photo(2, 5, 6).requires_grad_()
+    u = photo(2, 5, 6, seed=1)
     (grad,) = torch.autograd.grad((dct(x) * u).sum(), x)
     torch.testing.assert_close(grad, idct(u))
     (grad,) = torch.autograd.grad((idct(x) * u).sum(), x)
@@ -100,8 +100,8 @@ def test_gradient_is_the_inverse():
 def test_training_after_decoding():
     """A matrix cached in inference mode must not be an inference tensor."""
     with torch.inference_mode():
-        dct(picture(3, 43, 41))
-    x = picture(3, 43, 41).requires_grad_()
+        dct(photo(3, 43, 41))
+    x = photo(3, 43, 41).requires_grad_()
     dct(x).square().sum().backward()
     torch.testing.assert_close(x.grad, 2 * x.detach())
 
@@ -115,7 +115,7 @@ def test_white_noise_stays_white():
 @pytest.mark.parametrize("sigma", [2.0, 3.5])
 def test_frequencies_give_a_gaussian_blur_in_pixels(sigma):
     """exp(-lambda sigma^2 / 2) is a Gaussian of standard deviation sigma with reflected borders."""
-    x = picture(40, 57)
+    x = photo(40, 57)
     blurred = idct(torch.from_numpy(np.exp(-frequencies(40, 57) * sigma**2 / 2)) * dct(x))
     expected = scipy.ndimage.gaussian_filter(x.numpy(), sigma, mode="reflect", truncate=10)
     np.testing.assert_allclose(blurred, expected, atol=1e-6)
@@ -126,7 +126,7 @@ def test_frequencies():
     assert lambdas.shape == (4, 6) and lambdas.dtype == np.float64
     assert lambdas[0, 0] == 0
     assert lambdas[3, 2].item() == pytest.approx((np.pi * 3 / 4) ** 2 + (np.pi * 2 / 6) ** 2)
-    # the same wave in a picture twice as large has twice the index
+    # the same wave in an image twice as large has twice the index
     np.testing.assert_allclose(frequencies(8, 12)[::2, ::2], lambdas)
 
 

@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from sfumato.diffusion import Blurring
-from sfumato.sampler import deterministic, late_start, noise, times
+from sfumato.sampler import deterministic, noise, partial_noise_start, times
 from training.networks.denoiser import LightDenoiser, LinearAttention, UNet
 
 TWO_SCALES = {"widths": (16, 24, 0), "depths": (2, 1, 0), "features": (12, 8)}
@@ -54,7 +54,7 @@ def test_untrained_light_denoiser_returns_x_base(sizes, autocast):
 def test_untrained_light_denoiser_samples_x_base():
     net, (_, _, q, x_base, features) = light(TWO_SCALES)
     schedule = Blurring(6.0)
-    z = late_start(x_base, 0.3, noise(x_base.shape, 1), schedule)
+    z = partial_noise_start(x_base, 0.3, noise(x_base.shape, 1), schedule)
     with torch.no_grad():
         x_hat = deterministic(lambda z, t: net(z, t, q, x_base, features), z, times(0.3, 4), schedule)
     assert torch.equal(x_hat, x_base)

@@ -81,7 +81,7 @@ def test_schedules_are_consistent(t, s, sigma_b_max):
     assert d.shape == (2, 1, 5, 8)
     assert (d <= 1 + 1e-12).all() and (d >= schedule.d_min).all()
     torch.testing.assert_close(schedule.alpha(at(t, s), 5, 8, torch.float64), a * d)
-    order = 1 if t >= s else -1  # noise grows, blur grows, the picture fades
+    order = 1 if t >= s else -1  # noise grows, blur grows, the image fades
     assert order * (sigma[0] - sigma[1]) >= 0
     assert (order * (d[0] - d[1]) <= 1e-12).all() and order * (a[0] - a[1]) <= 0
 
@@ -219,17 +219,17 @@ def test_refuses_times_that_are_no_batch():
 @pytest.mark.parametrize("sigma_b_max", [0.0, 1.0, 20.0])
 @pytest.mark.parametrize("t", [0.0, 0.02, 0.075, 0.17, 0.3])
 def test_local_dissipation_is_that_of_the_whole_picture(sigma_b_max, t):
-    """Sides that are not multiples of a block, borders included, in pictures and in noise."""
+    """Sides that are not multiples of a block, borders included, in images and in noise."""
     exact = Blurring(sigma_b_max)
     local = replace(exact, local=True)
     rng = np.random.default_rng(0)
     x = torch.from_numpy(rng.uniform(-1, 1, (2, 3, 70, 301))).float()
     smooth = torch.nn.functional.avg_pool2d(x, 3, 1, 1)
-    assert (local.dissipate(x, t) - exact.dissipate(x, t)).abs().max() < 3e-3
-    assert (local.dissipate(smooth, t) - exact.dissipate(smooth, t)).abs().max() < 1e-3
+    assert (local.blur(x, t) - exact.blur(x, t)).abs().max() < 3e-3
+    assert (local.blur(smooth, t) - exact.blur(smooth, t)).abs().max() < 1e-3
     expected = idct(exact.d(torch.tensor([t, t]), 70, 301) * dct(x))
-    torch.testing.assert_close(exact.dissipate(x, t), expected, atol=1e-6, rtol=1e-5)
-    assert torch.allclose(local.dissipate(x + 1, t), local.dissipate(x, t) + 1, atol=1e-5), "heat is kept"
+    torch.testing.assert_close(exact.blur(x, t), expected, atol=1e-6, rtol=1e-5)
+    assert torch.allclose(local.blur(x + 1, t), local.blur(x, t) + 1, atol=1e-5), "heat is kept"
 
 
 def test_local_dissipation_sees_no_further_than_its_reach():
@@ -238,14 +238,14 @@ def test_local_dissipation_sees_no_further_than_its_reach():
     x = torch.zeros(1, 1, 101, 140)
     x[0, 0, 50, 70] = 1
     schedule = replace(schedule, d_min=0.0)
-    touched = schedule.dissipate(x, 0.3)[0, 0].nonzero()
+    touched = schedule.blur(x, 0.3)[0, 0].nonzero()
     edges = [touched.amin(0).tolist(), touched.amax(0).tolist()]
     assert edges == [[50 - reach, 70 - reach], [50 + reach, 70 + reach]]
     x.requires_grad_(True)
-    schedule.dissipate(x, 0.3).sum().backward()
+    schedule.blur(x, 0.3).sum().backward()
     assert torch.allclose(x.grad, torch.ones_like(x), atol=1e-4)
     assert schedule.reach(1.0) is None, "20 pixels of blur"
     with pytest.raises(ValueError, match="no local dissipation to t = 1"):
-        schedule.dissipate(x, 1.0)
+        schedule.blur(x, 1.0)
     with pytest.raises(ValueError, match="in 140x8 pixels"):
-        schedule.dissipate(x[:, :, :8], 0.3)
+        schedule.blur(x[:, :, :8], 0.3)

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import sfumato
-from docs import command, figures, pictures
+from docs import command, figures, photos
 from evaluation.codecs import CODECS, codec
 from evaluation.metrics import METRICS
 from fuzz import toy
@@ -67,7 +67,7 @@ def test_magic_line(tmp_path: Path) -> None:
     (tmp_path / "picture").write_bytes(sfumato.encode(np.zeros((8, 8, 3), np.uint8)))
     (tmp_path / "other").write_bytes(b"SFU\x02 has no version")
     for options, name, said in (
-        ([], "picture", f"sfumato picture, version {container.VERSION}"),
+        ([], "picture", f"sfumato image, version {container.VERSION}"),
         (["--mime-type"], "picture", "image/x-sfumato"),
         (["--mime-type"], "other", "application/octet-stream"),
     ):
@@ -105,7 +105,7 @@ def test_shell_examples(tmp_path: Path) -> None:
     with Image.open(tmp_path / "toy.png") as back:
         assert back.size == (128, 100)
     assert (tmp_path / "sfumato" / "weights" / "toy.safetensors").is_file()
-    assert "my pictures" in (tmp_path / "results" / "training.csv").read_text()
+    assert "my images" in (tmp_path / "results" / "training.csv").read_text()
 
 
 def test_the_reference_of_the_command_is_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,17 +120,17 @@ def test_the_figures_are_up_to_date(path: Path) -> None:
 
 
 def test_pictures_are_made_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = {path.stem: path for path in pictures.FOLDER.glob("*.webp")}
-    assert set(found) == set(pictures.VIEWS)
+    found = {path.stem: path for path in photos.FOLDER.glob("*.webp")}
+    assert set(found) == set(photos.VIEWS)
     assert sum(path.stat().st_size for path in found.values()) <= 400_000
     page = (DOCS / "good-and-bad.md").read_text() + (ROOT / "README.md").read_text()
-    assert set(re.findall(r"pictures/(\w+)\.webp\)", page)) == set(found)
+    assert set(re.findall(r"images/(\w+)\.webp\)", page)) == set(found)
     Image.fromarray(toy.test_image(96, 128)).save(tmp_path / "kodim99.png")
-    waves = pictures.View("kodim99", 8, 8, 0.5)
-    monkeypatch.setattr(pictures, "VIEWS", {"waves": waves})
-    pictures.main(tmp_path, ("waves",), tmp_path / "out", str(toy.WEIGHTS))
+    waves = photos.View("kodim99", 8, 8, 0.5)
+    monkeypatch.setattr(photos, "VIEWS", {"waves": waves})
+    photos.main(tmp_path, ("waves",), tmp_path / "out", str(toy.WEIGHTS))
     with Image.open(io.BytesIO((tmp_path / "out" / "waves.webp").read_bytes())) as sheet:
-        assert sheet.size == (3 * waves.width + 2 * pictures.GAP, waves.height + pictures.BAR)
+        assert sheet.size == (3 * waves.width + 2 * photos.GAP, waves.height + photos.BAR)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -111,7 +111,7 @@ def test_any_name_can_be_told(name: str | bytes, tmp_path: Path, call: Callable[
     path = photo(Path(os.fsdecode(os.path.join(os.fsencode(folder), os.fsencode(name)))))
     done = call("encode", path, "-o", tmp_path / "a.sfu")
     assert done.returncode == 0, done.stderr
-    path.with_suffix(".jpg").write_text("no picture")
+    path.with_suffix(".jpg").write_text("no image")
     done = call("encode", folder, "-o", tmp_path / "out", "--jobs", 1)
     assert done.returncode == 1
     told = done.stdout + done.stderr

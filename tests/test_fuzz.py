@@ -54,13 +54,13 @@ def test_decode_of_a_changed_file(data: st.DataObject) -> None:
         decoded = toy.codec().decode(bytes(changed))
     except FormatError:
         return
-    assert any(np.array_equal(decoded, picture) for picture in PICTURES)
+    assert any(np.array_equal(decoded, photo) for photo in PICTURES)
 
 
 def test_random_mutations_are_refused_or_harmless(capsys: pytest.CaptureFixture[str]) -> None:
     mutate.main(n=300, seed=1)
     lines = capsys.readouterr().out.splitlines()
-    counts = [int(line.split(",")[2]) for line in lines if ",FormatError," in line or ",picture," in line]
+    counts = [int(line.split(",")[2]) for line in lines if ",FormatError," in line or ",image," in line]
     assert sum(counts) == 300
 
 

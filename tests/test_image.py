@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from sfumato.image import (
+    ImageData,
     ImageError,
-    Picture,
     format_of,
     from_x,
     in_srgb,
@@ -58,10 +58,10 @@ def test_every_kind_of_source_gives_the_same_picture(tmp_path: Path) -> None:
     with open(path, "rb") as file:
         sources = [path, str(path), io.BytesIO(path.read_bytes()), file, image, RGB, RGB[::-1][::-1]]
         for source in sources:
-            picture = read(source)
-            assert picture.dtype == np.uint8
-            assert picture.flags.c_contiguous and picture.flags.writeable
-            assert np.array_equal(picture, RGB)
+            photo = read(source)
+            assert photo.dtype == np.uint8
+            assert photo.flags.c_contiguous and photo.flags.writeable
+            assert np.array_equal(photo, RGB)
 
 
 def test_reading_leaves_the_caller_s_picture_alone() -> None:
@@ -93,8 +93,8 @@ def test_transparency_is_kept_by_load_and_refused_by_read() -> None:
     rgba = np.dstack([RGB, np.full(RGB.shape[:2], 255, np.uint8)])
     assert load(rgba).alpha is None and np.array_equal(read(rgba), RGB)
     rgba[0, 0, 3] = 254
-    picture = load(rgba)
-    assert np.array_equal(picture.array, rgba) and picture.pixels.flags.c_contiguous
+    photo = load(rgba)
+    assert np.array_equal(photo.array, rgba) and photo.pixels.flags.c_contiguous
     with pytest.raises(ImageError, match="array: transparent pixels"):
         read(rgba)
     veiled = rgba[:, :, 2:]
@@ -105,15 +105,15 @@ def test_colour_keys_and_palettes_become_alpha() -> None:
     grey = Image.fromarray(RGB).convert("L")
     used = grey.getpixel((0, 0))
     for image, key in ((grey, used), (Image.fromarray(RGB), tuple(RGB[0, 0].tolist()))):
-        picture = load(io.BytesIO(png(image, transparency=key)))
-        assert picture.alpha is not None and picture.pixels.ndim == np.asarray(image).ndim
+        photo = load(io.BytesIO(png(image, transparency=key)))
+        assert photo.alpha is not None and photo.pixels.ndim == np.asarray(image).ndim
         equal = (np.atleast_3d(np.asarray(image)) == np.array(key)).all(2)
-        assert np.array_equal(picture.alpha, np.where(equal, 0, 255))
+        assert np.array_equal(photo.alpha, np.where(equal, 0, 255))
     palette = Image.fromarray(RGB).quantize(8)
-    picture = load(io.BytesIO(png(palette, transparency=palette.getpixel((0, 0)))))
-    assert picture.alpha is not None
-    assert np.array_equal(picture.alpha == 0, np.asarray(palette) == palette.getpixel((0, 0)))
-    assert np.array_equal(picture.pixels, np.asarray(palette.convert("RGB")))
+    photo = load(io.BytesIO(png(palette, transparency=palette.getpixel((0, 0)))))
+    assert photo.alpha is not None
+    assert np.array_equal(photo.alpha == 0, np.asarray(palette) == palette.getpixel((0, 0)))
+    assert np.array_equal(photo.pixels, np.asarray(palette.convert("RGB")))
 
 
 def test_arrays_of_other_types_are_refused() -> None:
@@ -137,7 +137,7 @@ def test_empty_pictures_are_refused(shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation_is_applied(orientation: int) -> None:
-    stored = {  # how a camera stores the upright picture RGB under each value of the tag
+    stored = {  # how a camera stores the upright image RGB under each value of the tag
         1: RGB,
         2: RGB[:, ::-1],
         3: RGB[::-1, ::-1],
@@ -185,7 +185,7 @@ def test_missing_file_and_folder_stay_what_they_are(tmp_path: Path) -> None:
         read(tmp_path)
 
 
-@pytest.mark.parametrize("data", [b"", b"no picture", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0" + bytes(20)])
+@pytest.mark.parametrize("data", [b"", b"no image", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0" + bytes(20)])
 def test_what_is_not_a_picture_is_named(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "bad.png"
     path.write_bytes(data)
@@ -211,10 +211,10 @@ def test_damaged_png_gives_a_picture_or_an_image_error(data: st.DataObject) -> N
     for _ in range(data.draw(st.integers(1, 4))):
         good[data.draw(st.integers(0, len(good) - 1))] = data.draw(st.integers(0, 255))
     try:
-        picture = read(io.BytesIO(bytes(good)))
+        photo = read(io.BytesIO(bytes(good)))
     except ImageError:
         return
-    assert picture.ndim == 3 and picture.shape[2] == 3
+    assert photo.ndim == 3 and photo.shape[2] == 3
 
 
 def test_decompression_bomb_is_refused(tmp_path: Path) -> None:
@@ -304,7 +304,7 @@ XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6
 ALPHA = RNG.integers(0, 256, RGB.shape[:2], np.uint8)
 
 
-def photograph() -> Picture:
+def photograph() -> ImageData:
     """RGB as a camera would store it, lying on its side, with all that may come along."""
     exif = Image.Exif()
     exif[0x0112], exif[0x010F], exif[0x8769] = 6, "Maker", {0x829A: 0.5}
@@ -313,20 +313,20 @@ def photograph() -> Picture:
 
 
 def test_exif_is_carried_upright() -> None:
-    picture = photograph()
-    assert np.array_equal(picture.pixels, RGB) and picture.icc == SWAPPED and picture.remarks == ()
+    photo = photograph()
+    assert np.array_equal(photo.pixels, RGB) and photo.icc == SWAPPED and photo.remarks == ()
     exif = Image.Exif()
-    exif.load(picture.exif)
+    exif.load(photo.exif)
     assert exif[0x0112] == 1 and exif[0x010F] == "Maker" and exif.get_ifd(0x8769)[0x829A] == 0.5
 
 
 def test_orientation_in_xmp_does_not_turn_the_picture_twice(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(np.rot90(RGB))).save(buffer, "WEBP", lossless=True, xmp=XMP)
-    picture = load(buffer)
-    assert np.array_equal(picture.pixels, RGB)
-    assert picture.xmp == XMP.replace(b'Orientation="6"', b'Orientation="1"')
-    write(tmp_path / "a.webp", picture)
+    photo = load(buffer)
+    assert np.array_equal(photo.pixels, RGB)
+    assert photo.xmp == XMP.replace(b'Orientation="6"', b'Orientation="1"')
+    write(tmp_path / "a.webp", photo)
     assert np.array_equal(load(tmp_path / "a.webp").pixels, RGB)
 
 
@@ -336,27 +336,27 @@ def test_orientation_in_xmp_does_not_turn_the_picture_twice(tmp_path: Path) -> N
 def test_what_a_format_holds_comes_back(
     suffix: str, alpha: np.ndarray | None, grey: bool, tmp_path: Path
 ) -> None:
-    picture = replace(photograph(), alpha=alpha, xmp=XMP.replace(b'"6"', b'"1"'))
+    photo = replace(photograph(), alpha=alpha, xmp=XMP.replace(b'"6"', b'"1"'))
     if grey:
-        picture = replace(picture, pixels=RGB[..., 0].copy(), icc=None)
+        photo = replace(photo, pixels=RGB[..., 0].copy(), icc=None)
     path = tmp_path / f"a{suffix}"
     if alpha is not None and suffix in (".jpg", ".bmp", ".ppm"):
         with pytest.raises(ImageError, match="has no alpha, and some pixels are transparent"):
-            write(path, picture)
+            write(path, photo)
         assert not list(tmp_path.iterdir())
         return
-    said = write(path, picture)
+    said = write(path, photo)
     back = load(path)
     if suffix in (".bmp", ".ppm"):
-        picture = in_srgb(picture)  # they hold no profile
+        photo = in_srgb(photo)  # they hold no profile
     if suffix != ".jpg":
-        assert np.array_equal(back.rgb, picture.rgb) and np.array_equal(back.alpha, alpha)
+        assert np.array_equal(back.rgb, photo.rgb) and np.array_equal(back.alpha, alpha)
     if suffix in (".bmp", ".ppm"):
         kinds = "EXIF and XMP" if grey else "ICC and EXIF and XMP"
         converted = () if grey else ("colours were converted to sRGB",)
         assert said == (f"{suffix[1:].upper()} holds no {kinds}: left out", *converted)
     else:
-        assert said == () and back.icc == picture.icc and back.xmp == picture.xmp
+        assert said == () and back.icc == photo.icc and back.xmp == photo.xmp
         exif = Image.Exif()
         exif.load(back.exif)
         assert exif[0x010F] == "Maker" and exif.get_ifd(0x8769)[0x829A] == 0.5
@@ -364,18 +364,18 @@ def test_what_a_format_holds_comes_back(
 
 def test_opaque_alpha_and_too_much_exif_for_jpeg(tmp_path: Path) -> None:
     write(tmp_path / "a.jpg", np.dstack([RGB, np.full(RGB.shape[:2], 255, np.uint8)]))
-    said = write(tmp_path / "a.jpg", Picture(RGB, exif=b"II*\0" + bytes(69996)))
+    said = write(tmp_path / "a.jpg", ImageData(RGB, exif=b"II*\0" + bytes(69996)))
     assert said == ("EXIF of 70000 bytes is over JPEG's 65527: left out",)
     assert load(tmp_path / "a.jpg").exif is None
 
 
 def test_strip_leaves_pixels_only() -> None:
-    picture = strip(photograph())
-    assert picture.icc is picture.exif is picture.xmp is None
+    photo = strip(photograph())
+    assert photo.icc is photo.exif is photo.xmp is None
     assert (
-        np.abs(picture.pixels.astype(int) - RGB[..., [1, 0, 2]]).max() <= 1 and "sRGB" in picture.remarks[0]
+        np.abs(photo.pixels.astype(int) - RGB[..., [1, 0, 2]]).max() <= 1 and "sRGB" in photo.remarks[0]
     )
-    damaged = strip(Picture(RGB, icc=b"no profile"))
+    damaged = strip(ImageData(RGB, icc=b"no profile"))
     assert np.array_equal(damaged.pixels, RGB) and "damaged" in damaged.remarks[0]
 
 

@@ -27,13 +27,13 @@ from sfumato.container import Header, Section
 from sfumato.image import ImageError, load
 from sfumato.scales import Tables
 from tests.conftest import Call
-from tests.test_codec import picture
+from tests.test_codec import photo
 from tests.test_image import png, raw_png
 
 
 @pytest.fixture(scope="module")
 def data() -> bytes:
-    return sfumato.encode(picture(96, 160), q=0.4)
+    return sfumato.encode(photo(96, 160), q=0.4)
 
 
 def huge(width: int, height: int, plane: bytes | None = None) -> bytes:
@@ -54,9 +54,9 @@ def test_more_pixels_than_allowed_are_refused_before_they_cost_anything(tmp_path
         tracemalloc.stop()
         assert peak < 1 << 23 and time.process_time() - begun < 0.5
     with pytest.raises(sfumato.FormatError, match="max_pixels"):
-        sfumato.Reader().feed(large)
+        sfumato.ProgressiveDecoder().feed(large)
     with pytest.raises(sfumato.FormatError, match="max_pixels = 1000"):
-        sfumato.Reader(max_pixels=1000).feed(small)
+        sfumato.ProgressiveDecoder(max_pixels=1000).feed(small)
     with pytest.raises(sfumato.FormatError, match="65535x1 pixels, 4194304 when padded"):
         sfumato.decode(huge(65535, 1), max_pixels=1 << 20)
 
@@ -80,7 +80,7 @@ def test_the_command_and_the_plugin_have_the_limit(
     data: bytes, tmp_path: Path, call: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a.sfu").write_bytes(data)
-    Image.fromarray(picture(96, 160)).save(tmp_path / "a.png")
+    Image.fromarray(photo(96, 160)).save(tmp_path / "a.png")
     for command, target in (("decode", "b.png"), ("encode", "b.sfu")):
         source = tmp_path / ("a.sfu" if command == "decode" else "a.png")
         done: Call = call(command, source, "-o", tmp_path / target, "--max-pixels", 1000)
@@ -102,12 +102,12 @@ def test_images_to_encode_have_the_limit_too() -> None:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with pytest.raises(ImageError, match="max_pixels = 89478485"):
                 load(source)
-    small = io.BytesIO(png(Image.fromarray(picture(96, 160))))
+    small = io.BytesIO(png(Image.fromarray(photo(96, 160))))
     with pytest.raises(ImageError, match="max_pixels = 1000"):
         sfumato.encode(small, max_pixels=1000)
     with pytest.raises(ImageError, match="max_pixels = 1000"):
         sfumato.encode_to(small, sfumato.TargetBytes(900), max_pixels=1000)
-    assert load(picture(96, 160), max_pixels=1).pixels.shape == (96, 160, 3), "an array is there already"
+    assert load(photo(96, 160), max_pixels=1).pixels.shape == (96, 160, 3), "an array is there already"
 
 
 def test_alpha_keeps_the_writer_s_own_limits() -> None:
@@ -172,7 +172,7 @@ def test_feeding_a_reader_takes_time_in_proportion() -> None:
     header = Header(4096, 4096, 128, sfumato.load().model_id)
     payload = bytes(4_000_000)
     file = container.pack(header, [Section(payload, 0)] * 4 + [Section(b"", 0)] * 2)
-    reader = sfumato.Reader()
+    reader = sfumato.ProgressiveDecoder()
     begun = time.process_time()
     counts = [reader.feed(file[at : at + 4096]) for at in range(0, len(file), 4096)]
     assert counts[-1] == 6 and reader.complete and counts == sorted(counts)
@@ -180,7 +180,7 @@ def test_feeding_a_reader_takes_time_in_proportion() -> None:
 
 
 def test_loads_in_threads_leave_the_filters_of_warnings_alone(tmp_path: Path) -> None:
-    data = png(Image.fromarray(picture(64, 64)), exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
+    data = png(Image.fromarray(photo(64, 64)), exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         before = list(warnings.filters)
@@ -199,7 +199,7 @@ def test_loads_in_threads_leave_the_filters_of_warnings_alone(tmp_path: Path) ->
 
 
 def test_arguments_of_other_types_give_our_errors(data: bytes) -> None:
-    pixels = picture(20, 30)
+    pixels = photo(20, 30)
     for value in ("0.4", None, True, [0.4], float("nan"), 1.5):
         with pytest.raises(ValueError, match="q is "):
             sfumato.encode(pixels, q=value)  # type: ignore[arg-type]
@@ -207,7 +207,7 @@ def test_arguments_of_other_types_give_our_errors(data: bytes) -> None:
         sfumato.encode(pixels, q=0.5, seed="a")  # type: ignore[arg-type]
     sources: list[Any] = [b"bytes", bytearray(b"x"), [[1, 2], [3, 4]], torch.zeros(4, 4, 3), 7, None, {}]
     for source in sources:
-        with pytest.raises(ImageError, match="a picture is a path, an open binary file"):
+        with pytest.raises(ImageError, match="an image is a path, an open binary file"):
             sfumato.encode(source)
     choices: list[tuple[str, Any]] = [
         ("steps", "1"),

@@ -17,10 +17,10 @@ import sfumato.pillow
 from sfumato import container, lossless
 from sfumato.container import Header, Section
 from sfumato.errors import FormatError
-from sfumato.image import Picture, load
+from sfumato.image import ImageData, load
 from sfumato.rate_control import TargetBpp, TargetBytes, TargetError, TargetPSNR
 from tests.conftest import Call
-from tests.test_codec import picture
+from tests.test_codec import photo
 
 PAGE = np.full((200, 300, 3), 255, np.uint8)
 PAGE[20:180:20, 10:290] = (10, 20, 30)
@@ -55,12 +55,12 @@ def test_no_pixel_changes(name: str) -> None:
 def test_the_reader_and_the_plugin_read_it(name: str, tmp_path: Path) -> None:
     pixels = IMAGES[name]
     data = encode(pixels)
-    reader = sfumato.Reader()
+    reader = sfumato.ProgressiveDecoder()
     for at in range(0, len(data), 16):
         reader.feed(data[at : at + 16])
-        assert reader.complete or reader.picture() is None or pixels.ndim == 3 and pixels.shape[2] != 3
+        assert reader.complete or reader.image() is None or pixels.ndim == 3 and pixels.shape[2] != 3
     reader.close()
-    shown = reader.picture()
+    shown = reader.image()
     assert shown is not None and np.array_equal(shown, seen(pixels))
     with Image.open(io.BytesIO(data)) as image:
         assert image.info["model"] == "lossless"
@@ -92,9 +92,9 @@ def test_the_command_writes_tells_and_reads_it(tmp_path: Path, call: Call) -> No
 
 
 def test_photographs_stay_lossy_and_what_comes_with_an_image_stays() -> None:
-    photo = picture(128, 192)
-    assert encode(photo, q=0.5) == sfumato.encode(photo, q=0.5)
-    given = Picture(PAGE, None, None, None, b"<x/>", (), (300.0, 300.0), {"Title": "a page"})
+    shown = photo(128, 192)
+    assert encode(shown, q=0.5) == sfumato.encode(shown, q=0.5)
+    given = ImageData(PAGE, None, None, None, b"<x/>", (), (300.0, 300.0), {"Title": "a page"})
     shown = sfumato.decode_image(sfumato.encode(given, q=1.0, lossless_if_smaller=True))
     assert np.array_equal(shown.pixels, PAGE) and shown.xmp == b"<x/>"
     assert shown.dpi == (300, 300) and shown.text == {"Title": "a page"}
@@ -178,7 +178,7 @@ def test_max_pixels_holds_for_it() -> None:
         with pytest.raises(FormatError, match="max_pixels = 4096"):
             sfumato.decode(data, max_pixels=4096, **choices)
     with pytest.raises(FormatError, match="max_pixels = 4096"):
-        sfumato.Reader(max_pixels=4096).feed(data)
+        sfumato.ProgressiveDecoder(max_pixels=4096).feed(data)
 
 
 def test_example_in_the_standard() -> None:

@@ -15,7 +15,7 @@ from PIL import Image, PngImagePlugin
 import sfumato
 import sfumato.pillow
 from sfumato import container, metadata, profiles
-from sfumato.image import ImageError, Picture, load, write
+from sfumato.image import ImageData, ImageError, load, write
 from tests.conftest import Call
 from tests.test_image import RGB, png
 
@@ -111,37 +111,37 @@ def test_what_is_too_much_for_a_format_is_left_out_and_told(tmp_path: Path) -> N
     large = struct.pack(">I", len(large)) + large[4:]
     exif = b"II*\0" + struct.pack("<IHI", 8, 0, 0) + bytes(70_000)
     xmp = b"<x>" + b"m" * 1_100_000 + b"</x>"
-    picture = Picture(RGB, icc=large, exif=exif, xmp=xmp, text={"Comment": "c" * 70_000})
+    rgb = ImageData(RGB, icc=large, exif=exif, xmp=xmp, text={"Comment": "c" * 70_000})
     for suffix, told in (
         (".png", ("ICC of", "XMP of")),
         (".jpg", ("EXIF of", "XMP of", "text 'Comment' of")),
         (".webp", ("WEBP holds no text",)),
     ):
-        said = write(tmp_path / f"a{suffix}", picture)
+        said = write(tmp_path / f"a{suffix}", rgb)
         assert all(any(line.startswith(start) for line in said) for start in told), said
         back = load(tmp_path / f"a{suffix}")
         if suffix == ".png":
             assert back.icc is None and "colours were converted to sRGB" in said
-            assert np.abs(back.pixels.astype(int) - load_srgb(picture)).max() <= 1
+            assert np.abs(back.pixels.astype(int) - load_srgb(rgb)).max() <= 1
         if suffix == ".jpg":
             assert back.icc == large and back.exif is None and back.xmp is None
 
 
-def load_srgb(picture: Picture) -> np.ndarray:
+def load_srgb(rgb: ImageData) -> np.ndarray:
     from sfumato.image import in_srgb
 
-    return in_srgb(picture).pixels
+    return in_srgb(rgb).pixels
 
 
 def test_too_much_for_a_sfu_file_is_left_out_and_told() -> None:
-    picture = metadata.fitted(Picture(RGB, exif=b"II*\0" + bytes(1 << 24), xmp=b"<x/>"))
-    assert picture.exif is None and picture.xmp == b"<x/>"
-    assert picture.remarks == ("EXIF of 16777220 bytes was left out: the limit is 16777216",)
+    rgb = metadata.fitted(ImageData(RGB, exif=b"II*\0" + bytes(1 << 24), xmp=b"<x/>"))
+    assert rgb.exif is None and rgb.xmp == b"<x/>"
+    assert rgb.remarks == ("EXIF of 16777220 bytes was left out: the limit is 16777216",)
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_a_thumbnail_does_not_stay_sideways(order: str) -> None:
-    thumbnail = b"\xff\xd8 a small picture, on its side \xff\xd9"
+    thumbnail = b"\xff\xd8 a small image, on its side \xff\xd9"
     p = lambda form, *v: struct.pack(order + form, *v)  # noqa: E731
     head = (b"II*\0" if order == "<" else b"MM\0*") + p("I", 8)
     first = p("H", 1) + p("HHIHH", 0x0112, 3, 1, 6, 0) + p("I", 26)
@@ -203,17 +203,17 @@ def test_resolution_and_text_come_along(tmp_path: Path, call: Callable[..., Call
     done = call("decode", tmp_path / "a.sfu", "-o", tmp_path / "b.jpg")
     assert "JPEG holds a comment and no other text: 'parameters' left out" in done.stderr
     assert load(tmp_path / "b.jpg").dpi == pytest.approx((300, 150), abs=0.6)
-    picture = load(saved(Image.fromarray(RGB), "JPEG", comment=b"caption"))
-    assert picture.text == {"Comment": "caption"} and picture.dpi is None
-    write(tmp_path / "c.jpg", picture)
+    rgb = load(saved(Image.fromarray(RGB), "JPEG", comment=b"caption"))
+    assert rgb.text == {"Comment": "caption"} and rgb.dpi is None
+    write(tmp_path / "c.jpg", rgb)
     assert load(tmp_path / "c.jpg").text == {"Comment": "caption"}
 
 
 def test_entries_of_a_wrong_form_are_left_out() -> None:
     for tag, value in (("DPI ", b"123"), ("DPI ", bytes(8)), ("TEXT", b"abc"), ("TEXT", b"a\0b\0c\0")):
         assert not metadata.fields({tag: value}).keys() & {"dpi", "text"}, (tag, value)
-    picture = Picture(RGB, dpi=(72.5, 96.0), text={"a": "b\0c", "": "x"})
-    fields = metadata.fields(metadata.entries(picture))
+    rgb = ImageData(RGB, dpi=(72.5, 96.0), text={"a": "b\0c", "": "x"})
+    fields = metadata.fields(metadata.entries(rgb))
     assert fields["dpi"] == (72.5, 96.0) and fields["text"] == {"a": "b c", "": "x"}
 
 
@@ -229,10 +229,10 @@ def test_a_gain_map_is_told_and_nothing_speaks_of_it_any_more() -> None:
     frames = [Image.fromarray(RGB), Image.fromarray(RGB[::-1].copy())]
     buffer = io.BytesIO()
     frames[0].save(buffer, "MPO", save_all=True, append_images=frames[1:], xmp=GAIN)
-    picture = load(buffer)
-    assert "its gain map (HDR) was left out" in picture.remarks
-    assert picture.xmp is not None and b'dc:rights="me"' in picture.xmp
-    assert not any(word in picture.xmp for word in (*metadata.GAIN_MAP, b"Container"))
+    rgb = load(buffer)
+    assert "its gain map (HDR) was left out" in rgb.remarks
+    assert rgb.xmp is not None and b'dc:rights="me"' in rgb.xmp
+    assert not any(word in rgb.xmp for word in (*metadata.GAIN_MAP, b"Container"))
     assert metadata.without_gain_map(b"<odd>GainMap</odd>") is None
     buffer = io.BytesIO()
     frames[0].save(buffer, "MPO", save_all=True, append_images=frames[1:])
@@ -241,10 +241,10 @@ def test_a_gain_map_is_told_and_nothing_speaks_of_it_any_more() -> None:
 
 def test_info_counts_what_the_file_holds(tmp_path: Path, call: Callable[..., Call]) -> None:
     """Metadata was counted inflated, so the rest came to fewer than no bytes."""
-    picture = replace(
+    rgb = replace(
         load(io.BytesIO(png(Image.fromarray(RGB)))), xmp=b"<x>" + b" " * 9000 + b"</x>", icc=WIDE
     )
-    data = sfumato.encode(picture)
+    data = sfumato.encode(rgb)
     (tmp_path / "a.sfu").write_bytes(data)
     done = call("info", tmp_path / "a.sfu")
     rows = [line.split("│")[1:-1] for line in done.stdout.splitlines() if line.startswith("│")]

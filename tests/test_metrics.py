@@ -36,7 +36,7 @@ def metrics_file(name: str) -> Path:
     return folder / name
 
 
-def picture(path: Path) -> torch.Tensor:
+def photo(path: Path) -> torch.Tensor:
     return torch.from_numpy(np.array(Image.open(path).convert("RGB"))).permute(2, 0, 1)[None] / 127.5 - 1
 
 
@@ -56,7 +56,7 @@ def folder(net: features.Net, tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_lpips_gives_the_values_of_the_reference_code(net: features.Net, far: float, near: float) -> None:
     weights = metrics_file(features.BACKBONES[net][1]).parent
-    x, p0, p1 = (picture(metrics_file(f"check/ex_{name}.png")) for name in ("ref", "p0", "p1"))
+    x, p0, p1 = (photo(metrics_file(f"check/ex_{name}.png")) for name in ("ref", "p0", "p1"))
     distance = load_lpips(net, weights)(torch.cat([x, x]), torch.cat([p0, p1]))
     assert distance.tolist() == pytest.approx([far, near], abs=6e-5)
 
@@ -183,7 +183,7 @@ def dists(tmp_path_factory: pytest.TempPathFactory) -> DISTS:
 
 def test_dists_gives_the_value_of_the_reference_code() -> None:
     dists = DISTS(metrics_file(HEADS).parent if metrics_file(features.BACKBONES["vgg"][1]) else Path())
-    r0, r1 = (picture(metrics_file(f"check/dists_{name}.png")) for name in ("r0", "r1"))
+    r0, r1 = (photo(metrics_file(f"check/dists_{name}.png")) for name in ("r0", "r1"))
     assert dists(r0, r1).item() == pytest.approx(0.3347, abs=6e-5)
 
 
@@ -242,7 +242,7 @@ def scene(name: str) -> np.ndarray:
 
 
 # Scores of the reference program (libjxl's ssimulacra2), as published with imazen/ssimulacra2@1599595,
-# src/reference_data.rs.  On flat pictures it shows the rounding of its own float32 filter, most where they
+# src/reference_data.rs.  On flat images it shows the rounding of its own float32 filter, most where they
 # differ little.
 @pytest.mark.parametrize(
     ("x", "x_hat", "published", "tolerance"),
@@ -283,7 +283,7 @@ def test_efficientnet_sees_the_macaws() -> None:
     net = efficientnet.load(metrics_file(efficientnet.FILE).parent)
     kodak = Path(os.environ.get("SFUMATO_KODAK", ROOT.parent / "shared" / "data" / "kodak"))
     if not (kodak / "kodim23.png").is_file():
-        pytest.skip("set SFUMATO_KODAK to the folder with the 24 Kodak pictures")
+        pytest.skip("set SFUMATO_KODAK to the folder with the 24 Kodak images")
     with Image.open(kodak / "kodim23.png") as whole:
         square = whole.convert("RGB").crop((128, 0, 640, 512)).resize((224, 224), Image.Resampling.BICUBIC)
     probabilities = net.probabilities(torch.from_numpy(np.array(square)).permute(2, 0, 1)[None])[0]

@@ -17,12 +17,12 @@ from PIL import Image, ImageFile, ImageOps, ImageSequence, UnidentifiedImageErro
 import sfumato
 import sfumato.pillow
 from sfumato import container
-from tests.test_codec import picture
+from tests.test_codec import photo
 
 
 @pytest.fixture(scope="module")
 def data() -> bytes:
-    return sfumato.encode(picture(96, 160), q=0.4)
+    return sfumato.encode(photo(96, 160), q=0.4)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_open_reads_the_header_only_and_pixels_are_those_of_decode(path: Path, d
 
 
 def test_save_is_encode(path: Path, data: bytes, tmp_path: Path) -> None:
-    im = Image.fromarray(picture(96, 160))
+    im = Image.fromarray(photo(96, 160))
     im.save(tmp_path / "b.sfu", quality=40)
     assert (tmp_path / "b.sfu").read_bytes() == data
     buffer = io.BytesIO()
@@ -56,7 +56,7 @@ def test_save_is_encode(path: Path, data: bytes, tmp_path: Path) -> None:
     assert buffer.getvalue() == sfumato.encode(im, q=0.5)
     im.save(tmp_path / "c.sfu", quality=10, seed=9)
     assert container.unpack((tmp_path / "c.sfu").read_bytes()).header.seed == 9
-    with Image.open(path) as opened:  # a file of the format goes on as any picture does
+    with Image.open(path) as opened:  # a file of the format goes on as any image does
         opened.save(tmp_path / "d.png")
         opened.rotate(90, expand=True).save(tmp_path / "d.sfu")
     with Image.open(tmp_path / "d.sfu") as turned:
@@ -66,13 +66,13 @@ def test_save_is_encode(path: Path, data: bytes, tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK"])
 def test_modes_that_can_be_saved(mode: str) -> None:
     buffer = io.BytesIO()
-    Image.fromarray(picture(20, 30)).convert(mode).save(buffer, "SFU")
+    Image.fromarray(photo(20, 30)).convert(mode).save(buffer, "SFU")
     with Image.open(buffer) as im:
         assert im.size == (30, 20)
 
 
 def test_alpha_grey_and_what_comes_with_a_picture(tmp_path: Path) -> None:
-    im = Image.fromarray(picture(20, 30))
+    im = Image.fromarray(photo(20, 30))
     im.putalpha(im.convert("L"))
     exif = Image.Exif()
     exif[0x010F] = "Maker"
@@ -88,7 +88,7 @@ def test_alpha_grey_and_what_comes_with_a_picture(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_saved_says_so_and_leaves_nothing(tmp_path: Path) -> None:
-    im = Image.fromarray(picture(20, 30))
+    im = Image.fromarray(photo(20, 30))
     with pytest.raises(OSError, match="cannot write mode F as SFU"):
         im.convert("F").save(tmp_path / "a.sfu")
     with pytest.raises(ValueError, match=r"quality is 101, not in 0\.\.100"):
@@ -101,7 +101,7 @@ def test_what_cannot_be_saved_says_so_and_leaves_nothing(tmp_path: Path) -> None
 def test_pixels_are_written_as_they_are_and_one_frame_of_many(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.fromarray(picture(20, 30)).save(tmp_path / "turned.jpg", exif=exif)
+    Image.fromarray(photo(20, 30)).save(tmp_path / "turned.jpg", exif=exif)
     with Image.open(tmp_path / "turned.jpg") as im:
         im.save(tmp_path / "a.sfu")
         ImageOps.exif_transpose(im).save(tmp_path / "b.sfu")
@@ -118,8 +118,8 @@ def test_pixels_are_written_as_they_are_and_one_frame_of_many(tmp_path: Path) ->
 
 def test_a_folder_of_mixed_formats(path: Path) -> None:
     for suffix in ("png", "jpg", "webp"):
-        Image.fromarray(picture(50, 60)).save(path.with_name(f"b.{suffix}"))
-    path.with_name("notes.txt").write_text("no picture")
+        Image.fromarray(photo(50, 60)).save(path.with_name(f"b.{suffix}"))
+    path.with_name("notes.txt").write_text("no image")
     path.with_name("bad.sfu").write_bytes(b"SFU\xf0 of a version that is not there yet")
     formats, refused = {}, []
     for file in sorted(path.parent.iterdir()):

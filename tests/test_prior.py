@@ -106,7 +106,7 @@ def test_packed_window_attention_equals_attention_with_the_checkerboard_mask() -
 
 
 def test_global_context_does_not_depend_on_what_lies_beyond_the_border() -> None:
-    """A picture of one window and the same window in a larger picture: pure window attention agrees there."""
+    """An image of one window and the same window in a larger image: pure window attention agrees there."""
     torch.manual_seed(0)
     block, bias = SwinBlock(8, 2, 2).double(), LaplacianBias().double()
     large = torch.randn(1, 2 * WINDOW, WINDOW, 8, dtype=torch.float64)

@@ -11,7 +11,7 @@ import sfumato
 from sfumato import codec as codec_module
 from sfumato.codec import Codec
 from sfumato.rate_control import psnr
-from tests.test_codec import picture
+from tests.test_codec import image
 
 HEIGHT, WIDTH = 96, 128
 STEPS = [step / 10 for step in range(11)]
@@ -75,7 +75,7 @@ def test_between_two_steps_the_lower_one_is_taken(codec: Codec) -> None:
 
 
 def test_photographs_are_coded_once_with_the_very_q(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
-    photo = picture(128, 192)
+    photo = image(128, 192)
     latent = codec.analyze(photo)
     monkeypatch.setattr(Codec, "encode_with_reconstruction", lambda *_, **__: pytest.fail("tried other q"))
     assert codec.encode(photo, q=0.37) == codec.encode(latent, q=0.37)

@@ -28,7 +28,7 @@ from sfumato.rate_control import (
     psnr,
 )
 from tests.conftest import random_metric
-from tests.test_codec import picture
+from tests.test_codec import photo
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def codec() -> Codec:
 
 @pytest.fixture(scope="module")
 def original() -> np.ndarray:
-    return picture(96, 128)
+    return photo(96, 128)
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ def test_lpips_is_reached_with_weights_from_the_folder(
     assert fit.value == pytest.approx(lpips.distance(original, codec.decode(fit.data)))
     with pytest.raises(ValueError, match="sides of at least 31 pixels are needed, got 40x20"):
         TargetLPIPS(0.1).search(codec, original[:20, :40])
-    with pytest.raises(TargetError, match="an LPIPS of 1e-06 cannot be met: this picture has an LPIPS of"):
+    with pytest.raises(TargetError, match="an LPIPS of 1e-06 cannot be met: this image has an LPIPS of"):
         TargetLPIPS(1e-6).search(codec, original)
 
 

@@ -26,7 +26,7 @@ from pathlib import Path
 import ray
 import sfumato
 from sfumato.__main__ import main
-from sfumato.job import Decoding, Encoding, UsageError
+from sfumato.jobs import Decoding, Encoding, UsageError
 from sfumato.ray import ONE_THREAD, Converter, connect
 
 folder = Path(sys.argv[1])

@@ -1,4 +1,4 @@
-"""What the README tells a newcomer to type works, on the picture that it names."""
+"""What the README tells a newcomer to type works, on the image that it names."""
 
 from __future__ import annotations
 

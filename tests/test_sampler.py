@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from sfumato import sampler
 from sfumato.dct import dct, idct
 from sfumato.diffusion import Blurring
-from sfumato.sampler import StepWeights, ancestral, deterministic, from_epsilon, late_start, times
+from sfumato.sampler import (
+    StepCoefficients,
+    ancestral,
+    deterministic,
+    from_epsilon,
+    partial_noise_start,
+    times,
+)
 
 SHAPE = (2, 3, 9, 14)
 
@@ -20,11 +27,11 @@ def noise(*arguments, **options):
     return torch.from_numpy(sampler.noise(*arguments, **options))
 
 
-def step_weights(*arguments, **options):
-    return StepWeights(*(torch.from_numpy(w) for w in sampler.step_weights(*arguments, **options)))
+def step_coefficients(*arguments, **options):
+    return StepCoefficients(*(torch.from_numpy(w) for w in sampler.step_coefficients(*arguments, **options)))
 
 
-def picture(shape=SHAPE, seed=0):
+def photo(shape=SHAPE, seed=0):
     return torch.from_numpy(np.random.default_rng(seed).uniform(-1, 1, shape)).float()
 
 
@@ -105,7 +112,7 @@ def test_step_keeps_the_marginals(pair, sigma_b_max, eta):
     """A step with the true x leads from alpha_t u_x + sigma_t epsilon to alpha_s u_x + sigma_s epsilon'."""
     s, t = pair
     schedule = Blurring(sigma_b_max)
-    keep, pull, spread = step_weights(schedule, t, s, 6, 9, eta)
+    keep, pull, spread = step_coefficients(schedule, t, s, 6, 9, eta)
     both = torch.tensor([t, s], dtype=torch.float64)
     alpha_t, alpha_s = schedule.alpha(both, 6, 9, torch.float64)
     sigma_t, sigma_s = schedule.sigma(both, torch.float64)
@@ -138,7 +145,7 @@ def test_step_is_the_posterior_of_the_paper(t, s, sigma_b_max):
     alpha_ts = alpha_t / alpha_s
     sigma2_ts = sigma_t**2 - alpha_ts**2 * sigma_s**2
     sigma2_den = 1 / (1 / sigma_s**2 + alpha_ts**2 / sigma2_ts)
-    keep, pull, spread = step_weights(schedule, t, s, 6, 9, eta=1.0)
+    keep, pull, spread = step_coefficients(schedule, t, s, 6, 9, eta=1.0)
     torch.testing.assert_close(keep[0], alpha_ts * sigma2_den / sigma2_ts)
     torch.testing.assert_close(pull[0], alpha_s * sigma2_den / sigma_s**2)
     torch.testing.assert_close(spread[0], sigma2_den.sqrt())
@@ -148,11 +155,11 @@ def test_step_is_the_posterior_of_the_paper(t, s, sigma_b_max):
 
 
 def test_late_start_by_hand():
-    schedule, x, n = Blurring(6.0), picture(), noise(SHAPE, 3)
+    schedule, x, n = Blurring(6.0), photo(), noise(SHAPE, 3)
     t = torch.tensor([0.3, 0.3])
     expected = idct(schedule.alpha(t, 9, 14) * dct(x)) + schedule.sigma(t) * n
-    torch.testing.assert_close(late_start(x, 0.3, n, schedule), expected)
-    blurred = late_start(x, 0.3, torch.zeros(SHAPE), schedule)
+    torch.testing.assert_close(partial_noise_start(x, 0.3, n, schedule), expected)
+    blurred = partial_noise_start(x, 0.3, torch.zeros(SHAPE), schedule)
     assert blurred.square().sum() < x.square().sum()
 
 
@@ -164,10 +171,10 @@ def test_late_start_by_hand():
 @pytest.mark.parametrize("start", ["late", "full"])
 def test_oracle(steps, sigma_b_max, start):
     """A denoiser that knows x leads both samplers to x, over the true z_s where the path is deterministic."""
-    schedule, x, n = Blurring(sigma_b_max), picture(), noise(SHAPE, 3)
+    schedule, x, n = Blurring(sigma_b_max), photo(), noise(SHAPE, 3)
     t0 = 0.3 if start == "late" else 1.0
     ts = times(t0, steps)
-    z = late_start(x, t0, n, schedule) if start == "late" else n
+    z = partial_noise_start(x, t0, n, schedule) if start == "late" else n
     seen = []
 
     def f(z_t, t):
@@ -187,7 +194,7 @@ def test_oracle(steps, sigma_b_max, start):
 
 
 class Gaussian:
-    """A Gaussian picture of independent frequencies, and its exact denoiser (a Wiener filter)."""
+    """A Gaussian image of independent frequencies, and its exact denoiser (a Wiener filter)."""
 
     def __init__(self, schedule):
         rng = np.random.default_rng(0)
@@ -208,7 +215,7 @@ class Gaussian:
         """Of x_hat, from white noise: every step is linear, so it can be followed exactly."""
         variance = torch.ones(1, 1, 4, 6, dtype=torch.float64)
         for t, s in pairwise(ts[:-1]):
-            keep, pull, spread = step_weights(self.schedule, t, s, 4, 6, eta)
+            keep, pull, spread = step_coefficients(self.schedule, t, s, 4, 6, eta)
             _, gain = self.weights(torch.tensor([t], dtype=torch.float64))
             variance = (keep + pull * gain).square() * variance + spread.square()
         _, gain = self.weights(torch.tensor([ts[-2]], dtype=torch.float64))
@@ -248,7 +255,7 @@ def test_samples_of_a_gaussian_picture(eta, sigma_b_max):
 
 def test_epsilon_and_x_give_the_same_picture():
     schedule, ts = Blurring(3.0), times(0.3, 6)
-    z = late_start(picture(), 0.3, noise(SHAPE, 3), schedule).double()
+    z = partial_noise_start(photo(), 0.3, noise(SHAPE, 3), schedule).double()
 
     def f(z_t, t):
         return torch.tanh(z_t.roll(1, -1) + t[:, None, None, None])
@@ -262,7 +269,7 @@ def test_epsilon_and_x_give_the_same_picture():
 
 
 def test_eta_zero_is_deterministic():
-    schedule, ts, z = Blurring(6.0), times(0.4, 5), picture()
+    schedule, ts, z = Blurring(6.0), times(0.4, 5), photo()
 
     def f(z_t, t):
         return 0.5 * z_t
@@ -279,21 +286,21 @@ def test_eta_zero_is_deterministic():
 @pytest.mark.parametrize("eta", [0.0, 0.7])
 def test_numpy_and_torch_give_the_same(eta, local):
     """The same code on both: to the rounding of float32."""
-    schedule, ts, x = Blurring(6.0, local=local and eta == 0), times(0.3, 4), picture((1, 3, 60, 70))
+    schedule, ts, x = Blurring(6.0, local=local and eta == 0), times(0.3, 4), photo((1, 3, 60, 70))
     n = sampler.noise(x.shape, 5)
 
     def f(z_t, t):
         return 0.9 * z_t + 0.1 * t[:, None, None, None]
 
-    by_torch = ancestral(f, late_start(x, 0.3, n, schedule), ts, schedule, 3, eta)
-    by_numpy = ancestral(f, late_start(x.numpy(), 0.3, n, schedule), ts, schedule, 3, eta)
+    by_torch = ancestral(f, partial_noise_start(x, 0.3, n, schedule), ts, schedule, 3, eta)
+    by_numpy = ancestral(f, partial_noise_start(x.numpy(), 0.3, n, schedule), ts, schedule, 3, eta)
     assert by_numpy.dtype == np.float32
     np.testing.assert_allclose(by_numpy, by_torch, atol=3e-6, rtol=0)
 
 
 def test_progress_and_times_of_ones_own():
     calls = []
-    schedule, z = Blurring(6.0), picture()
+    schedule, z = Blurring(6.0), photo()
     result = deterministic(
         lambda z_t, t: z_t / 2, z, (0.5, 0.2, 0.0), schedule, lambda k, x: calls.append((k, x))
     )
@@ -303,13 +310,13 @@ def test_progress_and_times_of_ones_own():
 
 def test_gradients_pass_through_the_steps():
     schedule, weight = Blurring(6.0), torch.tensor(0.5, requires_grad=True)
-    deterministic(lambda z_t, t: weight * z_t, picture(), times(0.3, 3), schedule).square().mean().backward()
+    deterministic(lambda z_t, t: weight * z_t, photo(), times(0.3, 3), schedule).square().mean().backward()
     assert weight.grad.isfinite() and weight.grad != 0
 
 
 def test_half_precision_denoiser():
     """The state stays float32 whatever the network answers in."""
-    schedule, ts, z = Blurring(6.0), times(0.3, 4), picture()
+    schedule, ts, z = Blurring(6.0), times(0.3, 4), photo()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         half = deterministic(lambda z_t, t: (0.9 * z_t).bfloat16(), z, ts, schedule)
     full = deterministic(lambda z_t, t: 0.9 * z_t, z, ts, schedule)
@@ -320,10 +327,10 @@ def test_half_precision_denoiser():
 @pytest.mark.parametrize("ts", [(), (0.3,), (0.3, 0.1), (0.1, 0.3, 0.0), (1.2, 0.0), (0.3, 0.3, 0.0)])
 def test_refuses_bad_times(ts):
     with pytest.raises(ValueError, match="times must fall"):
-        deterministic(lambda z, t: z, picture(), ts, Blurring(1.0))
+        deterministic(lambda z, t: z, photo(), ts, Blurring(1.0))
 
 
 @pytest.mark.parametrize("eta", [-0.1, 1.1])
 def test_refuses_bad_eta(eta):
     with pytest.raises(ValueError, match="eta"):
-        ancestral(lambda z, t: z, picture(), times(0.3, 2), Blurring(1.0), seed=0, eta=eta)
+        ancestral(lambda z, t: z, photo(), times(0.3, 2), Blurring(1.0), seed=0, eta=eta)

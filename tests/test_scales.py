@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sfumato import scales
-from sfumato.scales import LEVELS, TOTAL, Tables
+from sfumato.scales import NUM_SCALES, TOTAL, Tables
 
 TABLES = Tables.gaussian()
 LEVEL = pytest.mark.parametrize("level", [0, 1, 7, 20, 41, 62, 63])
@@ -25,7 +25,7 @@ def masses(level: int) -> tuple[NDArray[np.float64], float]:
 
 
 def test_sigma_spans_the_range_in_equal_ratios() -> None:
-    sigmas = np.array([scales.sigma(level) for level in range(LEVELS)])
+    sigmas = np.array([scales.sigma(level) for level in range(NUM_SCALES)])
     assert sigmas[0] == scales.SIGMA_MIN
     assert math.isclose(sigmas[-1], scales.SIGMA_MAX)
     np.testing.assert_allclose(np.diff(np.log(sigmas)), scales.LOG_STEP)
@@ -34,7 +34,7 @@ def test_sigma_spans_the_range_in_equal_ratios() -> None:
 
 
 def test_counts_are_positive_symmetric_and_complete() -> None:
-    for level in range(LEVELS):
+    for level in range(NUM_SCALES):
         counts, width = TABLES.level(level), TABLES.widths[level]
         assert counts.size == 2 * width + 2
         assert counts.min() >= 1

@@ -1,4 +1,4 @@
-"""Where tiles meet in a smooth picture nothing shows."""
+"""Where tiles meet in a smooth image nothing shows."""
 
 from __future__ import annotations
 

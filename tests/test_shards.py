@@ -20,7 +20,7 @@ from PIL import Image
 import sfumato
 from sfumato import batch, conversion, manifest, shards
 from sfumato.conversion import Conversion, Converted, Decode, Encode, Evaluate, Transcode
-from sfumato.job import Decoding, Encoding, UsageError
+from sfumato.jobs import DecodeJob, EncodeJob, UsageError
 from sfumato.manifest import Manifest, Shard
 from sfumato.shards import Work
 from sfumato.storage import StorageError, Store, expand
@@ -60,7 +60,7 @@ def prepared(
     size: int = 2,
     **settings: Any,
 ) -> tuple[Work, Manifest]:
-    convert = convert or Encode(Encoding(quality=0.3))
+    convert = convert or Encode(EncodeJob(quality=0.3))
     store, names = manifest.find(str(source))
     out = Store.at(str(dest))
     made = manifest.prepare(store, names, out, convert, layout, size, settings)
@@ -83,7 +83,7 @@ def test_the_files_are_those_of_the_folder_command(tmp_path: Path, call: Callabl
     assert ours == theirs and len(ours) == 4
     told = {Path(o["input"]).relative_to(tmp_path / "in").as_posix(): o for o in command.objects}
     assert {row["input"]: row.get("error") for row in rows} == {k: v.get("error") for k, v in told.items()}
-    keys = {"bytes", "width", "height", "bpp", "quality", "model", "picture_bytes"}
+    keys = {"bytes", "width", "height", "bpp", "quality", "model", "image_bytes"}
     for row in rows:
         if "error" not in row:
             assert {k: row[k] for k in keys} == {k: told[row["input"]][k] for k in keys}
@@ -162,7 +162,7 @@ def test_shards_keep_their_samples(tmp_path: Path) -> None:
     done(again, remade)
     assert (tmp_path / "again" / "a-0.tar").read_bytes() == data, "the same bytes, whenever they are made"
 
-    back, plan = prepared(tmp_path / "out", tmp_path / "back", Decode(Decoding(steps=0)), layout="files")
+    back, plan = prepared(tmp_path / "out", tmp_path / "back", Decode(DecodeJob(steps=0)), layout="files")
     rows = {row["input"]: row for row in done(back, plan)}
     assert (tmp_path / "back" / "a-0" / "dir" / "002.left.png").is_file()
     assert rows["a-1.tar/005.sfu"]["width"] == 40 and not any("error" in row for row in rows.values())
@@ -202,7 +202,7 @@ def test_transcoding_takes_lossy_files_and_keeps_what_would_grow(tmp_path: Path)
     with Image.open(tmp_path / "in" / "lossless.png") as image:
         image.save(tmp_path / "in" / "large.webp", quality=95)
         image.save(tmp_path / "in" / "tiny.webp", quality=0)
-    work, made = prepared(tmp_path / "in", tmp_path / "out", Transcode(Encoding(quality=0.6)))
+    work, made = prepared(tmp_path / "in", tmp_path / "out", Transcode(EncodeJob(quality=0.6)))
     rows = {row["input"]: row for row in done(work, made)}
     assert set(rows) == {"large.webp", "tiny.webp"}
     assert rows["large.webp"]["output"] == "large.sfu" and (tmp_path / "out" / "large.sfu").is_file()
@@ -214,7 +214,7 @@ def test_transcoding_takes_lossy_files_and_keeps_what_would_grow(tmp_path: Path)
 
 def test_evaluation_writes_rows_and_no_files(tmp_path: Path) -> None:
     paint(tmp_path / "in" / "a.png", side=80)
-    work, made = prepared(tmp_path / "in", tmp_path / "out", Evaluate(Encoding(quality=0.8)))
+    work, made = prepared(tmp_path / "in", tmp_path / "out", Evaluate(EncodeJob(quality=0.8)))
     (row,) = done(work, made)
     data = sfumato.encode(tmp_path / "in" / "a.png", q=0.8)
     assert row["bytes"] == len(data) and 20 < row["psnr_db"] < 60 and row["decode_seconds"] > 0
@@ -223,7 +223,7 @@ def test_evaluation_writes_rows_and_no_files(tmp_path: Path) -> None:
 
 def test_targets_are_met_as_by_the_folder_command(tmp_path: Path) -> None:
     paint(tmp_path / "in" / "a.png", side=100)
-    work, made = prepared(tmp_path / "in", tmp_path / "out", Encode(Encoding(target_bytes=300)))
+    work, made = prepared(tmp_path / "in", tmp_path / "out", Encode(EncodeJob(target_bytes=300)))
     (row,) = done(work, made)
     assert row["bytes"] == (tmp_path / "out" / "a.sfu").stat().st_size <= 300
 
@@ -253,7 +253,7 @@ def test_what_cannot_be_meant_is_one_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="lies in"):
         prepared(tmp_path / "in", tmp_path / "in" / "out")
     with pytest.raises(UsageError, match="no files to read; looked for .tar .sfu"):
-        prepared(tmp_path / "in", tmp_path / "new", Decode(Decoding()))
+        prepared(tmp_path / "in", tmp_path / "new", Decode(DecodeJob()))
     with pytest.raises(FileNotFoundError, match="no such folder"):
         prepared(tmp_path / "absent", tmp_path / "new")
     with pytest.raises(UsageError, match="--shard-size 0"):
@@ -292,7 +292,7 @@ FATAL = """
 import os, sys
 from pathlib import Path
 from tests.test_shards import Fatal, prepared
-from sfumato.job import Encoding
+from sfumato.jobs import Encoding
 work, made = prepared(sys.argv[1], sys.argv[2], Fatal(Encoding()), size=3)
 for shard in made.left(work.dest):
     work.do(shard)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from sfumato import container, image, restoration
+from sfumato import container, diffusion_decoder, image
 from sfumato.codec import Codec
-from sfumato.restoration import Frame, Restoration, restore
+from sfumato.diffusion_decoder import DiffusionOptions, Region, diffusion_decode
 from sfumato.strips import strip_height, strips
 from sfumato.transforms import Transforms
 from sfumato.weights import Weights
@@ -71,7 +71,7 @@ def test_an_image_in_strips_is_the_image_in_one_piece(monkeypatch: pytest.Monkey
     codec = Codec(weights)
     pixels = np.random.default_rng(0).integers(0, 256, (300, 70, 3), dtype=np.uint8)
     y, z = codec._latents(codec.analyze(pixels), 0.5)
-    header, base = container.Header(70, 300, 128, 0), Restoration(0)
+    header, base = container.Header(70, 300, 128, 0), DiffusionOptions(0)
     decoded = codec._pixels(np.rint(y), header, base)
     monkeypatch.setattr(strip_height, "__defaults__", (64 * 128,))
     banded, banded_z = codec._latents(codec.analyze(pixels), 0.5)
@@ -91,30 +91,30 @@ def test_the_steps_in_strips_are_those_of_the_whole_image(
     """Network and blur with their surroundings, against the frequencies of the whole image."""
     weights = random_weights()
     transforms, config = Transforms(weights), weights.config
-    frame, chosen = Frame(1024, 128), Restoration(steps, eta=eta)
+    frame, chosen = Region(1024, 128), DiffusionOptions(steps, eta=eta)
     base = transforms.synthesize(latent(weights, 64, 8), 0.5)
-    around = restoration.halo(config, chosen)
+    around = diffusion_decoder.halo(config, chosen)
     assert (around is None) == (eta > 0)
     rows = 320 if around is None else around
     parts = [base.part(slice(at, min(at + rows, 1024))) for at in range(0, 1024, rows)]
     monkeypatch.setattr(strip_height, "__defaults__", (64 * 128,))
-    banded = np.concatenate(list(restore(transforms, config, parts, 0.5, 1, chosen, frame)), 2)
+    banded = np.concatenate(list(diffusion_decode(transforms, config, parts, 0.5, 1, chosen, frame)), 2)
     monkeypatch.undo()
-    monkeypatch.setattr(restoration, "halo", lambda *_: None)  # by the DCT
-    whole = np.concatenate(list(restore(transforms, config, [base], 0.5, 1, chosen, frame)), 2)
+    monkeypatch.setattr(diffusion_decoder, "halo", lambda *_: None)  # by the DCT
+    whole = np.concatenate(list(diffusion_decode(transforms, config, [base], 0.5, 1, chosen, frame)), 2)
     assert np.abs(whole - base.x_base).mean() > 0.02, "the steps do something"
     assert np.abs(whole - banded).max() < 0.01 and np.abs(whole - banded).mean() < 5e-4
 
 
 def test_a_part_is_restored_as_in_the_whole() -> None:
-    weights, chosen = random_weights(), Restoration(1)
+    weights, chosen = random_weights(), DiffusionOptions(1)
     transforms, config = Transforms(weights), weights.config
-    around = restoration.halo(config, chosen)
+    around = diffusion_decoder.halo(config, chosen)
     assert around == 64
     base = transforms.synthesize(latent(weights, 24, 24), 0.5)
-    (whole,) = restore(transforms, config, [base], 0.5, 1, chosen, Frame(384, 384))
+    (whole,) = diffusion_decode(transforms, config, [base], 0.5, 1, chosen, Region(384, 384))
     part = base.part(slice(64, 320), slice(128, 320))
-    (found,) = restore(transforms, config, [part], 0.5, 1, chosen, Frame(384, 384, 64, 128))
+    (found,) = diffusion_decode(transforms, config, [part], 0.5, 1, chosen, Region(384, 384, 64, 128))
     inner = (..., slice(around, -around), slice(around, -around))
     assert np.abs(whole[..., 64:320, 128:320][inner] - found[inner]).max() < 1e-5
 
@@ -147,7 +147,7 @@ def test_a_wide_image_in_windows_of_columns_is_the_image_in_one_piece(
     codec = Codec(random_weights())
     pixels = np.random.default_rng(0).integers(0, 256, (70, 1400, 3), dtype=np.uint8)
     y, _ = codec._latents(codec.analyze(pixels), 0.5)
-    header, chosen = container.Header(1400, 70, 128, 0), Restoration(steps)
+    header, chosen = container.Header(1400, 70, 128, 0), DiffusionOptions(steps)
 
     def decoded() -> tuple[np.ndarray, set[int]]:
         out = np.empty((3, 128, 1408), np.float32)

@@ -1,4 +1,4 @@
-"""Large pictures in tiles: each tile by itself, no seam between them, crops that read only what they need."""
+"""Large images in tiles: each tile by itself, no seam between them, crops that read only what they need."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from sfumato.container import Header, Section
 from sfumato.decode_options import Crop
 from sfumato.errors import FormatError
 from sfumato.latents import quality
+from sfumato.progressive import ProgressiveDecoder
 from sfumato.rate_control import TargetBytes
-from sfumato.stream import Reader
 from sfumato.tiles import Tile, grid
 
 HEIGHT, WIDTH = 300, 420
@@ -31,7 +31,7 @@ HEADER = Header(1, 1, 0, 0)
 
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tiles of 128 pixels already for small pictures: 3 x 4 of them here."""
+    """Tiles of 128 pixels already for small images: 3 x 4 of them here."""
     monkeypatch.setattr(tiles, "WHOLE", 128 * 128)
     monkeypatch.setattr(tiles, "SIDE", 2)
 
@@ -62,28 +62,28 @@ def test_meets_is_a_shared_cell() -> None:
 
 @pytest.mark.usefixtures("small_tiles")
 def test_a_picture_in_tiles_comes_back(codec: Codec) -> None:
-    picture = toy.test_image(HEIGHT, WIDTH)
-    data = codec.encode(picture, q=0.8)
+    photo = toy.test_image(HEIGHT, WIDTH)
+    data = codec.encode(photo, q=0.8)
     file = container.unpack(data)
     assert len(grid(HEIGHT, WIDTH)) == 12
-    y, _ = codec._latents(codec.analyze(picture), quality(file.header))
+    y, _ = codec._latents(codec.analyze(photo), quality(file.header))
     y_hat = codec._latent_coder.read(file.header, file.sections)
     assert y.shape == y_hat.shape and np.abs(y - y_hat).max() <= 1.5, (
         "half a step, `seams` half at each border"
     )
     assert np.abs(y - y_hat)[:, :, :4, :4].max() <= 0.5, "away from borders half a step"
-    assert codec.decode(data).shape == picture.shape
-    assert 8 * len(data) == pytest.approx(sum(codec.estimate_bits(picture, q=0.8)), rel=0.1)
+    assert codec.decode(data).shape == photo.shape
+    assert 8 * len(data) == pytest.approx(sum(codec.estimate_bits(photo, q=0.8)), rel=0.1)
 
 
 @pytest.mark.usefixtures("small_tiles")
 def test_tiles_leave_no_seam(codec: Codec) -> None:
-    """What differs from the picture in one tile is rounding by other means, at borders as inside."""
-    picture = toy.test_image(HEIGHT, WIDTH)
-    in_tiles = codec.decode(codec.encode(picture, q=1.0)).astype(int)
+    """What differs from the image in one tile is rounding by other means, at borders as inside."""
+    photo = toy.test_image(HEIGHT, WIDTH)
+    in_tiles = codec.decode(codec.encode(photo, q=1.0)).astype(int)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiles, "WHOLE", 1 << 22)
-        whole = codec.decode(codec.encode(picture, q=1.0)).astype(int)
+        whole = codec.decode(codec.encode(photo, q=1.0)).astype(int)
     difference = np.abs(in_tiles - whole).mean((0, 2))
     border = np.zeros(WIDTH, bool)
     for column in (128, 256, 384):
@@ -135,11 +135,11 @@ def test_a_prefix_is_a_preview_of_all_tiles(codec: Codec) -> None:
 
 @pytest.mark.usefixtures("small_tiles")
 def test_goals_previews_and_streams_take_tiles(codec: Codec) -> None:
-    picture = toy.test_image(HEIGHT, WIDTH)
-    limit = len(codec.encode(picture, q=0.7)) + 20
-    fit = TargetBytes(limit).search(codec, picture)
+    photo = toy.test_image(HEIGHT, WIDTH)
+    limit = len(codec.encode(photo, q=0.7)) + 20
+    fit = TargetBytes(limit).search(codec, photo)
     assert 0.9 * limit < len(fit.data) <= limit
-    data, decoded = codec.encode_with_reconstruction(codec.analyze(picture), q=fit.q)
+    data, decoded = codec.encode_with_reconstruction(codec.analyze(photo), q=fit.q)
     assert data == fit.data and np.array_equal(decoded, codec.decode(data))
     previews = [codec.decode(data, chunks=k).astype(int) for k in range(6)]
     certain = codec.decode(data, steps=0)
@@ -147,11 +147,11 @@ def test_goals_previews_and_streams_take_tiles(codec: Codec) -> None:
     assert errors[0] > errors[2] > errors[4] > errors[5] == 0
     part = codec.decode(data, chunks=2, crop=Crop(130, 100, 40, 70))
     assert np.abs(previews[2][100:170, 130:170] - part).max() <= 1
-    reader = Reader(toy.WEIGHTS)
+    reader = ProgressiveDecoder(toy.WEIGHTS)
     for at in range(0, len(data), 5000):
         sections = reader.feed(data[at : at + 5000])
         if sections > 1:
-            assert np.array_equal(reader.picture(), decoded if reader.complete else previews[sections - 1])
+            assert np.array_equal(reader.image(), decoded if reader.complete else previews[sections - 1])
     assert reader.complete
 
 

@@ -1,4 +1,4 @@
-"""Training: data, loss and loop run on made-up pictures; a run can be cut and resumed; the loss falls."""
+"""Training: data, loss and loop run on made-up images; a run can be cut and resumed; the loss falls."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def pixels(seed: int, height: int = 80, width: int = 96) -> np.ndarray:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three pictures in a folder, two in a tar beside them, one too small."""
+    """Three images in a folder, two in a tar beside them, one too small."""
     folder = tmp_path / "pictures"
     folder.mkdir()
     for i in range(3):
@@ -226,7 +226,7 @@ def test_the_perceptual_loss_trains_and_validates(folder: Path, tmp_path: Path) 
 
 
 def test_images_that_cannot_be_used_are_named(folder: Path) -> None:
-    (folder / "broken.png").write_bytes(b"no picture")
+    (folder / "broken.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"broken\.png: cannot be read"):
         Images.load([folder], CPU, 64)
     (folder / "broken.png").unlink()
@@ -336,7 +336,7 @@ def test_the_record_is_the_first_time_at_which_both_scores_are_reached() -> None
 
 
 def test_training_starts_from_the_karhunen_loeve_transform() -> None:
-    """Untrained, the transforms are already those of the pictures: orthonormal, largest part first."""
+    """Untrained, the transforms are already those of the images: orthonormal, largest part first."""
     torch.manual_seed(0)
     smooth = torch.nn.functional.interpolate(torch.rand(8, 3, 12, 12) * 2 - 1, (192, 192), mode="bicubic")
     model = Model("small").eval()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sfumato.dct import dct
 from sfumato.diffusion import Blurring
-from sfumato.transforms import Synthesised
+from sfumato.transforms import BaseReconstruction
 from training.losses import Distortion
 from training.networks.model import Model
 from training.objective import emphasis, refined
@@ -21,7 +21,9 @@ from training.recipes import Recipe
 
 
 @torch.no_grad()
-def base_reconstruction(model: Model, x: Float[Tensor, "b 3 h w"], q: Float[Tensor, " b"]) -> Synthesised:
+def base_reconstruction(
+    model: Model, x: Float[Tensor, "b 3 h w"], q: Float[Tensor, " b"]
+) -> BaseReconstruction:
     """What the frozen codec makes of an image."""
     return model.synthesize(model.prior(*model.analyze(x, q), q).y_hat, q)
 

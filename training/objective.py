@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from sfumato import sampler
-from sfumato.transforms import Synthesised
+from sfumato.transforms import BaseReconstruction
 from training.losses import Distortion, random_part, text_mask
 from training.networks.model import Model
 from training.recipes import Recipe
@@ -27,11 +27,13 @@ def lmbda(q: Tensor, recipe: Recipe) -> Tensor:
     return low * (high / low) ** q
 
 
-def refined(model: Model, base: Synthesised, q: Tensor, unroll: tuple[int, ...]) -> Float[Tensor, "b 3 h w"]:
+def refined(
+    model: Model, base: BaseReconstruction, q: Tensor, unroll: tuple[int, ...]
+) -> Float[Tensor, "b 3 h w"]:
     """The image after one of these numbers of steps of the sampler, with gradients through all of them."""
     steps = unroll[int(torch.randint(len(unroll), ()))]
     noise = torch.randn_like(base.x_base, dtype=torch.float32)
-    start = sampler.late_start(base.x_base.float(), model.config.t0, noise, model.schedule)
+    start = sampler.partial_noise_start(base.x_base.float(), model.config.t0, noise, model.schedule)
 
     def network(z_t: Tensor, t: Tensor) -> Tensor:
         return model.denoiser(z_t, t, q, base.x_base, base.features).float()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sfumato.diffusion import Blurring
 from sfumato.errors import WeightsError
-from sfumato.transforms import Synthesised
+from sfumato.transforms import BaseReconstruction
 from training.networks.denoiser import LightDenoiser, UNet
 from training.networks.prior import Prior
 from training.networks.quantise import Gain
@@ -131,7 +131,7 @@ class Model(nn.Module):
         y = self.g_a(x) * self.gain(q)
         return y, self.h_a(y)
 
-    def synthesize(self, y_hat: Float[Tensor, "b m h w"], q: Float[Tensor, " b"]) -> Synthesised:
+    def synthesize(self, y_hat: Float[Tensor, "b m h w"], q: Float[Tensor, " b"]) -> BaseReconstruction:
         """y_hat in the domain of the gains -> x_base in [-1, 1] and the features of the denoiser."""
         return self.g_s(y_hat / self.gain(q), q)
 

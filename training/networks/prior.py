@@ -129,5 +129,5 @@ def scale_to_index(sigma: float) -> float:
 
 def index_to_scale(index: Tensor) -> Tensor:
     """Standard deviation at a real scale index, bounded to the tables' range."""
-    bounded = quantise.bounded(index, 0.0, scales.LEVELS - 1.0)
+    bounded = quantise.bounded(index, 0.0, scales.NUM_SCALES - 1.0)
     return scales.SIGMA_MIN * torch.exp(bounded * scales.LOG_STEP)

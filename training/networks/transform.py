@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sfumato.autoregressive import hyper_synthesis
-from sfumato.transforms import Synthesised
+from sfumato.transforms import BaseReconstruction
 from training.networks.layers import BORDER, DepthBlock, QualityEmbedding, ResnetBlock, full_precision
 
 
@@ -57,11 +57,11 @@ class LightSynthesis(nn.Module):
         self.feature_widths = (c8, c4)
         self.halo = 16 * n16 + 8 * n8 + 4 * (n4 + 1)
 
-    def forward(self, y_hat: Float[Tensor, "b m h w"], q: Float[Tensor, " #b"]) -> Synthesised:
+    def forward(self, y_hat: Float[Tensor, "b m h w"], q: Float[Tensor, " #b"]) -> BaseReconstruction:
         f = self.at_16(self.stem(y_hat) + self.quality(q))
         f8 = self.at_8(F.pixel_shuffle(self.up_8(f), 2))
         f4 = self.at_4(F.pixel_shuffle(self.up_4(f8), 2))
-        return Synthesised(F.pixel_shuffle(full_precision(self.head, f4), 4), (f8, f4))
+        return BaseReconstruction(F.pixel_shuffle(full_precision(self.head, f4), 4), (f8, f4))
 
 
 class PaperAnalysis(nn.Module):
@@ -103,14 +103,14 @@ class PaperSynthesis(nn.Module):
         self.feature_widths = widths
         self.halo = sum(3 * 2**level for level in range(1, len(widths) + 1))
 
-    def forward(self, y_hat: Float[Tensor, "b m h w"], q: Float[Tensor, " #b"]) -> Synthesised:
+    def forward(self, y_hat: Float[Tensor, "b m h w"], q: Float[Tensor, " #b"]) -> BaseReconstruction:
         f = y_hat + self.quality(q)
         features = []
         for block, up in zip(self.blocks[:-1], self.ups[:-1], strict=True):
             f = up(block(f))
             features.append(f)
         x_base = full_precision(self.ups[-1], self.blocks[-1](f))
-        return Synthesised(x_base, (*features, x_base))
+        return BaseReconstruction(x_base, (*features, x_base))
 
 
 class HyperAnalysis(nn.Module):

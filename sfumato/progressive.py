@@ -1,14 +1,14 @@
-"""The bytes of a file as they come in; better and better pictures out.
+"""The bytes of a file as they come in; better and better images out.
 
     reader = Reader()
     for part in connection:
-        if reader.feed(part) > shown and (picture := reader.picture()) is not None:
-            show(picture)
+        if reader.feed(part) > shown and (image := reader.image()) is not None:
+            show(image)
     reader.close()
 
 A file has six sections: z and five chunks, the most telling first.  z says how likely symbols are, and next
-to nothing of the picture, so the first picture comes with chunk 1.  A lossless file has one section, and no
-preview.  Each picture is decoded from the start,
+to nothing of the image, so the first image comes with chunk 1.  A lossless file has one section, and no
+preview.  Each image is decoded from the start,
 and costs two thirds (chunk 1) to all (chunk 5) of decoding the file.
 """
 
@@ -28,15 +28,15 @@ from sfumato.tiles import MAX_PIXELS, padded_pixels
 if TYPE_CHECKING:
     from jaxtyping import UInt8
 
-FIRST_SHOWN = 2
-"""Sections that make a picture: z and chunk 1."""
+MIN_SECTIONS = 2
+"""Sections that make an image: z and chunk 1."""
 
 
-class Reader:
+class ProgressiveDecoder:
     """One file being received.  Not for several threads at once.
 
     model       a path to weights that are not in the package; None for those that the file names
-    max_pixels  pixels, both sides rounded up to multiples of 64, of a picture at most; None: the format's
+    max_pixels  pixels, both sides rounded up to multiples of 64, of an image at most; None: the format's
     limit
     """
 
@@ -48,7 +48,7 @@ class Reader:
         self._wanted = 0
         self._file: File | None = None
         self._shown = 0
-        self._picture: UInt8[np.ndarray, "h w *channels"] | None = None
+        self._image: UInt8[np.ndarray, "h w *channels"] | None = None
 
     def feed(self, data: bytes) -> int:
         """Takes any number of bytes, also none; how many sections are in as a whole, 0 .. 6 (1 if lossless).
@@ -83,23 +83,23 @@ class Reader:
         """Whether the file is in, to the last byte."""
         return self._file is not None and self._file.complete
 
-    def picture(self) -> UInt8[np.ndarray, "h w *channels"] | None:
-        """The picture that the sections so far make, as `Codec.decode` shows it; None before chunk 1 is in.
+    def image(self) -> UInt8[np.ndarray, "h w *channels"] | None:
+        """The image that the sections so far make, as `Codec.decode` shows it; None before chunk 1 is in.
 
         FormatError for a bad check or weights that are not there.  The same array until another section, or
         the end of the file, is in.
         """
         if self._file is None:
             return None
-        if len(self._file.sections) < min(FIRST_SHOWN, len(self._file.header.sections)):
+        if len(self._file.sections) < min(MIN_SECTIONS, len(self._file.header.sections)):
             return None
         have = len(self._file.sections) + self._file.complete
         if have > self._shown:
             data = bytes(self._data)
             codec = load(self._model or model_of(data))
-            self._picture = codec.decode(data, partial=True, max_pixels=self._max_pixels)
+            self._image = codec.decode(data, partial=True, max_pixels=self._max_pixels)
             self._shown = have
-        return self._picture
+        return self._image
 
     def close(self) -> None:
         """The end of the bytes: FormatError unless the file is complete; it says what is missing."""

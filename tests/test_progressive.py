@@ -1,4 +1,4 @@
-"""A file that comes in pieces: what is in is told, pictures get better, and the last is that of the file."""
+"""A file that comes in pieces: what is in is told, images get better, and the last is that of the file."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 import sfumato
 from sfumato import container
 from sfumato.codec import Codec
-from sfumato.stream import Reader
-from tests.test_codec import picture
+from sfumato.progressive import ProgressiveDecoder
+from tests.test_codec import photo
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def codec() -> Codec:
 
 @pytest.fixture(scope="module")
 def original() -> np.ndarray:
-    return picture(128, 192)
+    return photo(128, 192)
 
 
 @pytest.fixture(scope="module")
@@ -28,31 +28,31 @@ def data(codec: Codec, original: np.ndarray) -> bytes:
 
 
 def test_pictures_get_better_as_bytes_come(codec: Codec, original: np.ndarray, data: bytes) -> None:
-    reader = Reader()
+    reader = ProgressiveDecoder()
     seen, errors = [], []
     for at in range(0, len(data), 29):
         sections = reader.feed(data[at : at + 29])
         if not seen or sections > seen[-1]:
             seen.append(sections)
-            shown = reader.picture()
+            shown = reader.image()
             assert (shown is None) == (sections < 2)
             if shown is not None:
                 preview = codec.decode(data) if reader.complete else codec.decode(data, chunks=sections - 1)
                 assert np.array_equal(shown, preview)
-                assert reader.picture() is shown
+                assert reader.image() is shown
                 errors.append(np.square(shown.astype(float) - original).mean())
         assert (reader.header is None) == (at + 29 < 14)
     assert seen == sorted(seen) and seen[-1] == 6 and len(errors) >= 3
     assert errors == sorted(errors, reverse=True) and errors[-1] < errors[0] / 2
     assert reader.complete and reader.header == container.unpack(data).header
-    last = reader.picture()
+    last = reader.image()
     assert last is not None and np.array_equal(last, codec.decode(data))
     reader.close()
 
 
 def test_bytes_one_by_one(data: bytes) -> None:
-    reader = sfumato.Reader()
-    assert reader.feed(b"") == 0 and reader.header is None and reader.picture() is None
+    reader = sfumato.ProgressiveDecoder()
+    assert reader.feed(b"") == 0 and reader.header is None and reader.image() is None
     counts = [reader.feed(data[i : i + 1]) for i in range(200)]
     assert counts == sorted(counts) and not reader.complete
     with pytest.raises(sfumato.FormatError, match=f"{counts[-1]} of 6 sections are whole"):
@@ -61,21 +61,21 @@ def test_bytes_one_by_one(data: bytes) -> None:
 
 def test_what_is_no_file_is_refused(data: bytes) -> None:
     with pytest.raises(sfumato.FormatError, match="not a sfumato file"):
-        Reader().feed(b"GIF89a" + bytes(100))
-    short = Reader()
+        ProgressiveDecoder().feed(b"GIF89a" + bytes(100))
+    short = ProgressiveDecoder()
     assert short.feed(b"GIF89a") == 0
     with pytest.raises(sfumato.FormatError, match="not a sfumato file"):
         short.close()
     with pytest.raises(sfumato.FormatError, match="ends at byte 0"):
-        Reader().close()
+        ProgressiveDecoder().close()
     with pytest.raises(sfumato.FormatError, match="1 bytes follow"):
-        Reader().feed(data + b"x")
+        ProgressiveDecoder().feed(data + b"x")
     damaged = bytearray(data)
     damaged[40] ^= 0xFF  # inside z
-    reader = Reader()
+    reader = ProgressiveDecoder()
     assert reader.feed(bytes(damaged)) == 6
     with pytest.raises(sfumato.FormatError):
-        reader.picture()
+        reader.image()
 
 
 def test_chunks_are_the_prefix_of_the_file(codec: Codec, original: np.ndarray, data: bytes) -> None:

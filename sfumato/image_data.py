@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
+class ImageData:
     """An image and what comes with it, upright.
 
     pixels   uint8 [H, W, 3], sRGB or what `icc` says; or grey [H, W]

@@ -8,20 +8,20 @@ from rich.markup import escape
 from rich.table import Table
 
 from sfumato import container
-from sfumato.job import described, read
+from sfumato.jobs import file_fields, read
 from sfumato.terminal import print_json as _json
 from sfumato.terminal import print_table as _print
 from sfumato.terminal import say
 
 
-def file(path: Path, as_json: bool) -> None:
+def print_file(path: Path, as_json: bool) -> None:
     """Prints what is in a .sfu file, or in the beginning of one; FormatError for what is none."""
     data = read(path)
     found = container.unpack(data, partial=True)
     header, pixels = found.header, found.header.width * found.header.height
     sizes = {name: len(s.payload) for name, s in zip(header.sections, found.sections, strict=False)}
     if as_json:
-        told = {"input": str(path), **described(data), "version": container.VERSION}
+        told = {"input": str(path), **file_fields(data), "version": container.VERSION}
         told |= {"seed": header.noise_seed, "complete": found.complete, "sections": sizes}
         _json(told | {"metadata": {tag: len(value) for tag, value in found.metadata.items()}})
         return
@@ -35,7 +35,7 @@ def file(path: Path, as_json: bool) -> None:
     else:
         say(f"quality {header.q / 255:.3f}, model {header.model:08x}, noise seed {header.noise_seed}")
     table = Table("part", "bytes", "bits per pixel", "share")
-    sizes["header, lengths, checks"] = container.fixed_bytes(data)
+    sizes["header, lengths, checks"] = container.overhead_bytes(data)
     sizes |= {"alpha": len(found.alpha)} if found.alpha else {}
     if found.metadata:
         sizes["metadata, deflated"] = found.stored
@@ -48,7 +48,7 @@ def file(path: Path, as_json: bool) -> None:
         say(f"metadata {tag!r}: {len(value)} bytes before they were deflated")
 
 
-def model(name: str, as_json: bool) -> None:
+def print_model(name: str, as_json: bool) -> None:
     """Prints what a model costs and what is told of its weights."""
     from sfumato.weights import read_weights
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from sfumato import sampler
 from sfumato.strips import concat_strips, map_strips, strip_height, with_halo
-from sfumato.transforms import HYPER_STRIDE, Synthesised, Transforms
+from sfumato.transforms import HYPER_STRIDE, BaseReconstruction, Transforms
 from sfumato.weights import Config
 
 if TYPE_CHECKING:
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Restoration:
+class DiffusionOptions:
     """What the reader of a file may choose; ValueError for what is out of range.
 
     steps     of the diffusion, each one evaluation of the denoiser; 0 leaves the base reconstruction x_base
     realism   0 .. 1, the share of what the diffusion adds to x_base.  The straight line from the most
-              faithful picture to one of natural statistics is the best trade of squared error against
+              faithful image to one of natural statistics is the best trade of squared error against
               realism there can be (Freirich et al. 2021, "A theory of the distortion-perception
               tradeoff in Wasserstein space").
     eta       0 .. 1, fresh noise at each step: 0 is deterministic, 1 draws from the posterior
@@ -43,19 +43,19 @@ class Restoration:
             raise ValueError(f"need steps >= 0, realism in 0..1 and eta in 0..1, got {given}")
 
 
-class Frame(NamedTuple):
-    """Where a part of a picture lies, in pixels; all are multiples of 64."""
+class Region(NamedTuple):
+    """Where a part of an image lies, in pixels; all are multiples of 64."""
 
-    height: int  # of the whole picture
+    height: int  # of the whole image
     width: int
     top: int = 0  # of the part
     left: int = 0
 
 
-def halo(config: Config, chosen: Restoration) -> int | None:
-    """Pixels around a part of the picture that the steps look at, a multiple of 64; None: all of them.
+def halo(config: Config, chosen: DiffusionOptions) -> int | None:
+    """Pixels around a part of the image that the steps look at, a multiple of 64; None: all of them.
 
-    Fresh noise, heat that has gone far, and a network that looks at everything need the whole picture.
+    Fresh noise, heat that has gone far, and a network that looks at everything need the whole image.
     """
     if not chosen.steps:
         return 0
@@ -68,19 +68,19 @@ def halo(config: Config, chosen: Restoration) -> int | None:
     return -(-total // HYPER_STRIDE) * HYPER_STRIDE
 
 
-def restore(
+def diffusion_decode(
     transforms: Transforms,
     config: Config,
-    parts: Iterable[Synthesised],
+    parts: Iterable[BaseReconstruction],
     q: float,
     seed: int,
-    chosen: Restoration,
-    frame: Frame,
+    chosen: DiffusionOptions,
+    frame: Region,
 ) -> Iterator[Float[np.ndarray, "1 3 h w"]]:
-    """The picture after the steps, in [-1, 1], not clamped: strips [1, 3, h, W], from top to bottom.
+    """The image after the steps, in [-1, 1], not clamped: strips [1, 3, h, W], from top to bottom.
 
     `parts` are strips of what the main decoder made, each at least `halo` rows high but the last.  The same
-    seed gives the same picture, to the rounding of float32.
+    seed gives the same image, to the rounding of float32.
     """
     around = halo(config, chosen)
     if around == 0:
@@ -97,7 +97,7 @@ def restore(
     for window, keep in windows:
         start = _noise(window, seed, frame._replace(top=row - keep.start))
         if t0 < 1:
-            start = sampler.late_start(window.x_base, t0, start, schedule)
+            start = sampler.partial_noise_start(window.x_base, t0, start, schedule)
         f = _network(transforms, config, window, q, whole=around is None)
         if config.predicts == "epsilon":
             f = sampler.from_epsilon(f, schedule)
@@ -108,8 +108,8 @@ def restore(
         row += keep.stop - keep.start
 
 
-def _noise(part: Synthesised, seed: int, frame: Frame) -> Float[np.ndarray, "1 3 h w"]:
-    """The part of the picture's noise that lies over this part of it."""
+def _noise(part: BaseReconstruction, seed: int, frame: Region) -> Float[np.ndarray, "1 3 h w"]:
+    """The part of the image's noise that lies over this part of it."""
     height, width = part.x_base.shape[2:]
     planes = (
         sampler.noise((height, frame.width), seed, start=(channel * frame.height + frame.top) * frame.width)
@@ -119,9 +119,9 @@ def _noise(part: Synthesised, seed: int, frame: Frame) -> Float[np.ndarray, "1 3
 
 
 def _network(
-    transforms: Transforms, config: Config, part: Synthesised, q: float, whole: bool
+    transforms: Transforms, config: Config, part: BaseReconstruction, q: float, whole: bool
 ) -> sampler.Denoiser:
-    """The denoiser as a function of z_t and t alone; over a whole picture it works in strips."""
+    """The denoiser as a function of z_t and t alone; over a whole image it works in strips."""
     height, width = part.x_base.shape[2:]
     reach = config.halos["denoiser"]
     rows, around = height, 0

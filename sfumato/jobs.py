@@ -36,8 +36,8 @@ class UsageError(ValueError):
 
 
 @dataclass(frozen=True)
-class Report:
-    """What was done with one picture."""
+class JobResult:
+    """What was done with one image."""
 
     input: str
     output: str
@@ -47,7 +47,7 @@ class Report:
     bpp: float  # bits of the .sfu file per pixel
     quality: float  # 0 .. 1
     model: str  # number of the weights, hexadecimal; "lossless" for a file that has none
-    picture_bytes: int  # of the other file
+    image_bytes: int  # of the other file
     seconds: float
     remarks: tuple[str, ...] = ()  # sentences on what was changed or left out
 
@@ -63,7 +63,7 @@ class Job(ABC):
         """Raises what is wrong with the settings, whatever the file: once for a folder."""
 
     @abstractmethod
-    def run(self, source: Path, target: Path, progress: Progress | None = None) -> Report:
+    def run(self, source: Path, target: Path, progress: Progress | None = None) -> JobResult:
         """Reads `source`, writes `target` complete or not at all.
 
         Raises ValueError for bad settings or a bad file, and OSError as `open` does.
@@ -71,8 +71,8 @@ class Job(ABC):
 
 
 @dataclass(frozen=True)
-class Encoding(Job):
-    """Picture -> .sfu file.  At most one of quality and the targets is given; none means quality 0.5."""
+class EncodeJob(Job):
+    """Image -> .sfu file.  At most one of quality and the targets is given; none means quality 0.5."""
 
     quality: float | None = None  # 0 .. 1
     target_bytes: int | None = None
@@ -83,7 +83,7 @@ class Encoding(Job):
     seed: int | None = None
     strip: bool = False  # whether metadata and colour profile are left out
     overwrite: bool = False  # whether a file that is there is replaced
-    max_pixels: int = MAX_PIXELS  # of a picture at most, both sides rounded up to multiples of 64
+    max_pixels: int = MAX_PIXELS  # of an image at most, both sides rounded up to multiples of 64
     lossless_if_smaller: bool = False  # whether a lossless file is taken where it has fewer bytes
 
     suffix = SUFFIX
@@ -104,7 +104,7 @@ class Encoding(Job):
 
             load(self.model)
 
-    def run(self, source: Path, target: Path, progress: Progress | None = None) -> Report:
+    def run(self, source: Path, target: Path, progress: Progress | None = None) -> JobResult:
         begun = time.perf_counter()
         given: image.Source = source
         if source == STREAM:
@@ -121,22 +121,22 @@ class Encoding(Job):
         from sfumato.codec import load
 
         codec = load(self.model)
-        picture = image.load(given, self.max_pixels)
+        image_data = image.load(given, self.max_pixels)
         if self.strip:
-            picture = image.strip(picture)
+            image_data = image.strip(image_data)
         exact = self.lossless_if_smaller
         if target := self._target():
             found = target.search(
-                codec, picture, seed=self.seed, lossless_if_smaller=exact, progress=progress
+                codec, image_data, seed=self.seed, lossless_if_smaller=exact, progress=progress
             )
             data = found.data
         else:
             q = 0.5 if self.quality is None else self.quality
             data = codec.encode(
-                picture, q=q, seed=self.seed, lossless_if_smaller=exact, progress=progress
+                image_data, q=q, seed=self.seed, lossless_if_smaller=exact, progress=progress
             )
-        advice = None if self.lossless_if_smaller else lossless.remark(picture, len(data))
-        return data, (*picture.remarks, advice) if advice else picture.remarks
+        advice = None if self.lossless_if_smaller else lossless.remark(image_data, len(data))
+        return data, (*image_data.remarks, advice) if advice else image_data.remarks
 
     def _target(self) -> Target | None:
         if self.target_bytes is self.target_bpp is self.target_psnr is self.target_lpips is None:
@@ -150,8 +150,8 @@ class Encoding(Job):
 
 
 @dataclass(frozen=True)
-class Decoding(Job):
-    """.sfu file -> picture, in the format of the target's suffix; PNG for none."""
+class DecodeJob(Job):
+    """.sfu file -> image, in the format of the target's suffix; PNG for none."""
 
     steps: int | None = None  # None: as `DecodeOptions` has it
     realism: float = 1.0
@@ -162,7 +162,7 @@ class Decoding(Job):
     model: str | None = None  # None for the weights that the file names
     overwrite: bool = False  # whether a file that is there is replaced
     strip: bool = False  # whether metadata and colour profile are left out
-    max_pixels: int = MAX_PIXELS  # of a picture at most, both sides rounded up to multiples of 64
+    max_pixels: int = MAX_PIXELS  # of an image at most, both sides rounded up to multiples of 64
 
     suffix = ".png"
 
@@ -172,19 +172,19 @@ class Decoding(Job):
 
             load(self.model)
 
-    def run(self, source: Path, target: Path, progress: Progress | None = None) -> Report:
+    def run(self, source: Path, target: Path, progress: Progress | None = None) -> JobResult:
         begun = time.perf_counter()
         format_of(target)  # a suffix that cannot be written is told before the work
         data = read(source)
-        written, picture, remarks = self.convert(data, target, progress)
+        written, image_data, remarks = self.convert(data, target, progress)
         _write(target, written, self.overwrite)
         done = report(source, target, data, len(written), begun, remarks)
-        height, width = picture.pixels.shape[:2]  # of a crop its own
+        height, width = image_data.pixels.shape[:2]  # of a crop its own
         return replace(done, width=width, height=height)
 
     def convert(
         self, data: bytes, target: Path, progress: Progress | None = None
-    ) -> tuple[bytes, image.Picture, tuple[str, ...]]:
+    ) -> tuple[bytes, image.ImageData, tuple[str, ...]]:
         """The bytes of an image file in the format of the target's suffix, the image, and remarks."""
         from sfumato.api import decode_image
         from sfumato.decode_options import DecodeOptions
@@ -193,21 +193,21 @@ class Decoding(Job):
             steps=self.steps, realism=self.realism, eta=self.eta, crop=self.crop, partial=self.partial,
             chunks=self.chunks, max_pixels=self.max_pixels, progress=progress,
         )  # fmt: skip
-        picture = decode_image(data, options, model=self.model)
+        image_data = decode_image(data, options, model=self.model)
         if self.strip:
-            picture = image.strip(picture)
-        written, left_out = to_bytes(target, picture)
-        return written, picture, (*picture.remarks, *left_out)
+            image_data = image.strip(image_data)
+        written, left_out = to_bytes(target, image_data)
+        return written, image_data, (*image_data.remarks, *left_out)
 
 
-def explain(error: BaseException) -> str | None:
+def error_message(error: BaseException) -> str | None:
     """The one line that tells a person what went wrong; None for what must be a bug in the program."""
     if isinstance(error, HostError):
         return str(error)
     if isinstance(error, ImportError):  # as where memory is short
         return f"cannot start: {error}"
     if isinstance(error, MemoryError) or str(error) == "can't start new thread":
-        return "not enough memory for a picture of this size"
+        return "not enough memory for an image of this size"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{os.fspath(error.filename)}: {error.strerror}"
     if isinstance(error, ValueError | OSError):
@@ -226,8 +226,8 @@ def read(path: Path) -> bytes:
         return head + file.read(container.file_limit(header) + 1 - len(head))
 
 
-def described(data: bytes) -> dict[str, Any]:
-    """What a .sfu file says of itself, in the words of `Report`."""
+def file_fields(data: bytes) -> dict[str, Any]:
+    """What a .sfu file says of itself, in the words of `JobResult`."""
     header = container.unpack(data, partial=True).header
     return {
         "width": header.width,
@@ -252,17 +252,17 @@ def report(
     source: Path | str,
     target: Path | str,
     data: bytes,
-    picture_bytes: int,
+    image_bytes: int,
     begun: float,
     remarks: tuple[str, ...],
-) -> Report:
+) -> JobResult:
     """The report on the .sfu file `data`, begun at that reading of `time.perf_counter`."""
     seconds = time.perf_counter() - begun
-    return Report(
+    return JobResult(
         str(source),
         str(target),
-        **described(data),
-        picture_bytes=picture_bytes,
+        **file_fields(data),
+        image_bytes=image_bytes,
         seconds=seconds,
         remarks=remarks,
     )

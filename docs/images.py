@@ -1,4 +1,4 @@
-"""python -m docs.pictures KODAK: crops of Kodak images by sfumato and AVIF at one size, for docs/.
+"""python -m docs.images KODAK: crops of Kodak images by sfumato and AVIF at one size, for docs/.
 
 The rates are bits per pixel of the whole image, and ours is the best file that is not over them, so the
 crops can be made anew with other weights.
@@ -18,7 +18,7 @@ from sfumato.codec import Codec, load
 from sfumato.files import write_bytes
 from sfumato.rate_control import TargetBpp
 
-FOLDER = Path(__file__).with_name("pictures")
+FOLDER = Path(__file__).with_name("images")
 BAR, GAP = 14, 4  # height of the captions, space between the parts
 
 
