@@ -14,6 +14,7 @@ from pathlib import Path
 from evaluation.curves import RATES, Curve, at_rate, bd_rate, mean_curves
 from evaluation.metrics import METRICS
 from evaluation.plots import plots
+from evaluation.published import published_curves
 from evaluation.records import DatasetRecord, read_records, read_table
 from evaluation.summary import best_of, image_gains
 from evaluation.tables import Cell, Table, to_markdown
@@ -21,14 +22,19 @@ from sfumato.files import write_bytes
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results" / "0.1.0"  # the last full measurement, of all codecs by all metrics
+SHIPPED = ROOT / "results" / "0.2.0" / "kodak.csv"  # the weights in the package, by fewer metrics
 RELEASES = ROOT / "results" / "0.2.0" / "releases.csv"  # the weights in the package against those of RESULTS
 PLOTS = Path(__file__).with_name("plots")
 PLOTTED = ("lpips_alex", "dists", "fd_efflite0", "psnr_db")
 MARKED = re.compile(r"(<!-- ([\w ]+), by python -m docs\.figures -->\n)(.*?)(<!-- end -->)", re.S)
-PAGES = {ROOT / "README.md": 4, Path(__file__).with_name("good-and-bad.md"): 1}
+PAGES = {
+    ROOT / "README.md": 1,
+    Path(__file__).with_name("results.md"): 4,
+    Path(__file__).with_name("good-and-bad.md"): 1,
+}
 """Page -> how many tables it has."""
 
-SETS = {"kodak": "Kodak, 24 photographs", "cid22": "CID22, 41 photographs", "text": "12 pictures with text"}
+SETS = {"kodak": "Kodak, 24 photographs", "cid22": "CID22, 41 photographs", "text": "12 images with text"}
 NAMES = {
     "sfumato": "sfumato",
     "avif": "AVIF",
@@ -48,6 +54,8 @@ TITLES = {
 }
 HEADS = [title.removesuffix(", dB") for title in TITLES.values()]
 DIGITS = {"psnr_db": 2, "fd_efflite0": 0}  # 3 of the others
+BESIDE = ("lpips_alex", "ms_ssim", "psnr_db")  # which those publish that the README compares with
+PUBLISHED = ("VTM", "MS-ILLM", "HiFiC")
 BY_IMAGE = ("lpips_alex", "ms_ssim", "psnr_db")
 AT = (0.1, 0.3)  # bits per pixel, for these
 SHOWN = 3  # images at either end
@@ -58,6 +66,21 @@ def curves(dataset: str) -> dict[str, Curve]:
     records, datasets = RESULTS / f"{dataset}.csv", RESULTS / f"{dataset}-sets.csv"
     found = mean_curves(read_records(records), read_table(datasets, DatasetRecord))
     return {curve.codec: curve for curve in found}
+
+
+def beside_others() -> Table:
+    """Kodak: the weights in the package, AVIF as measured here, and published curves, the best in bold."""
+    ours = {curve.codec: curve for curve in mean_curves(read_records(SHIPPED))}["sfumato"]
+    theirs = {curve.codec: curve for curve in published_curves("kodak")}
+    shown = {"sfumato": ours, "AVIF": curves("kodak")["avif"]} | {name: theirs[name] for name in PUBLISHED}
+    rows: list[list[Cell | str]] = []
+    for metric in BESIDE:
+        found = {name: [at_rate(curve, metric, rate) for rate in RATES] for name, curve in shown.items()}
+        best = [best_of(metric, column) for column in zip(*found.values(), strict=True)]
+        for name, values in found.items():
+            cells = [Cell(_number(v, metric), best=v == top) for v, top in zip(values, best, strict=True)]
+            rows.append([TITLES[metric] if name == "sfumato" else "", name, *cells])
+    return Table("", ["at bits per pixel", "", *map(str, RATES)], rows)
 
 
 def at_equal_rate() -> Table:
@@ -124,6 +147,7 @@ def against_avif() -> Table:
 
 
 TABLES: dict[str, Callable[[], Table]] = {
+    "beside others": beside_others,
     "at equal rate": at_equal_rate,
     "at equal quality": at_equal_quality,
     "by steps": by_steps,

@@ -35,6 +35,7 @@ class View(NamedTuple):
 
 
 VIEWS = {
+    "hero": View("kodim05", 300, 130, 0.20, 300, 225),
     "face": View("kodim04", 190, 250, 0.15),
     "hair": View("kodim04", 130, 150, 0.15),
     "foliage": View("kodim07", 450, 190, 0.10),

@@ -259,8 +259,10 @@ class Codec:
             pixels = lossless.pixels(file, part, options.max_pixels)
             rgb = np.repeat(pixels[..., None], 3, 2) if pixels.ndim == 2 else pixels
             return image.to_x(rgb)[0]
-        out = np.empty((3, part.height, part.width), np.float32)
+        out = np.empty((3, 0, 0), np.float32)
         for top, left, x in self._decoded(file, part, options):
+            if not out.size:  # after every check
+                out = np.empty((3, part.height, part.width), np.float32)
             out[:, top : top + x.shape[2], left : left + x.shape[3]] = x[0]
         return out
 
@@ -383,9 +385,11 @@ def _cropped(pieces: Iterable[Piece], part: Crop) -> Iterator[Piece]:
 
 
 def _to_uint8(pieces: Iterable[Piece], height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
-    """The image that the pieces make."""
-    pixels = np.empty((height, width, 3), np.uint8)
+    """The image that the pieces make; memory is taken when the first is there, so after every check."""
+    pixels = np.empty((0, 0, 3), np.uint8)
     for top, left, x in pieces:
+        if not pixels.size:
+            pixels = np.empty((height, width, 3), np.uint8)
         pixels[top : top + x.shape[2], left : left + x.shape[3]] = image.from_x(x)
     return pixels
 
