@@ -124,7 +124,7 @@ class Converter:
     """Image bytes -> .sfu bytes, or with a `DecodeJob` back to PNG, for `Dataset.map_batches`.
 
         ds = ray.data.read_binary_files("s3://bucket/photos", include_paths=True)
-        ds = ds.map_batches(Converter, fn_constructor_args=(Encoding(quality=0.4),), batch_size=16,
+        ds = ds.map_batches(Converter, fn_constructor_args=(EncodeJob(quality=0.4),), batch_size=16,
                             compute=ray.data.ActorPoolStrategy(size=8), num_cpus=1, runtime_env=ONE_THREAD)
 
     A row keeps its columns but `column`; it gets `into` (None for a broken file), "error" (None else) and
