@@ -37,6 +37,7 @@ def batch(
     steps: int | None = None,
     realism: float = 1.0,
     strip: bool = False,
+    lossless_if_smaller: bool = False,
     layout: manifest.Layout | None = None,
     shard_size: int = 256,
     jobs: int | None = None,
@@ -65,6 +66,7 @@ def batch(
         steps: of decode: as there.
         realism: of decode: as there.
         strip: leave out what comes with the pixels (EXIF, XMP, DPI, text, profile); the colours become sRGB.
+        lossless_if_smaller: keep every pixel, as WebP or PNG inside the file, where that has fewer bytes.
         layout: files of their own; tar shards, where what lies beside an image in its sample goes along; or
             Parquet tables with a column of bytes. Without it tar for tar shards, else files.
         shard_size: files that are one unit of work, and of resuming; tar shards are units as they are.
@@ -85,7 +87,13 @@ def batch(
     else:
         if steps is not None or realism != 1.0:
             raise UsageError(f"--steps and --realism are of --task decode, not {task}")
-        encoding = EncodeJob(*goals, model or DEFAULT_MODEL, strip=strip, max_pixels=max_pixels)
+        encoding = EncodeJob(
+            *goals,
+            model or DEFAULT_MODEL,
+            strip=strip,
+            max_pixels=max_pixels,
+            lossless_if_smaller=lossless_if_smaller,
+        )
         kinds = {"encode": conversion.Encode, "transcode": conversion.Transcode}
         converts = kinds.get(task, conversion.Evaluate)(encoding)
     from sfumato import ray

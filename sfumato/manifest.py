@@ -145,6 +145,8 @@ def _further(
     new = [name for name in names if name not in known]
     yield from (Shard(name.removesuffix(TAR), (name,)) for name in new if name.endswith(TAR))
     files = [name for name in new if conversion.takes(name)]
+    if not files:
+        return
     taken = {folded(Path(target)) for shard in old for target in shard.targets}
     targets = names_for([Path(name) for name in files], conversion.suffix)
     pairs = []

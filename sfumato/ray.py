@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -28,6 +29,7 @@ from sfumato.shards import Work
 
 ONE_THREAD = {"env_vars": {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}}
 OBJECT_STORE = 100 * 2**20  # bytes, of a cluster that is started here: only names and rows pass through it
+CONNECT_SECONDS = 10.0
 
 
 @final
@@ -102,11 +104,17 @@ def connect(address: str | None, jobs: int | None = None) -> Any:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     local: dict[str, Any] = {"num_cpus": jobs or processors(), "object_store_memory": OBJECT_STORE}
     wanted = address or os.environ.get("RAY_ADDRESS") or "auto"
+    host, colon, port = wanted.rpartition(":")
+    if colon and "/" not in host and port.isdigit():  # Ray itself would try for minutes
+        try:
+            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+        except OSError as error:
+            raise UsageError(f"no Ray cluster at {wanted}: {error.strerror or error}") from None
     try:
         ray.init(address=wanted, **quiet, **(local if wanted == "local" else {}))
     except (ConnectionError, ray.exceptions.AuthenticationError) as error:
         if wanted != "auto" or not isinstance(error, ConnectionError):
-            raise UsageError(f"no Ray cluster at {wanted} for this process: {error}") from None
+            raise UsageError(f"no Ray cluster at {wanted}: {error}") from None
         ray.init(address="local", include_dashboard=False, **quiet, **local)
     return ray
 
@@ -116,7 +124,7 @@ class Converter:
     """Image bytes -> .sfu bytes, or with a `DecodeJob` back to PNG, for `Dataset.map_batches`.
 
         ds = ray.data.read_binary_files("s3://bucket/photos", include_paths=True)
-        ds = ds.map_batches(Converter, fn_constructor_args=(Encoding(quality=0.4),), batch_size=16,
+        ds = ds.map_batches(Converter, fn_constructor_args=(EncodeJob(quality=0.4),), batch_size=16,
                             compute=ray.data.ActorPoolStrategy(size=8), num_cpus=1, runtime_env=ONE_THREAD)
 
     A row keeps its columns but `column`; it gets `into` (None for a broken file), "error" (None else) and

@@ -60,7 +60,7 @@ def test_torch_reads_a_folder_by_the_class_of_the_docs(
     assert close(batches[1][1].permute(1, 2, 0).numpy(), decoded(encoded, 3))
 
 
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.filterwarnings("ignore")  # of its own
 def test_hugging_face_datasets_read_by_the_plugin(encoded: Path, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     import sfumato.pillow  # noqa: F401
@@ -74,6 +74,7 @@ def test_hugging_face_datasets_read_by_the_plugin(encoded: Path, tmp_path: Path)
     assert close(np.asarray(back[1]["image"].convert("RGB")), decoded(encoded, 1))
 
 
+@pytest.mark.filterwarnings("ignore")  # it leaves its file to the garbage collector
 def test_webdataset_reads_shards(images: Path, encoded: Path, tmp_path: Path) -> None:
     webdataset = pytest.importorskip("webdataset")
     import sfumato.pillow  # noqa: F401

@@ -292,8 +292,8 @@ FATAL = """
 import os, sys
 from pathlib import Path
 from tests.test_shards import Fatal, prepared
-from sfumato.jobs import Encoding
-work, made = prepared(sys.argv[1], sys.argv[2], Fatal(Encoding()), size=3)
+from sfumato.jobs import EncodeJob
+work, made = prepared(sys.argv[1], sys.argv[2], Fatal(EncodeJob()), size=3)
 for shard in made.left(work.dest):
     work.do(shard)
 """
