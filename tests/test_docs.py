@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import sfumato
-from docs import command, figures, photos
+from docs import command, figures, images
 from evaluation.codecs import CODECS, codec
 from evaluation.metrics import METRICS
 from fuzz import toy
@@ -119,18 +119,18 @@ def test_the_figures_are_up_to_date(path: Path) -> None:
     assert figures.page(path) == path.read_text(), "run python -m docs.figures"
 
 
-def test_pictures_are_made_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = {path.stem: path for path in photos.FOLDER.glob("*.webp")}
-    assert set(found) == set(photos.VIEWS)
+def test_images_are_made_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {path.stem: path for path in images.FOLDER.glob("*.webp")}
+    assert set(found) == set(images.VIEWS)
     assert sum(path.stat().st_size for path in found.values()) <= 400_000
-    page = (DOCS / "good-and-bad.md").read_text() + (ROOT / "README.md").read_text()
+    page = (DOCS / "good-and-bad.md").read_text() + (DOCS / "results.md").read_text() + (ROOT / "README.md").read_text()
     assert set(re.findall(r"images/(\w+)\.webp\)", page)) == set(found)
     Image.fromarray(toy.test_image(96, 128)).save(tmp_path / "kodim99.png")
-    waves = photos.View("kodim99", 8, 8, 0.5)
-    monkeypatch.setattr(photos, "VIEWS", {"waves": waves})
-    photos.main(tmp_path, ("waves",), tmp_path / "out", str(toy.WEIGHTS))
+    waves = images.View("kodim99", 8, 8, 0.5)
+    monkeypatch.setattr(images, "VIEWS", {"waves": waves})
+    images.main(tmp_path, ("waves",), tmp_path / "out", str(toy.WEIGHTS))
     with Image.open(io.BytesIO((tmp_path / "out" / "waves.webp").read_bytes())) as sheet:
-        assert sheet.size == (3 * waves.width + 2 * photos.GAP, waves.height + photos.BAR)
+        assert sheet.size == (3 * waves.width + 2 * images.GAP, waves.height + images.BAR)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -11,7 +11,7 @@ import sfumato
 from sfumato import codec as codec_module
 from sfumato.codec import Codec
 from sfumato.rate_control import psnr
-from tests.test_codec import image
+from tests.test_codec import photo as noise
 
 HEIGHT, WIDTH = 96, 128
 STEPS = [step / 10 for step in range(11)]

@@ -43,7 +43,7 @@ def test_python_examples(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     examples = re.findall(r"```python\n(.*?)```", README, re.S)
     assert len(examples) == 1
     exec(examples[0], scope)
-    assert scope["picture"].shape == (300, 451, 3)
+    assert scope["image"].shape == (300, 451, 3)
 
 
 def test_second_command_and_tree() -> None:
