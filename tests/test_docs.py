@@ -123,7 +123,8 @@ def test_images_are_made_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     found = {path.stem: path for path in images.FOLDER.glob("*.webp")}
     assert set(found) == set(images.VIEWS)
     assert sum(path.stat().st_size for path in found.values()) <= 400_000
-    page = (DOCS / "good-and-bad.md").read_text() + (DOCS / "results.md").read_text() + (ROOT / "README.md").read_text()
+    pages = (DOCS / "good-and-bad.md", DOCS / "results.md", ROOT / "README.md")
+    page = "".join(path.read_text() for path in pages)
     assert set(re.findall(r"images/(\w+)\.webp\)", page)) == set(found)
     Image.fromarray(toy.test_image(96, 128)).save(tmp_path / "kodim99.png")
     waves = images.View("kodim99", 8, 8, 0.5)

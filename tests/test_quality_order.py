@@ -75,7 +75,7 @@ def test_between_two_steps_the_lower_one_is_taken(codec: Codec) -> None:
 
 
 def test_photographs_are_coded_once_with_the_very_q(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
-    photo = image(128, 192)
+    photo = noise(128, 192)
     latent = codec.analyze(photo)
     monkeypatch.setattr(Codec, "encode_with_reconstruction", lambda *_, **__: pytest.fail("tried other q"))
     assert codec.encode(photo, q=0.37) == codec.encode(latent, q=0.37)
