@@ -1,0 +1,41 @@
+// What pages and workers say to each other.
+
+export interface Facts {
+  width: number;
+  height: number;
+  q: number;
+  model: string;
+  grey: boolean;
+  alpha: boolean;
+  complete: boolean;
+  sections: { name: string; bytes: number }[];
+  shown: number;
+  metadata: string[];
+  bytes: number;
+  remarks: string[];
+  seconds: number;
+}
+
+export type Request =
+  | { kind: "decode"; data: Uint8Array; partial?: boolean; steps?: number; maxPixels?: number }
+  | { kind: "encode"; data: Uint8Array; type: string; quality?: number; limit?: number };
+
+export interface DecodeReply {
+  png: Uint8Array;
+  facts: Facts;
+}
+
+export interface EncodeReply {
+  file: Uint8Array;
+  q: number;
+  tries: number;
+  seconds: number;
+  original: Uint8Array; // a PNG of what was encoded
+  remarks: string[];
+}
+
+export type Reply = { number: number } & (
+  | { progress: number; what: string }
+  | { error: string; name: string }
+  | { result: DecodeReply | EncodeReply }
+);
