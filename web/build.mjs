@@ -22,28 +22,11 @@ const options = { bundle: true, target: "es2022", minify: true, legalComments: "
 const script = (entry, out, more = {}) =>
   build({ ...options, entryPoints: [path.join(here, "src", entry)], outfile: path.join(dist, out), format: "iife", ...more });
 
-// The comparison is the viewer of the Python package: its markup, style and scripts, in a page of their own.
+// The comparison is the viewer of the Python package.
 function viewer() {
-  const read = (name) => readFileSync(path.join(source, name), "utf8");
-  const markup = read("viewer.html").replace(/<script type="application\/json"[^]*$/, "");
-  const csp = "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; base-uri 'none'; form-action 'none'";
-  const page = `<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="${csp}">
-<title>Comparison</title>
-<link rel="stylesheet" href="viewer.css">
-</head>
-<body>
-${markup}<script src="viewer-frame.js"></script>
-</body>
-</html>
-`;
-  writeFileSync(path.join(dist, "viewer.html"), page);
-  writeFileSync(path.join(dist, "viewer.css"), read("viewer.css"));
-  const scripts = ["viewer.js", "viewer_place.js", "viewer_input.js"].map(read).join("\n");
-  writeFileSync(path.join(dist, "viewer.js"), transformSync(scripts, { minifyWhitespace: true }).code);
+  writeFileSync(path.join(dist, "viewer.css"), readFileSync(path.join(source, "viewer.css")));
+  const { code } = transformSync(readFileSync(path.join(source, "viewer.js"), "utf8"), { minify: true });
+  writeFileSync(path.join(dist, "viewer.js"), code);
 }
 
 // A file that the page can show at once: the example of the repository, encoded by what was just built.
@@ -65,8 +48,7 @@ convert(weights.map((name) => path.join(source, "weights", name)), path.join(dis
 await script("index.ts", "index.js", { format: "esm" });
 await script("worker.ts", "worker.js");
 await script("polyfill.ts", "sfumato.js");
-await script("page/page.ts", "page.js");
-await script("page/viewer-frame.ts", "viewer-frame.js");
+await script("page.ts", "page.js");
 cpSync(path.join(here, "public"), dist, { recursive: true });
 viewer();
 await sample();

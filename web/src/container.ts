@@ -21,7 +21,7 @@ export interface Header {
   model: string; // 8 hexadecimal digits
   seed: number | null;
   grey: boolean;
-  chunks: number;
+  chunks: number; // 0 of a lossless file, which has no latent
 }
 
 export interface Section {
@@ -73,8 +73,8 @@ class Reader {
   }
 }
 
-export function sectionName(number: number): string {
-  return number ? `chunk ${number}` : "z";
+export function sectionName(number: number, lossless = false): string {
+  return lossless ? "image" : number ? `chunk ${number}` : "z";
 }
 
 /** Bytes of the check of a section. */
@@ -96,12 +96,17 @@ export function unpack(data: Uint8Array, partial = false): File {
   const { header, flags } = readHeader(reader);
   const file: File = { header, sections: [], complete: false, alpha: flags & ALPHA ? new Uint8Array() : null, metadata: null };
   try {
-    const limit = Math.min(SECTION_MAX, 8 * paddedPixels(header.width, header.height) + 2 ** 16);
+    const lossless = !header.chunks;
+    const bytes = lossless ? 4 * header.width * header.height : 8 * paddedPixels(header.width, header.height);
+    const limit = Math.min(SECTION_MAX, bytes + 2 ** 16);
     for (let number = 0; number <= header.chunks; number++) {
-      const name = sectionName(number);
+      const name = sectionName(number, lossless);
       const length = reader.length(name, limit);
       const check = reader.uint(checkSize(header, number), `${name}'s check`);
-      file.sections.push({ check, payload: reader.take(length, `${name}'s payload`) });
+      const payload = reader.take(length, `${name}'s payload`);
+      const found = lossless ? crc32(payload, crc32(packHeader(header))) : check;
+      if (found !== check) throw new FormatError(`${name}: check is ${hex(found)}, the file says ${hex(check)}`);
+      file.sections.push({ check, payload });
     }
     if (flags & ALPHA) {
       file.alpha = checked(reader, "alpha", Math.min(SECTION_MAX, 2 * header.width * header.height + 2 ** 16));
@@ -150,9 +155,10 @@ function readHeader(reader: Reader): { header: Header; flags: number } {
   const [q, chunks] = [reader.uint(1, "q"), reader.uint(1, "the number of chunks")];
   const model = hex(reader.uint(4, "the model id"));
   const seed = flags & SEED ? reader.uint(4, "the seed") : null;
-  for (const [name, value, most] of [["width", width, SIDE_MAX], ["height", height, SIDE_MAX], ["chunks", chunks, CHUNKS_MAX]] as const) {
-    if (value < 1 || value > most) throw new FormatError(`header: ${name} is ${value}, not in 1..${most}`);
+  for (const [name, value, least, most] of [["width", width, 1, SIDE_MAX], ["height", height, 1, SIDE_MAX], ["chunks", chunks, 0, CHUNKS_MAX]] as const) {
+    if (value < least || value > most) throw new FormatError(`header: ${name} is ${value}, not in ${least}..${most}`);
   }
+  if (!chunks && (q !== 255 || model !== "00000000" || seed !== null)) throw new FormatError(`header: q ${q}, model ${model} and seed ${seed} of a lossless file, not 255, 00000000, null`);
   if (width * height > PIXELS_MAX) throw new FormatError(`header: ${width} x ${height} pixels are more than ${PIXELS_MAX}`);
   return { header: { width, height, q, model, seed, grey: Boolean(flags & GREY), chunks }, flags };
 }

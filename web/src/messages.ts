@@ -6,6 +6,7 @@ export interface Facts {
   q: number;
   model: string;
   grey: boolean;
+  lossless: boolean;
   alpha: boolean;
   complete: boolean;
   sections: { name: string; bytes: number }[];

@@ -1,10 +1,10 @@
 // Kernels and weights fetched from the folder of the script that runs, kept for later visits, and used.
 import { Codec } from "./codec.js";
-import { peek, sectionName } from "./container.js";
+import { MAX_PIXELS, peek, sectionName, unpack, type File } from "./container.js";
 import { Engine } from "./engine.js";
 import { FormatError } from "./errors.js";
 import type { DecodeReply, Facts } from "./messages.js";
-import { complete } from "./picture.js";
+import { complete, completeLossless, type Picture } from "./picture.js";
 import { writePng } from "./png.js";
 import { readWeights, type ModelEntry } from "./weights.js";
 
@@ -22,15 +22,23 @@ export class Runtime {
   async decode(data: Uint8Array, options: { partial?: boolean; steps?: number; maxPixels?: number }, progress: Progress): Promise<DecodeReply> {
     const header = peek(data);
     if (!header) throw new FormatError("cut short inside the header");
-    const codec = await this.codec(header.model, progress);
+    const codec = header.chunks ? await this.codec(header.model, progress) : null;
     const start = performance.now();
-    const decoded = codec.decode(data, { ...options, progress: (part) => progress("Decoding", part) });
-    const picture = await complete(decoded);
+    let picture: Picture;
+    let shown = 1;
+    let file: File;
+    if (codec) {
+      const decoded = codec.decode(data, { ...options, progress: (part) => progress("Decoding", part) });
+      ({ file, sections: shown } = decoded);
+      picture = await complete(decoded);
+    } else {
+      file = unpack(data, options.partial);
+      picture = await completeLossless(file, options.maxPixels ?? MAX_PIXELS);
+    }
     const seconds = (performance.now() - start) / 1000;
-    const { file } = decoded;
     const facts: Facts = {
-      ...header, alpha: file.alpha !== null, complete: file.complete, shown: decoded.sections, bytes: data.length, seconds,
-      sections: file.sections.map(({ payload }, i) => ({ name: sectionName(i), bytes: payload.length })),
+      ...header, lossless: !codec, alpha: file.alpha !== null, complete: file.complete, shown, bytes: data.length, seconds,
+      sections: file.sections.map(({ payload }, i) => ({ name: sectionName(i, !codec), bytes: payload.length })),
       metadata: [...picture.entries].map(([tag, value]) => `${tag.trim()} (${value.length} bytes)`), remarks: picture.remarks,
     };
     return { png: await writePng(picture, picture.entries), facts };

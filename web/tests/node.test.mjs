@@ -7,7 +7,7 @@ import { before, test } from "node:test";
 import { convert } from "../scripts/weights.mjs";
 import { goldenChecks, largestDifference, library, open, reference, root } from "./tools/node.mjs";
 
-const { complete, FormatError, hex, readPng, unpack, writePng } = library;
+const { complete, completeLossless, FormatError, hex, readPng, unpack, writePng } = library;
 const golden = (name) => readFileSync(path.join(root, "tests", "golden", `${name}.sfu`));
 let codec;
 let engine;
@@ -110,6 +110,20 @@ test("alpha of another size, and metadata that is no DEFLATE, are refused", asyn
   await assert.rejects(complete({ ...decoded, file: { ...decoded.file, alpha: png } }), FormatError);
   await assert.rejects(complete({ ...decoded, file: { ...decoded.file, alpha: Uint8Array.of(1, 2, 3) } }), FormatError);
   await assert.rejects(complete({ ...decoded, file: { ...decoded.file, metadata: Uint8Array.of(255, 2, 3) } }), FormatError);
+});
+
+test("the lossless file of FORMAT.md is read without weights, and a changed one refused", async () => {
+  const text = readFileSync(path.join(root, "FORMAT.md"), "utf8");
+  const [, first, rest] = /^    lossless ((?:[0-9a-f]{2} ?)+)\n((?:             (?:[0-9a-f]{2} ?)+\n?)+)/m.exec(text);
+  const data = Uint8Array.from(`${first} ${rest}`.trim().split(/\s+/), (byte) => parseInt(byte, 16));
+  const picture = await completeLossless(unpack(data), 4096);
+  assert.deepEqual([...picture.pixels], [255, 0, 0, 0, 0, 255]);
+  await assert.rejects(completeLossless(unpack(data), 4095), FormatError);
+  for (let i = 0; i < data.length; i++) {
+    const bad = Uint8Array.from(data);
+    bad[i] ^= 1;
+    assert.throws(() => codec.decode(bad), FormatError);
+  }
 });
 
 test("the header and sections of a file are read without weights", () => {

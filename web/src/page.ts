@@ -1,12 +1,18 @@
 // The page: files in, what they show and what is known of them out.  `state` holds what is shown.
-import { Workers } from "../client.js";
-import { MAX_PIXELS, unpack } from "../container.js";
-import type { DecodeReply, Facts } from "../messages.js";
-import { compare, type Version } from "./compare.js";
+import { Workers } from "./client.js";
+import { MAX_PIXELS, unpack } from "./container.js";
+import type { DecodeReply, Facts } from "./messages.js";
 
 const byId = <T extends HTMLElement>(id: string): T => document.getElementById(id) as T;
 const workers = new Workers("worker.js", 1);
 const number = (value: number): string => value.toLocaleString("en");
+
+/** One side of a comparison. */
+interface Version {
+  label: string;
+  data: Uint8Array;
+  mime: string;
+}
 
 interface Shown {
   name: string;
@@ -125,8 +131,8 @@ function list(facts: Facts, bytes: number): void {
   const rows: [string, string][] = [
     ["Size", `${facts.width} × ${facts.height} pixels${facts.grey ? ", grey" : ""}${facts.alpha ? ", with alpha" : ""}`],
     ["File", `${number(bytes)} bytes, ${bpp.toFixed(3)} bits per pixel`],
-    ["Quality", `${((100 * facts.q) / 255).toFixed(0)} of 100`],
-    ["Model", facts.model],
+    ["Quality", facts.lossless ? "lossless" : `${((100 * facts.q) / 255).toFixed(0)} of 100`],
+    ...(facts.lossless ? [] : [["Model", facts.model] as [string, string]]),
     ["Sections", facts.sections.map(({ name, bytes: size }) => `${name} ${number(size)}`).join(", ") + " bytes"],
     ...(facts.metadata.length ? [["Metadata", facts.metadata.join(", ")] as [string, string]] : []),
     ...(facts.remarks.length ? [["Note", facts.remarks.join("; ")] as [string, string]] : []),
@@ -178,38 +184,40 @@ async function encode(): Promise<void> {
     const name = `${source.name.replace(/\.[^.]*$/, "") || "image"}.sfu`;
     const reply = await workers.decode(file.slice(), {}, progress);
     show(name, reply, file.length, false);
-    const pixels = reply.facts.width * reply.facts.height;
-    state.original = version("original", source.name, original, source.size, pixels);
+    state.original = { label: `${source.name}, ${number(source.size)} bytes`, data: original, mime: "image/png" };
     offerSave(name, file);
     say(`${name} has ${number(file.length)} bytes, encoded in ${seconds.toFixed(1)} seconds${tries > 1 ? ` and ${tries} tries` : ""}. ${remarks.join(" ")}`);
     byId("result-title").focus();
   });
 }
 
-function version(label: string, codec: string, data: Uint8Array, bytes: number, pixels: number, mime = "image/png"): Version {
-  return { label, codec, mime, bytes, bpp: ((8 * bytes) / pixels).toFixed(4), figures: [], data };
-}
-
-async function compareWith(original: Version): Promise<void> {
-  const shown = state.shown!;
-  const mine = version(shown.name, "sfumato", shown.png, shown.bytes, shown.width * shown.height);
+/** Shows two images in the project's viewer, one over the other with a divider. */
+function compare(left: Version, right: Version): void {
+  const element = byId("compare");
+  for (const [side, { label, data, mime }] of [["left", left], ["right", right]] as const) {
+    const before = element.getAttribute(side) ?? "";
+    element.setAttribute(`${side}-label`, label);
+    element.setAttribute(side, URL.createObjectURL(new Blob([data as BlobPart], { type: mime })));
+    if (before.startsWith("blob:")) URL.revokeObjectURL(before);
+  }
+  element.setAttribute("name", right.label);
   byId("comparison").hidden = false;
-  await compare(byId<HTMLIFrameElement>("viewer"), { name: shown.name, versions: [original, mine] });
   byId("comparison-title").focus();
 }
 
+function compareWith(other: Version): void {
+  const { name, png, bytes } = state.shown!;
+  compare(other, { label: `${name}, ${number(bytes)} bytes`, data: png, mime: "image/png" });
+}
+
 async function compareFile(file: File): Promise<void> {
-  const shown = state.shown;
-  if (!shown) return;
+  if (!state.shown) return;
   await work(async () => {
     const data = new Uint8Array(await file.arrayBuffer());
-    const pixels = shown.width * shown.height;
-    if (String.fromCharCode(...data.subarray(0, 3)) === "SFU") {
-      const { png } = await workers.decode(data.slice(), {}, progress);
-      await compareWith(version(file.name, file.name, png, data.length, pixels));
-    } else {
-      await compareWith(version(file.name, file.name, data, data.length, pixels, file.type || "image/png"));
-    }
+    const label = `${file.name}, ${number(data.length)} bytes`;
+    const isSfu = String.fromCharCode(...data.subarray(0, 3)) === "SFU";
+    if (isSfu) compareWith({ label, data: (await workers.decode(data, {}, progress)).png, mime: "image/png" });
+    else compareWith({ label, data, mime: file.type });
   });
 }
 
@@ -246,7 +254,7 @@ function listen(): void {
     byId<HTMLInputElement>("by-quality").checked = true;
   });
   byId("size").addEventListener("input", () => { byId<HTMLInputElement>("by-size").checked = true; });
-  byId("compare-original").addEventListener("click", () => { if (state.original) void compareWith(state.original); });
+  byId("compare-original").addEventListener("click", () => { if (state.original) compareWith(state.original); });
 }
 
 async function fromUrl(url: string): Promise<void> {
