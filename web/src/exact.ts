@@ -46,20 +46,17 @@ export class Linear {
     this.inputs = columns / groups;
     this.stride = this.inputs + (this.inputs % 2);
     this.row = cells * this.stride;
-    const weight = (n: number, k: number): number => {
-      const cell = Math.floor(k / this.stride);
-      const channel = k % this.stride;
-      if (channel >= this.inputs) return 0;
-      return groups > 1
-        ? values[n * columns + cell * this.inputs + channel]!
-        : values[(n * this.inputs + channel) * cells + cell]!;
-    };
+    // [outputs, cells, stride]: the order in which inputs are laid out
+    const matrix = new Int16Array(outputs * this.row);
+    const [cellStep, channelStep] = groups > 1 ? [this.inputs, 1] : [1, cells];
     for (let n = 0; n < outputs; n++) {
-      let sum = 0;
-      for (let k = 0; k < this.row; k++) sum += Math.abs(weight(n, k));
-      if (sum * 2 ** 15 >= 2 ** 53) throw new Error(`${name}: a sum may leave the integers`);
+      for (let cell = 0; cell < cells; cell++) {
+        const to = n * this.row + cell * this.stride;
+        const from = n * columns * rows * rows + cell * cellStep;
+        for (let channel = 0; channel < this.inputs; channel++) matrix[to + channel] = values[from + channel * channelStep]!;
+      }
     }
-    this.cut(weight);
+    this.layOut(name, matrix);
     const fraction = Number(parts.get("fraction")!.values[0]);
     this.scale = 2 ** fraction;
     this.unit = 1 / (this.scale * 2 ** Number(parts.get("exponent")!.values[0]));
@@ -67,51 +64,35 @@ export class Linear {
     this.bias = bias ? engine.put(Float64Array.from(bias.values, (v) => v * UNIT)) : 0;
   }
 
-  /** Cuts the inputs into segments whose sums fit into 32 bits, and lays each out as `gemm16` reads it. */
-  private cut(weight: (n: number, k: number) => number): void {
-    const panels = Math.ceil(this.outputs / 4);
-    let from = 0;
-    while (from < this.row) {
-      const high = new Float64Array(this.outputs);
-      const low = new Float64Array(this.outputs);
-      let to = from;
-      grow: while (to < this.row) {
-        for (let n = 0; n < this.outputs; n++) {
-          for (const k of [to, to + 1]) {
-            const [h, l] = split(weight(n, k));
-            high[n]! += Math.abs(h);
-            low[n]! += Math.abs(l);
-          }
-          if (Math.max(high[n]!, low[n]!) >= ROOM) break grow;
-        }
-        to += 2;
-      }
-      const pairs = (to - from) / 2;
-      const panel = this.engine.alloc(panels * pairs * 32);
-      const out = this.engine.i16(panel, panels * pairs * 16);
-      for (let n = 0; n < this.outputs; n++) {
-        for (let pair = 0; pair < pairs; pair++) {
-          const at = ((n >> 2) * pairs + pair) * 16 + (n & 3) * 2;
-          for (const half of [0, 1]) {
-            const [h, l] = split(weight(n, from + 2 * pair + half));
-            out[at + half] = h;
-            out[at + 8 + half] = l;
-          }
-        }
-        }
-      if (this.outputs % 4) this.clear(out, pairs);
-      this.segments.push({ panel, from, pairs });
-      from = to;
+  /** Cuts the inputs into as few segments as have sums of 32 bits, and lays each out as `gemm16` reads it. */
+  private layOut(name: string, matrix: Int16Array): void {
+    if (largestSum(matrix, this.row, 0, this.row, Math.abs) * 2 ** 15 >= 2 ** 53) throw new Error(`${name}: a sum may leave the integers`);
+    for (let parts = 1; ; parts++) {
+      const size = 2 * Math.ceil(this.row / 2 / parts);
+      const starts = Array.from({ length: Math.ceil(this.row / size) }, (_, i) => i * size);
+      const fits = (from: number): boolean =>
+        [highOf, lowOf].every((half) => largestSum(matrix, this.row, from, Math.min(from + size, this.row), (w) => Math.abs(half(w))) < ROOM);
+      if (!starts.every(fits)) continue;
+      for (const from of starts) this.segments.push(this.segment(matrix, from, Math.min(size, this.row - from) / 2));
+      return;
     }
   }
 
-  private clear(out: Int16Array, pairs: number): void {
-    for (let n = this.outputs; n % 4; n++) {
-      for (let pair = 0; pair < pairs; pair++) {
-        const at = ((n >> 2) * pairs + pair) * 16 + (n & 3) * 2;
-        out[at] = out[at + 1] = out[at + 8] = out[at + 9] = 0;
+  private segment(matrix: Int16Array, from: number, pairs: number): Segment {
+    const panels = Math.ceil(this.outputs / 4);
+    const panel = this.engine.alloc(panels * pairs * 32);
+    const out = this.engine.i16(panel, panels * pairs * 16);
+    out.fill(0);
+    for (let n = 0; n < this.outputs; n++) {
+      const start = (n >> 2) * pairs * 16 + (n & 3) * 2;
+      for (let k = 0; k < 2 * pairs; k++) {
+        const weight = matrix[n * this.row + from + k]!;
+        const at = start + (k >> 1) * 16 + (k & 1);
+        out[at] = highOf(weight);
+        out[at + 8] = lowOf(weight);
       }
     }
+    return { panel, from, pairs };
   }
 
   /** [height, width, inputs] -> [height, width, outputs]; zeros beyond the border. */
@@ -177,10 +158,24 @@ export class Linear {
   }
 }
 
-// 256 high + low, low in -128 .. 127
-function split(weight: number): [number, number] {
-  const low = ((weight + 128) & 255) - 128;
-  return [(weight - low) / 256, low];
+// A weight is 256 high + low, low in -128 .. 127.
+function lowOf(weight: number): number {
+  return ((weight + 128) & 255) - 128;
+}
+
+function highOf(weight: number): number {
+  return (weight - lowOf(weight)) >> 8;
+}
+
+/** The largest over the rows of the sum of `size(value)` over the columns from .. to. */
+function largestSum(matrix: Int16Array, row: number, from: number, to: number, size: (value: number) => number): number {
+  let most = 0;
+  for (let start = 0; start < matrix.length; start += row) {
+    let sum = 0;
+    for (let k = start + from; k < start + to; k++) sum += size(matrix[k]!);
+    most = Math.max(most, sum);
+  }
+  return most;
 }
 
 export class LayerNorm {

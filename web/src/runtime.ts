@@ -8,7 +8,7 @@ import { complete, completeLossless, type Picture } from "./picture.js";
 import { writePng } from "./png.js";
 import { readWeights, type ModelEntry } from "./weights.js";
 
-const STORE = "sfumato-weights";
+export const STORE = "sfumato-weights"; // of the Cache API
 
 export type Progress = (what: string, part: number) => void;
 

@@ -1,5 +1,5 @@
 // The service worker: answers requests for images in .sfu files with PNGs, and keeps the page for visits offline.
-import { Runtime } from "./runtime.js";
+import { Runtime, STORE } from "./runtime.js";
 
 interface WorkerScope {
   location: Location;
@@ -25,7 +25,14 @@ const keepsPage = new URL(scope.location.href).searchParams.has("page");
 
 scope.addEventListener("install", (event: Extendable) => {
   event.waitUntil((async () => {
-    if (keepsPage) await (await caches.open(store)).addAll(SHELL.files.map((name) => new Request(name, { cache: "no-cache" })));
+    if (keepsPage) {
+      // weights are kept where the decoder looks for them; the name of their file changes with what it holds
+      const weights = SHELL.files.filter(isWeights).map((name) => new URL(name, scope.location.href).href);
+      const kept = await caches.open(STORE);
+      for (const url of weights) if (!(await kept.match(url))) await kept.add(url);
+      const others = SHELL.files.filter((name) => !isWeights(name));
+      await (await caches.open(store)).addAll(others.map((name) => new Request(name, { cache: "no-cache" })));
+    }
     await scope.skipWaiting();
   })());
 });
@@ -46,6 +53,10 @@ scope.addEventListener("fetch", (event: Fetching) => {
   else if (keepsPage && url.origin === scope.location.origin) event.respondWith(page(request));
 });
 
+function isWeights(name: string): boolean {
+  return name.endsWith(".bin");
+}
+
 async function image(request: Request): Promise<Response> {
   const response = await fetch(request);
   if (!response.ok || response.type === "opaque") return response;
@@ -61,9 +72,8 @@ async function image(request: Request): Promise<Response> {
 
 /** From the network while it is there, so that a new version is seen; else what was kept. */
 async function page(request: Request): Promise<Response> {
-  const kept = await (await caches.open(store)).match(request, { ignoreSearch: true });
-  // files named after their contents never change
-  if (kept && /-[0-9a-f]{8}\.bin$/.test(new URL(request.url).pathname)) return kept;
+  const kept = await (await caches.open(isWeights(request.url) ? STORE : store)).match(request, { ignoreSearch: true });
+  if (kept && isWeights(request.url)) return kept;
   try {
     return await fetch(request);
   } catch (error) {

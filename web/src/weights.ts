@@ -65,15 +65,17 @@ function values(data: Uint8Array, at: number, kind: Stored["kind"], count: numbe
   return kind === "i16" ? words : fromHalf(new Uint16Array(words.buffer));
 }
 
+let singles: Float32Array | null = null; // by the bits of a half
+
 function fromHalf(halves: Uint16Array): Float32Array {
-  const out = new Float32Array(halves.length);
-  for (let i = 0; i < halves.length; i++) {
-    const half = halves[i]!;
+  singles ??= Float32Array.from({ length: 2 ** 16 }, (_, half) => {
     const exponent = (half >> 10) & 31;
     const fraction = half & 1023;
     const magnitude = exponent ? (1 + fraction / 1024) * 2 ** (exponent - 15) : fraction * 2 ** -24;
-    out[i] = half & 0x8000 ? -magnitude : magnitude;
-  }
+    return half & 0x8000 ? -magnitude : magnitude;
+  });
+  const out = new Float32Array(halves.length);
+  for (let i = 0; i < halves.length; i++) out[i] = singles[halves[i]!]!;
   return out;
 }
 
