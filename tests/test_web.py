@@ -1,7 +1,7 @@
 """The decoder of `web/`: the same symbols and images as Python's, in Node and in Chromium.
 
-The tests themselves are in `web/tests`; here they get what Python decodes as a reference, and their verdict is
-reported.  They need `npm ci && npm run build` in `web/`, which `scripts/test` runs.
+The tests themselves are in `web/tests`; here they get what Python decodes as a reference, and their verdict
+is reported.  They need `npm ci && npm run build` in `web/`, which `scripts/test` runs.
 """
 
 from __future__ import annotations
