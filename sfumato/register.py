@@ -163,7 +163,7 @@ def register(user: bool = False, system: bool = False, print: bool = False, undo
             entry.write()
             say(f"{entry.path}: written")
         elif entry.remove():
-            say(f"{entry.path}: removed")
+            say(f"{entry.path}: {'block ' if entry.path.exists() else ''}removed")
     _update(found[0].path.parent.parent)
 
 

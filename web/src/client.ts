@@ -1,12 +1,13 @@
 // A page's side of the workers: requests in, promises of replies out.
-import type { DecodeReply, EncodeReply, Reply, Request } from "./messages.js";
+import type { DecodeReply, EncodeReply, Reply, Request, StripReply, StripRequest } from "./messages.js";
 
 export type Progress = (what: string, part: number) => void;
+type Result = DecodeReply | EncodeReply | StripReply;
 
 interface Job {
   request: Request;
   progress: Progress;
-  resolve: (result: DecodeReply | EncodeReply) => void;
+  resolve: (result: Result) => void;
   reject: (error: Error) => void;
 }
 
@@ -31,6 +32,10 @@ export class Workers {
     return this.ask({ kind: "encode", ...request }, progress) as Promise<EncodeReply>;
   }
 
+  strip(request: Omit<StripRequest, "kind">) {
+    return this.ask({ kind: "strip", ...request }, () => {}) as Promise<StripReply>;
+  }
+
   /** Ends all work; what was asked for is rejected. */
   stop(): void {
     const error = new Error("stopped");
@@ -41,7 +46,7 @@ export class Workers {
     }
   }
 
-  private ask(request: Request, progress: Progress): Promise<DecodeReply | EncodeReply> {
+  private ask(request: Request, progress: Progress): Promise<Result> {
     return new Promise((resolve, reject) => {
       this.queue.push({ request, progress, resolve, reject });
       this.next();

@@ -14,6 +14,7 @@ const STRIDE = 16; // pixels to y
 const HYPER_STRIDE = 64; // pixels to z
 const STRIP = 2 ** 20; // pixels of a strip of the transforms
 const HALOS_A_STRIP = 8; // a strip is at least so many halos high
+const HALOS_A_SHARE = 4; // where several work on a picture
 
 export interface DecodeOptions {
   steps?: number; // of the diffusion; the default is 1 for a whole file, where there is a denoiser
@@ -32,6 +33,24 @@ export interface Decoded {
   file: File;
   sections: number; // that are shown
   latent: number | null; // CRC-32 of y_hat as float32 [M, h, w]: the symbols and means that were found
+}
+
+/** Rows of the padded picture: those to compute, and those of them to keep. */
+export interface Strip {
+  from: number;
+  to: number;
+  first: number;
+  last: number;
+}
+
+/** A file whose latent is read: what is left to do for each strip. */
+export interface Prepared {
+  file: File;
+  sections: number;
+  steps: number;
+  strips: Strip[];
+  y: Float32Array; // [h, w, M], the gains taken off
+  latent: number | null;
 }
 
 export interface Analysis {
@@ -77,7 +96,20 @@ export class Codec {
   }
 
   decode(data: Uint8Array, options: DecodeOptions = {}): Decoded {
-    const { chunks, progress = () => {} } = options;
+    const { progress = () => {} } = options;
+    const { file, sections, steps, strips, y, latent } = this.prepare(data, { ...options, progress: (done) => progress(done / 2) });
+    const { width, height } = file.header;
+    const pixels = new Uint8Array(height * width * 3);
+    for (const strip of strips) {
+      pixels.set(this.synthesise(file.header, this.rowsOf(file.header, y, strip), strip, steps), strip.first * width * 3);
+      progress((1 + strip.last / strips.at(-1)!.last) / 2);
+    }
+    return this.decoded({ file, sections, latent }, pixels);
+  }
+
+  /** The first half of decoding: the latent, and the strips in which the picture is made, at least so many if it is large. */
+  prepare(data: Uint8Array, options: DecodeOptions = {}, shares = 1): Prepared {
+    const { chunks } = options;
     const file = unpack(data, options.partial || chunks !== undefined);
     const { header } = file;
     this.check(header, options.maxPixels ?? MAX_PIXELS);
@@ -85,16 +117,28 @@ export class Codec {
     const sections = chunks === undefined ? file.sections : file.sections.slice(0, 1 + chunks);
     const whole = file.complete && sections.length === header.chunks + 1;
     const steps = this.usableSteps(options.steps ?? (whole ? 1 : 0));
-    return this.engine.scope(() => {
-      const y = this.latents.read(header, sections, (done) => progress(done / 2));
-      const latent = options.fingerprint ? this.fingerprint(y) : null;
-      const pixels = this.synthesise(header, y, steps, (done) => progress((1 + done) / 2));
-      const { width, height } = header;
-      return {
-        width, height, channels: header.grey ? 1 : 3, pixels: header.grey ? mean(pixels) : pixels, file,
-        sections: sections.length, latent,
-      };
+    const { engine } = this;
+    const [y, latent] = engine.scope(() => {
+      const map = this.latents.read(header, sections, options.progress);
+      const found = options.fingerprint ? this.fingerprint(map) : null;
+      const inverse = engine.put(this.gain(header.q / 255).map((gain) => 1 / gain));
+      engine.call.affine!(map.at, map.height * map.width, map.channels, inverse, 0, map.at);
+      return [engine.f32(map.at, map.height * map.width * map.channels).slice(), found] as const;
     });
+    const [rows, columns] = [HYPER_STRIDE * cells(header.height), HYPER_STRIDE * cells(header.width)];
+    const around = this.halo + halo(this.config, steps)!;
+    return { file, sections: sections.length, steps, strips: this.strips(rows, columns, around, shares), y, latent };
+  }
+
+  /** The part of a prepared latent that a strip needs. */
+  rowsOf(header: Header, y: Float32Array, { from, to }: Strip): Float32Array {
+    const line = (y.length / (HYPER_STRIDE * cells(header.height))) * STRIDE;
+    return y.subarray((from / STRIDE) * line, (to / STRIDE) * line);
+  }
+
+  decoded({ file, sections, latent }: Pick<Prepared, "file" | "sections" | "latent">, pixels: Uint8Array): Decoded {
+    const { width, height, grey } = file.header;
+    return { width, height, channels: grey ? 1 : 3, pixels: grey ? mean(pixels) : pixels, file, sections, latent };
   }
 
   /** RGB [height, width, 3] -> its latent, which `encode` takes at every q. */
@@ -108,7 +152,7 @@ export class Codec {
     const [rows, columns] = [HYPER_STRIDE * cells(height), HYPER_STRIDE * cells(width)];
     const channels = config.chunks.reduce((a, b) => a + b, 0);
     const y = new Float32Array((rows / STRIDE) * (columns / STRIDE) * channels);
-    for (const { from, to, first, last } of this.strips(rows, columns, this.halo, STRIP)) {
+    for (const { from, to, first, last } of this.strips(rows, columns, this.halo, 1)) {
       engine.scope(() => {
         const x = this.toMap(rgb, width, height, columns, from, to);
         const [found] = this.analysis!.a.run(x);
@@ -170,44 +214,39 @@ export class Codec {
     );
   }
 
-  /** Strips of a map of so many rows: what to compute, and what of it to keep. */
-  private *strips(rows: number, columns: number, around: number, pixels: number) {
-    const tall = Math.max(Math.floor(pixels / (columns * HYPER_STRIDE)) * HYPER_STRIDE, HALOS_A_STRIP * around, HYPER_STRIDE);
-    for (let first = 0; first < rows; first += tall) {
-      const last = Math.min(first + tall, rows);
-      yield { from: Math.max(0, first - around), to: Math.min(rows, last + around), first, last };
-    }
+  private strips(rows: number, columns: number, around: number, shares: number): Strip[] {
+    const pixels = Math.min(STRIP, Math.ceil((rows * columns) / shares));
+    const least = (shares > 1 ? HALOS_A_SHARE : HALOS_A_STRIP) * around;
+    const tall = Math.max(Math.ceil(pixels / (columns * HYPER_STRIDE)) * HYPER_STRIDE, least, HYPER_STRIDE);
+    return Array.from({ length: Math.ceil(rows / tall) }, (_, i) => {
+      const [first, last] = [i * tall, Math.min((i + 1) * tall, rows)];
+      return { from: Math.max(0, first - around), to: Math.min(rows, last + around), first, last };
+    });
   }
 
-  private synthesise(header: Header, y: Map32, steps: number, progress: (part: number) => void): Uint8Array {
+  /** RGB of a strip's own rows, as far as they lie in the picture; `rows` as `rowsOf` gives them. */
+  synthesise(header: Header, rows: Float32Array, { from, to, first, last }: Strip, steps: number): Uint8Array {
     const { engine } = this;
-    const [rows, columns] = [HYPER_STRIDE * cells(header.height), HYPER_STRIDE * cells(header.width)];
+    const columns = HYPER_STRIDE * cells(header.width);
     const q = header.q / 255;
-    const pixels = new Uint8Array(header.height * header.width * 3);
-    const inverse = engine.put(this.gain(q).map((gain) => 1 / gain));
-    engine.call.affine!(y.at, y.height * y.width, y.channels, inverse, 0, y.at);
-    const around = this.halo + halo(this.config, steps)!;
-    for (const { from, to, first, last } of this.strips(rows, columns, around, STRIP)) {
-      engine.scope(() => {
-        const strip: Map32 = { ...y, at: y.at + (from / STRIDE) * y.width * y.channels * 4, height: (to - from) / STRIDE };
-        const [base, ...features] = this.synthesis.run(strip, q) as [Map32, ...Map32[]];
-        let x = base;
-        if (steps) {
-          const noise = this.diffusion.noise(noiseSeed(header), rows, columns, from, to - from);
-          x = this.diffusion.run(base, noise, steps, (z, t) => this.denoiser!.run(z, t, q, base, ...features)[0]!);
-        }
-        const line = columns * 3;
-        const bytes = engine.alloc((last - first) * line);
-        engine.call.toBytes!(x.at + (first - from) * line * 4, (last - first) * line, bytes);
-        const found = engine.u8(bytes, (last - first) * line);
-        for (let row = first; row < Math.min(last, header.height); row++) {
-          const at = (row - first) * line;
-          pixels.set(found.subarray(at, at + header.width * 3), row * header.width * 3);
-        }
-      });
-      progress(last / rows);
-    }
-    return pixels;
+    return engine.scope(() => {
+      const [height, width] = [(to - from) / STRIDE, columns / STRIDE];
+      const y: Map32 = { at: engine.put(rows), height, width, channels: rows.length / (height * width) };
+      const [base, ...features] = this.synthesis.run(y, q) as [Map32, ...Map32[]];
+      let x = base;
+      if (steps) {
+        const noise = this.diffusion.noise(noiseSeed(header), HYPER_STRIDE * cells(header.height), columns, from, to - from);
+        x = this.diffusion.run(base, noise, steps, (z, t) => this.denoiser!.run(z, t, q, base, ...features)[0]!);
+      }
+      const line = columns * 3;
+      const bytes = engine.alloc((last - first) * line);
+      engine.call.toBytes!(x.at + (first - from) * line * 4, (last - first) * line, bytes);
+      const found = engine.u8(bytes, (last - first) * line);
+      const own = header.width * 3;
+      const pixels = new Uint8Array((Math.min(last, header.height) - first) * own);
+      for (let at = 0, row = 0; at < pixels.length; at += own, row++) pixels.set(found.subarray(row * line, row * line + own), at);
+      return pixels;
+    });
   }
 
   /** Rows from .. to of the padded picture, in -1 .. 1. */

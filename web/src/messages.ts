@@ -1,4 +1,6 @@
 // What pages and workers say to each other.
+import type { Strip } from "./codec.js";
+import type { Header } from "./container.js";
 
 export interface Facts {
   width: number;
@@ -17,7 +19,21 @@ export interface Facts {
   seconds: number;
 }
 
+/** A strip of a picture, for another worker. */
+export interface StripRequest {
+  kind: "strip";
+  header: Header;
+  rows: Float32Array;
+  strip: Strip;
+  steps: number;
+}
+
+export interface StripReply {
+  pixels: Uint8Array;
+}
+
 export type Request =
+  | StripRequest
   | { kind: "decode"; data: Uint8Array; partial?: boolean; steps?: number; maxPixels?: number }
   | { kind: "encode"; data: Uint8Array; type: string; quality?: number; limit?: number };
 
@@ -38,5 +54,5 @@ export interface EncodeReply {
 export type Reply = { number: number } & (
   | { progress: number; what: string }
   | { error: string; name: string }
-  | { result: DecodeReply | EncodeReply }
+  | { result: DecodeReply | EncodeReply | StripReply }
 );

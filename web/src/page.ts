@@ -4,7 +4,8 @@ import { MAX_PIXELS, unpack } from "./container.js";
 import type { DecodeReply, Facts } from "./messages.js";
 
 const byId = <T extends HTMLElement>(id: string): T => document.getElementById(id) as T;
-const workers = new Workers("worker.js", 1);
+const parameters = new URLSearchParams(location.search);
+const workers = new Workers(`worker.js${parameters.has("threads") ? `?threads=${Number(parameters.get("threads"))}` : ""}`, 1);
 const number = (value: number): string => value.toLocaleString("en");
 
 /** One side of a comparison. */
@@ -267,7 +268,7 @@ async function fromUrl(url: string): Promise<void> {
 }
 
 listen();
-const asked = new URLSearchParams(location.search).get("src");
+const asked = parameters.get("src");
 if (asked) void fromUrl(asked);
 if ("serviceWorker" in navigator) {
   navigator.serviceWorker.register("sfumato-sw.js?page")

@@ -1,14 +1,17 @@
 // Kernels and weights fetched from the folder of the script that runs, kept for later visits, and used.
-import { Codec } from "./codec.js";
-import { MAX_PIXELS, peek, sectionName, unpack, type File } from "./container.js";
+import type { Workers } from "./client.js";
+import { Codec, type Decoded, type DecodeOptions } from "./codec.js";
+import { MAX_PIXELS, paddedPixels, peek, sectionName, unpack, type File } from "./container.js";
 import { Engine } from "./engine.js";
 import { FormatError } from "./errors.js";
-import type { DecodeReply, Facts } from "./messages.js";
+import type { DecodeReply, Facts, StripReply, StripRequest } from "./messages.js";
 import { complete, completeLossless, type Picture } from "./picture.js";
 import { writePng } from "./png.js";
 import { readWeights, type ModelEntry } from "./weights.js";
 
 export const STORE = "sfumato-weights"; // of the Cache API
+
+const LARGE = 2 ** 20; // pixels from which on a picture is worth several workers
 
 export type Progress = (what: string, part: number) => void;
 
@@ -16,8 +19,8 @@ export class Runtime {
   private models: Promise<Record<string, ModelEntry>> | null = null;
   private readonly codecs = new Map<string, Promise<Codec>>();
 
-  /** `base`: address of the folder with kernels.wasm and weights/. */
-  constructor(private readonly base: string | URL) {}
+  /** `base`: address of the folder with kernels.wasm and weights/; `help`: others that take strips of large pictures. */
+  constructor(private readonly base: string | URL, private readonly help: { workers: Workers; count: number } | null = null) {}
 
   async decode(data: Uint8Array, options: { partial?: boolean; steps?: number; maxPixels?: number }, progress: Progress): Promise<DecodeReply> {
     const header = peek(data);
@@ -28,7 +31,7 @@ export class Runtime {
     let shown = 1;
     let file: File;
     if (codec) {
-      const decoded = codec.decode(data, { ...options, progress: (part) => progress("Decoding", part) });
+      const decoded = await this.together(codec, data, { ...options, progress: (part) => progress("Decoding", part) });
       ({ file, sections: shown } = decoded);
       picture = await complete(decoded);
     } else {
@@ -42,6 +45,29 @@ export class Runtime {
       metadata: [...picture.entries].map(([tag, value]) => `${tag.trim()} (${value.length} bytes)`), remarks: picture.remarks,
     };
     return { png: await writePng(picture, picture.entries), facts };
+  }
+
+  /** Decodes, with the help of other workers where there are some and the picture is large. */
+  private async together(codec: Codec, data: Uint8Array, options: DecodeOptions): Promise<Decoded> {
+    const header = peek(data)!;
+    if (!this.help || paddedPixels(header.width, header.height) < LARGE) return codec.decode(data, options);
+    const { progress = () => {} } = options;
+    const prepared = codec.prepare(data, { ...options, progress: (part) => progress(part / 2) }, this.help.count);
+    const { file, strips, y, steps } = prepared;
+    const pixels = new Uint8Array(header.height * header.width * 3);
+    let done = 0;
+    await Promise.all(strips.map(async (strip) => {
+      const found = await this.help!.workers.strip({ header: file.header, rows: codec.rowsOf(header, y, strip).slice(), strip, steps });
+      pixels.set(found.pixels, strip.first * header.width * 3);
+      progress((1 + ++done / strips.length) / 2);
+    }));
+    return codec.decoded(prepared, pixels);
+  }
+
+  /** One strip, for another worker. */
+  async strip({ header, rows, strip, steps }: StripRequest): Promise<StripReply> {
+    const codec = await this.codec(header.model, () => {});
+    return { pixels: codec.synthesise(header, rows, strip, steps) };
   }
 
   /** The codec of a model id; FormatError for one whose weights are not here. */

@@ -116,6 +116,21 @@ function suite(name) {
     await page.close();
   });
 
+  test("a large picture is decoded by several workers, and comes out the same", SLOW, async () => {
+    const [width, height] = [512, 2050];
+    const rgb = Uint8Array.from({ length: width * height * 3 }, (_, i) => 128 + 90 * Math.sin(i / 9001) + 30 * Math.cos((i % (3 * width)) / 40));
+    const encoder = await open(undefined, true);
+    const data = encoder.codec.encode(encoder.codec.analyse(rgb, width, height), 60);
+    const file = path.join(scratch, "large.sfu");
+    writeFileSync(file, data);
+    const page = await visit("/dist/?threads=2");
+    await choose(page, "#file", file);
+    await page.waitForFunction(() => document.getElementById("status").textContent.includes("is shown"), WAIT);
+    const picture = await library.readPng(await bytesOf(page, "#save-png"));
+    assert.ok(largestDifference(picture.pixels, codec.decode(data).pixels) <= 1);
+    await page.close();
+  });
+
   test("the page encodes a photograph by quality and to a size, and compares", async () => {
     const page = await visit("/dist/");
     await choose(page, "#file", path.join(root, "examples", "chelsea.png"));
