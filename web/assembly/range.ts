@@ -234,7 +234,7 @@ export function codePass(
   let coded: usize = 0;
   let skipped: usize = 0;
   let flag = 0;
-  // the walk: channel after channel, in a channel the cells; first what is not of level 0, to the front
+  // the order of the pass: channel after channel, in a channel the cells; first what is not of level 0, to the front
   for (let c: usize = 0; c < channels; c++) {
     for (let p: usize = 0; p < cells; p++) {
       const at = parameters + (p * 2 * channels + c) * 8;

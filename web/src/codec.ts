@@ -1,4 +1,4 @@
-// A picture in, the bytes of a file out; and back: the whole of a codec for one set of weights.
+// An image in, the bytes of a file out; and back: the whole of a codec for one set of weights.
 import {
   cells, crc32, MAX_PIXELS, noiseSeed, pack, paddedPixels, unpack, type File, type Header,
 } from "./container.js";
@@ -14,7 +14,7 @@ const STRIDE = 16; // pixels to y
 const HYPER_STRIDE = 64; // pixels to z
 const STRIP = 2 ** 20; // pixels of a strip of the transforms
 const HALOS_A_STRIP = 8; // a strip is at least so many halos high
-const HALOS_A_SHARE = 4; // where several work on a picture
+const HALOS_A_SHARE = 4; // where several work on an image
 
 export interface DecodeOptions {
   steps?: number; // of the diffusion; the default is 1 for a whole file, where there is a denoiser
@@ -35,7 +35,7 @@ export interface Decoded {
   latent: number | null; // CRC-32 of y_hat as float32 [M, h, w]: the symbols and means that were found
 }
 
-/** Rows of the padded picture: those to compute, and those of them to keep. */
+/** Rows of the padded image: those to compute, and those of them to keep. */
 export interface Strip {
   from: number;
   to: number;
@@ -107,7 +107,7 @@ export class Codec {
     return this.decoded({ file, sections, latent }, pixels);
   }
 
-  /** The first half of decoding: the latent, and the strips in which the picture is made, at least so many if it is large. */
+  /** The first half of decoding: the latent, and the strips in which the image is made, at least so many if it is large. */
   prepare(data: Uint8Array, options: DecodeOptions = {}, shares = 1): Prepared {
     const { chunks } = options;
     const file = unpack(data, options.partial || chunks !== undefined);
@@ -165,7 +165,7 @@ export class Codec {
     return { width, height, grey, y };
   }
 
-  /** The file of an analysed picture at quality q, 0 .. 255. */
+  /** The file of an analysed image at quality q, 0 .. 255. */
   encode(
     { width, height, grey, y: analysed }: Analysis, q: number, alpha: Uint8Array | null = null,
     metadata: Uint8Array | null = null, progress: (part: number) => void = () => {},
@@ -224,7 +224,7 @@ export class Codec {
     });
   }
 
-  /** RGB of a strip's own rows, as far as they lie in the picture; `rows` as `rowsOf` gives them. */
+  /** RGB of a strip's own rows, as far as they lie in the image; `rows` as `rowsOf` gives them. */
   synthesise(header: Header, rows: Float32Array, { from, to, first, last }: Strip, steps: number): Uint8Array {
     const { engine } = this;
     const columns = HYPER_STRIDE * cells(header.width);
@@ -249,7 +249,7 @@ export class Codec {
     });
   }
 
-  /** Rows from .. to of the padded picture, in -1 .. 1. */
+  /** Rows from .. to of the padded image, in -1 .. 1. */
   private toMap(rgb: Uint8Array, width: number, height: number, columns: number, from: number, to: number): Map32 {
     const at = this.engine.alloc((to - from) * columns * 3 * 4);
     const out = this.engine.f32(at, (to - from) * columns * 3);

@@ -185,7 +185,7 @@ export function pack(header: Header, sections: Section[], alpha: Uint8Array | nu
   return concat(parts);
 }
 
-/** The section of a picture in several tiles; of one tile, that tile. */
+/** The section of an image in several tiles; of one tile, that tile. */
 export function join(header: Header, number: number, tiles: Section[]): Section {
   if (tiles.length === 1) return tiles[0]!;
   const size = checkSize(header, number);

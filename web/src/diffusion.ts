@@ -46,7 +46,7 @@ export function heatKernel(config: Config, t: number): Float32Array | null {
   return Float32Array.from({ length: 2 * r + 1 }, (_, i) => half[Math.abs(i - r)]! / sum);
 }
 
-/** Pixels around a part of the picture that the steps look at, a multiple of 64; null: all of them. */
+/** Pixels around a part of the image that the steps look at, a multiple of 64; null: all of them. */
 export function halo(config: Config, steps: number): number | null {
   if (!steps) return 0;
   const reach = config.halos.denoiser ?? null;
@@ -60,7 +60,7 @@ export function halo(config: Config, steps: number): number | null {
 export class Diffusion {
   constructor(private readonly engine: Engine, private readonly config: Config) {}
 
-  /** x_base and noise [height, width, 3] -> the picture after the steps; the caller releases it. */
+  /** x_base and noise [height, width, 3] -> the image after the steps; the caller releases it. */
   run(xBase: Map32, noise: Map32, steps: number, denoise: Denoiser): Map32 {
     const { engine, config } = this;
     const ts = times(config, steps);
@@ -109,7 +109,7 @@ export class Diffusion {
     return { ...x, at: out };
   }
 
-  /** The rows top .. top + height of the noise of a picture [rows, width] of 3 channels. */
+  /** The rows top .. top + height of the noise of an image [rows, width] of 3 channels. */
   noise(seed: number, rows: number, width: number, top: number, height: number): Map32 {
     const { engine } = this;
     const count = height * width;

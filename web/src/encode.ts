@@ -12,7 +12,7 @@ export async function encodeImage(codec: Codec, request: Request & { kind: "enco
   progress("Analysing", 0);
   if (alpha) fillInvisible(pixels, alpha, width, height);
   const analysis = codec.analyse(pixels, width, height, (part) => progress("Analysing", part));
-  // alpha as a picture of its own: a grey PNG
+  // alpha as an image of its own: a grey PNG
   const plane = alpha && (await writePng({ width, height, channels: 1, pixels: alpha, alpha: null }));
   const encode = (q: number, what: string) => codec.encode(analysis, q, plane, null, (part) => progress(what, part));
   let found: { data: Uint8Array; q: number; tries: number };

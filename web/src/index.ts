@@ -4,5 +4,5 @@ export { MAX_PIXELS, peek, unpack, readMetadata, crc32, hex, type File, type Hea
 export { Engine } from "./engine.js";
 export { FormatError } from "./errors.js";
 export { readWeights } from "./weights.js";
-export { complete, completeLossless, type Picture } from "./picture.js";
+export { complete, completeLossless, type DecodedImage } from "./image.js";
 export { readPng, writePng, type Pixels } from "./png.js";

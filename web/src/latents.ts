@@ -1,4 +1,4 @@
-// Latents in, the range-coded sections of a file out; and back.  Large pictures are coded tile by tile.
+// Latents in, the range-coded sections of a file out; and back.  Large images are coded tile by tile.
 import { cells, checkSize, crc32, hex, join, packHeader, sectionName, splitTiles, type Header, type Section } from "./container.js";
 import type { Engine } from "./engine.js";
 import type { EntropyModel, SymbolCoder } from "./entropy.js";
@@ -8,7 +8,7 @@ import type { Map32 } from "./graph.js";
 import type { NamedArray } from "./weights.js";
 
 export const RATIO = 4; // cells of y for one of z, a side
-const WHOLE = 2 ** 22; // pixels, padding included, up to which a picture is one tile
+const WHOLE = 2 ** 22; // pixels, padding included, up to which an image is one tile
 const SIDE = 16; // cells of z a side of a tile otherwise
 const LEVELS = 64;
 const STATE = 64; // bytes of a coder

@@ -1,4 +1,4 @@
-// What pages and workers say to each other.
+// Messages between pages and workers.
 import type { Strip } from "./codec.js";
 import type { Header } from "./container.js";
 
@@ -19,7 +19,7 @@ export interface Facts {
   seconds: number;
 }
 
-/** A strip of a picture, for another worker. */
+/** A strip of an image, for another worker. */
 export interface StripRequest {
   kind: "strip";
   header: Header;

@@ -33,13 +33,13 @@ function progress(what: string, part: number): void {
   byId("what").textContent = what;
 }
 
-function say(text: string): void {
+function announce(text: string): void {
   byId("status").textContent = text;
 }
 
 function fail(error: unknown): void {
   const message = error instanceof Error ? error.message : String(error);
-  if (message === "stopped") return say("Stopped.");
+  if (message === "stopped") return announce("Stopped.");
   byId("error").hidden = false;
   byId("error").textContent = error instanceof Error && error.name === "FormatError" ? `This file cannot be shown: ${message}` : `This did not work: ${message}`;
 }
@@ -50,7 +50,7 @@ async function work(task: (current: () => boolean) => Promise<void>): Promise<vo
   const current = (): boolean => job === state.job;
   if (!byId("work").hidden) workers.stop();
   byId("error").hidden = true;
-  say("");
+  announce("");
   try {
     await task(current);
   } catch (error) {
@@ -124,7 +124,7 @@ function show(name: string, { png, facts }: DecodeReply, bytes: number, preview:
   if (preview) return;
   state.shown = { name, png, bytes, width: facts.width, height: facts.height };
   const remarks = facts.remarks.length ? ` ${facts.remarks.join("; ")}.` : "";
-  say(`${name} is shown: ${size}, decoded in ${facts.seconds.toFixed(1)} seconds.${remarks}`);
+  announce(`${name} is shown: ${size}, decoded in ${facts.seconds.toFixed(1)} seconds.${remarks}`);
 }
 
 function list(facts: Facts, bytes: number): void {
@@ -167,7 +167,7 @@ function prepare(file: File): void {
   byId("encode").hidden = false;
   byId("source-name").textContent = file.name;
   byId("error").hidden = true;
-  say(`${file.name} is ready to be encoded.`);
+  announce(`${file.name} is ready to be encoded.`);
   byId("quality").focus();
 }
 
@@ -187,7 +187,7 @@ async function encode(): Promise<void> {
     show(name, reply, file.length, false);
     state.original = { label: `${source.name}, ${number(source.size)} bytes`, data: original, mime: "image/png" };
     offerSave(name, file);
-    say(`${name} has ${number(file.length)} bytes, encoded in ${seconds.toFixed(1)} seconds${tries > 1 ? ` and ${tries} tries` : ""}. ${remarks.join(" ")}`);
+    announce(`${name} has ${number(file.length)} bytes, encoded in ${seconds.toFixed(1)} seconds${tries > 1 ? ` and ${tries} tries` : ""}. ${remarks.join(" ")}`);
     byId("result-title").focus();
   });
 }

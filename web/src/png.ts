@@ -1,4 +1,4 @@
-// A picture in, the bytes of a PNG out; and back.
+// An image in, the bytes of a PNG out; and back.
 import { concat, crc32 } from "./container.js";
 import { FormatError } from "./errors.js";
 
@@ -16,8 +16,8 @@ export interface Pixels {
 }
 
 /** A PNG; `entries` are a file's metadata, and come along as PNG has them. */
-export async function writePng(picture: Pixels, entries: ReadonlyMap<string, Uint8Array> = new Map()): Promise<Uint8Array> {
-  const { width, height, channels, alpha } = picture;
+export async function writePng(image: Pixels, entries: ReadonlyMap<string, Uint8Array> = new Map()): Promise<Uint8Array> {
+  const { width, height, channels, alpha } = image;
   const header = new DataView(new ArrayBuffer(13));
   header.setUint32(0, width);
   header.setUint32(4, height);
@@ -38,7 +38,7 @@ export async function writePng(picture: Pixels, entries: ReadonlyMap<string, Uin
   }
   if (exif) parts.push(chunk("eXIf", exif));
   if (xmp) parts.push(chunk("iTXt", concat([latin("XML:com.adobe.xmp"), [0, 0, 0, 0, 0], xmp])));
-  parts.push(chunk("IDAT", await deflate(filtered(picture))), chunk("IEND", new Uint8Array()));
+  parts.push(chunk("IDAT", await deflate(filtered(image))), chunk("IEND", new Uint8Array()));
   return concat(parts);
 }
 

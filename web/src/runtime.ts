@@ -5,13 +5,13 @@ import { MAX_PIXELS, paddedPixels, peek, sectionName, unpack, type File } from "
 import { Engine } from "./engine.js";
 import { FormatError } from "./errors.js";
 import type { DecodeReply, Facts, StripReply, StripRequest } from "./messages.js";
-import { complete, completeLossless, type Picture } from "./picture.js";
+import { complete, completeLossless, type DecodedImage } from "./image.js";
 import { writePng } from "./png.js";
 import { readWeights, type ModelEntry } from "./weights.js";
 
 export const STORE = "sfumato-weights"; // of the Cache API
 
-const LARGE = 2 ** 20; // pixels from which on a picture is worth several workers
+const LARGE = 2 ** 20; // pixels from which on an image is worth several workers
 
 export type Progress = (what: string, part: number) => void;
 
@@ -19,7 +19,7 @@ export class Runtime {
   private models: Promise<Record<string, ModelEntry>> | null = null;
   private readonly codecs = new Map<string, Promise<Codec>>();
 
-  /** `base`: address of the folder with kernels.wasm and weights/; `help`: others that take strips of large pictures. */
+  /** `base`: address of the folder with kernels.wasm and weights/; `help`: others that take strips of large images. */
   constructor(private readonly base: string | URL, private readonly help: { workers: Workers; count: number } | null = null) {}
 
   async decode(data: Uint8Array, options: { partial?: boolean; steps?: number; maxPixels?: number }, progress: Progress): Promise<DecodeReply> {
@@ -27,27 +27,27 @@ export class Runtime {
     if (!header) throw new FormatError("cut short inside the header");
     const codec = header.chunks ? await this.codec(header.model, progress) : null;
     const start = performance.now();
-    let picture: Picture;
+    let image: DecodedImage;
     let shown = 1;
     let file: File;
     if (codec) {
       const decoded = await this.together(codec, data, { ...options, progress: (part) => progress("Decoding", part) });
       ({ file, sections: shown } = decoded);
-      picture = await complete(decoded);
+      image = await complete(decoded);
     } else {
       file = unpack(data, options.partial);
-      picture = await completeLossless(file, options.maxPixels ?? MAX_PIXELS);
+      image = await completeLossless(file, options.maxPixels ?? MAX_PIXELS);
     }
     const seconds = (performance.now() - start) / 1000;
     const facts: Facts = {
       ...header, lossless: !codec, alpha: file.alpha !== null, complete: file.complete, shown, bytes: data.length, seconds,
       sections: file.sections.map(({ payload }, i) => ({ name: sectionName(i, !codec), bytes: payload.length })),
-      metadata: [...picture.entries].map(([tag, value]) => `${tag.trim()} (${value.length} bytes)`), remarks: picture.remarks,
+      metadata: [...image.entries].map(([tag, value]) => `${tag.trim()} (${value.length} bytes)`), remarks: image.remarks,
     };
-    return { png: await writePng(picture, picture.entries), facts };
+    return { png: await writePng(image, image.entries), facts };
   }
 
-  /** Decodes, with the help of other workers where there are some and the picture is large. */
+  /** Decodes, with the help of other workers where there are some and the image is large. */
   private async together(codec: Codec, data: Uint8Array, options: DecodeOptions): Promise<Decoded> {
     const header = peek(data)!;
     if (!this.help || paddedPixels(header.width, header.height) < LARGE) return codec.decode(data, options);

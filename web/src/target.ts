@@ -17,7 +17,7 @@ export function largestWithin(limit: number, encode: (q: number) => Uint8Array):
     next = guess(tried, limit, low, high);
   }
   const best = tried.get(low);
-  if (!best) throw new RangeError(`the smallest file of this picture has ${tried.get(0)!.length} bytes, more than ${limit}`);
+  if (!best) throw new RangeError(`the smallest file of this image has ${tried.get(0)!.length} bytes, more than ${limit}`);
   return { data: best, q: low, tries: tried.size };
 }
 

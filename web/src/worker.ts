@@ -10,7 +10,7 @@ interface Scope {
   onmessage: ((event: MessageEvent<{ number: number; request: Request }>) => void) | null;
 }
 const scope = self as unknown as Scope;
-// how many may work on one picture: `?threads=` behind the worker's address, or one fewer than there are processors
+// how many may work on one image: `?threads=` behind the worker's address, or one fewer than there are processors
 const asked = Number(new URL(scope.location.href).searchParams.get("threads"));
 const threads = asked || Math.min(4, Math.max(1, navigator.hardwareConcurrency - 1));
 const others = threads > 1 && typeof Worker !== "undefined" ? new Workers(new URL("?threads=1", scope.location.href), threads) : null;

@@ -99,9 +99,9 @@ function suite(name) {
     await page.waitForFunction(() => document.getElementById("status").textContent.includes("is shown"), WAIT);
     await page.waitForFunction(() => document.getElementById("image").complete && document.getElementById("image").naturalWidth === 451, WAIT);
     assert.match(await text(page, "#facts"), /451 × 300 pixels/);
-    const picture = await library.readPng(await bytesOf(page, "#save-png"));
+    const image = await library.readPng(await bytesOf(page, "#save-png"));
     const expected = codec.decode(new Uint8Array(readFileSync(path.join(dist, "sample.sfu"))));
-    assert.ok(largestDifference(picture.pixels, expected.pixels) <= 1);
+    assert.ok(largestDifference(image.pixels, expected.pixels) <= 1);
     assert.equal(await page.$eval("#save-png", (link) => link.download), "sample.png");
     assert.deepEqual(page.messages, []);
     await shot(page, "decode");
@@ -116,7 +116,7 @@ function suite(name) {
     await page.close();
   });
 
-  test("a large picture is decoded by several workers, and comes out the same", SLOW, async () => {
+  test("a large image is decoded by several workers, and comes out the same", SLOW, async () => {
     const [width, height] = [512, 2050];
     const rgb = Uint8Array.from({ length: width * height * 3 }, (_, i) => 128 + 90 * Math.sin(i / 9001) + 30 * Math.cos((i % (3 * width)) / 40));
     const encoder = await open(undefined, true);
@@ -127,8 +127,8 @@ function suite(name) {
     const page = await visit("/dist/?threads=2");
     await choose(page, "#file", file);
     await page.waitForFunction(() => document.getElementById("status").textContent.includes("is shown"), WAIT);
-    const picture = await library.readPng(await bytesOf(page, "#save-png"));
-    assert.ok(largestDifference(picture.pixels, codec.decode(data).pixels) <= 1);
+    const image = await library.readPng(await bytesOf(page, "#save-png"));
+    assert.ok(largestDifference(image.pixels, codec.decode(data).pixels) <= 1);
     const started = server.requests.filter(({ name: asked }) => asked.endsWith("worker.js"));
     assert.ok(started.length >= 2, "the page's worker, and one at least of those that it starts");
     await page.close();

@@ -98,8 +98,8 @@ test("an image in a PNG comes back from it, with alpha and without", async () =>
   for (const channels of [1, 3]) {
     for (const alpha of [null, Uint8Array.from({ length: 63 }, (_, i) => 3 * i)]) {
       const pixels = Uint8Array.from({ length: width * height * channels }, (_, i) => (i * 37) & 255);
-      const picture = { width, height, channels, pixels, alpha };
-      assert.deepEqual(await readPng(await writePng(picture)), picture);
+      const image = { width, height, channels, pixels, alpha };
+      assert.deepEqual(await readPng(await writePng(image)), image);
     }
   }
 });
@@ -116,8 +116,8 @@ test("the lossless file of FORMAT.md is read without weights, and a changed one 
   const text = readFileSync(path.join(root, "FORMAT.md"), "utf8");
   const [, first, rest] = /^    lossless ((?:[0-9a-f]{2} ?)+)\n((?:             (?:[0-9a-f]{2} ?)+\n?)+)/m.exec(text);
   const data = Uint8Array.from(`${first} ${rest}`.trim().split(/\s+/), (byte) => parseInt(byte, 16));
-  const picture = await completeLossless(unpack(data), 4096);
-  assert.deepEqual([...picture.pixels], [255, 0, 0, 0, 0, 255]);
+  const image = await completeLossless(unpack(data), 4096);
+  assert.deepEqual([...image.pixels], [255, 0, 0, 0, 0, 255]);
   await assert.rejects(completeLossless(unpack(data), 4095), FormatError);
   for (let i = 0; i < data.length; i++) {
     const bad = Uint8Array.from(data);

@@ -6,12 +6,12 @@ import { readPng, type Pixels } from "./png.js";
 
 const WEBP_PIXELS = 2 ** 24;
 
-export interface Picture extends Pixels {
+export interface DecodedImage extends Pixels {
   entries: Map<string, Uint8Array>;
   remarks: string[];
 }
 
-export async function complete({ file, sections, width, height, channels, pixels }: Decoded): Promise<Picture> {
+export async function complete({ file, sections, width, height, channels, pixels }: Decoded): Promise<DecodedImage> {
   const remarks: string[] = [];
   const { header } = file;
   if (sections < header.chunks + 1) remarks.push(`cut short: ${sections} of ${header.chunks + 1} sections are shown`);
@@ -22,8 +22,8 @@ export async function complete({ file, sections, width, height, channels, pixels
   return { width, height, channels, pixels, alpha, entries, remarks };
 }
 
-/** The picture of a lossless file, which needs no weights; FormatError for more pixels than are allowed. */
-export async function completeLossless(file: File, maxPixels: number): Promise<Picture> {
+/** The image of a lossless file, which needs no weights; FormatError for more pixels than are allowed. */
+export async function completeLossless(file: File, maxPixels: number): Promise<DecodedImage> {
   const { width, height, grey } = file.header;
   const pixels = paddedPixels(width, height);
   if (pixels > maxPixels) throw new FormatError(`${width}x${height} pixels, ${pixels} when padded, are more than ${maxPixels}`);
