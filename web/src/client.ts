@@ -1,8 +1,12 @@
 // A page's side of the workers: requests in, promises of replies out.
-import type { DecodeReply, EncodeReply, Reply, Request, StripReply, StripRequest } from "./messages.js";
+import { paddedPixels, peek } from "./container.js";
+import type {
+  DecodeReply, DecodeRequest, EncodeReply, EncodeRequest, PrepareReply, Reply, Request, Result, StripReply,
+} from "./messages.js";
 
 export type Progress = (what: string, part: number) => void;
-type Result = DecodeReply | EncodeReply | StripReply;
+
+const LARGE = 2 ** 20; // pixels from which on an image is worth several workers
 
 interface Job {
   request: Request;
@@ -24,16 +28,37 @@ export class Workers {
 
   constructor(private readonly url: string | URL, private readonly most: number) {}
 
-  decode(data: Uint8Array, options: { partial?: boolean; steps?: number; maxPixels?: number } = {}, progress: Progress = () => {}) {
+  async decode(data: Uint8Array, options: Omit<DecodeRequest, "kind" | "data"> = {}, progress: Progress = () => {}): Promise<DecodeReply> {
+    let large = false;
+    try {
+      const header = this.most > 1 ? peek(data) : null;
+      large = Boolean(header?.chunks) && paddedPixels(header!.width, header!.height) >= LARGE;
+    } catch {
+      // a bad header: the worker says what is wrong with it
+    }
+    if (large) return this.together(data, options, progress);
     return this.ask({ kind: "decode", data, ...options }, progress) as Promise<DecodeReply>;
   }
 
-  encode(request: Omit<Request & { kind: "encode" }, "kind">, progress: Progress = () => {}) {
+  encode(request: Omit<EncodeRequest, "kind">, progress: Progress = () => {}): Promise<EncodeReply> {
     return this.ask({ kind: "encode", ...request }, progress) as Promise<EncodeReply>;
   }
 
-  strip(request: Omit<StripRequest, "kind">) {
-    return this.ask({ kind: "strip", ...request }, () => {}) as Promise<StripReply>;
+  /** Decodes with all workers: the latent by one, then strips of the image by each. */
+  private async together(data: Uint8Array, options: Omit<DecodeRequest, "kind" | "data">, progress: Progress): Promise<DecodeReply> {
+    const header = peek(data)!;
+    const request: Request = { kind: "prepare", data, shares: this.most, ...options };
+    const { shares, steps, sections, seconds } = (await this.ask(request, progress)) as PrepareReply;
+    const start = performance.now();
+    const pixels = new Uint8Array(header.width * header.height * 3);
+    let done = 0;
+    await Promise.all(shares.map(async ({ rows, strip }) => {
+      const found = (await this.ask({ kind: "strip", header, rows, strip, steps }, () => {})) as StripReply;
+      pixels.set(found.pixels, strip.first * header.width * 3);
+      progress("Decoding", (1 + ++done / shares.length) / 2);
+    }));
+    const passed = seconds + (performance.now() - start) / 1000;
+    return this.ask({ kind: "finish", data, pixels, sections, seconds: passed, ...options }, progress) as Promise<DecodeReply>;
   }
 
   /** Ends all work; what was asked for is rejected. */

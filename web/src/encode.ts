@@ -1,12 +1,12 @@
 // An image file that the browser reads in; a .sfu file out.
 import type { Codec } from "./codec.js";
 import { MAX_PIXELS, paddedPixels } from "./container.js";
-import type { EncodeReply, Request } from "./messages.js";
+import type { EncodeReply, EncodeRequest } from "./messages.js";
 import { writePng, type Pixels } from "./png.js";
 import type { Progress } from "./runtime.js";
 import { largestWithin } from "./target.js";
 
-export async function encodeImage(codec: Codec, request: Request & { kind: "encode" }, progress: Progress): Promise<EncodeReply> {
+export async function encodeImage(codec: Codec, request: EncodeRequest, progress: Progress): Promise<EncodeReply> {
   const start = performance.now();
   const { pixels, width, height, alpha, remarks } = await readImage(request.data, request.type);
   progress("Analysing", 0);

@@ -19,7 +19,27 @@ export interface Facts {
   seconds: number;
 }
 
-/** A strip of an image, for another worker. */
+export interface DecodeRequest {
+  kind: "decode";
+  data: Uint8Array;
+  partial?: boolean;
+  steps?: number;
+  maxPixels?: number;
+}
+
+/** A large image is decoded by several workers: one prepares it, each makes strips of it, one finishes it. */
+export interface PrepareRequest extends Omit<DecodeRequest, "kind"> {
+  kind: "prepare";
+  shares: number;
+}
+
+export interface PrepareReply {
+  shares: { rows: Float32Array; strip: Strip }[];
+  steps: number;
+  sections: number;
+  seconds: number;
+}
+
 export interface StripRequest {
   kind: "strip";
   header: Header;
@@ -32,10 +52,23 @@ export interface StripReply {
   pixels: Uint8Array;
 }
 
-export type Request =
-  | StripRequest
-  | { kind: "decode"; data: Uint8Array; partial?: boolean; steps?: number; maxPixels?: number }
-  | { kind: "encode"; data: Uint8Array; type: string; quality?: number; limit?: number };
+export interface FinishRequest extends Omit<DecodeRequest, "kind"> {
+  kind: "finish";
+  pixels: Uint8Array;
+  sections: number;
+  seconds: number;
+}
+
+export interface EncodeRequest {
+  kind: "encode";
+  data: Uint8Array;
+  type: string;
+  quality?: number;
+  limit?: number;
+}
+
+export type Request = DecodeRequest | PrepareRequest | StripRequest | FinishRequest | EncodeRequest;
+export type Result = DecodeReply | PrepareReply | StripReply | EncodeReply;
 
 export interface DecodeReply {
   png: Uint8Array;
@@ -54,5 +87,5 @@ export interface EncodeReply {
 export type Reply = { number: number } & (
   | { progress: number; what: string }
   | { error: string; name: string }
-  | { result: DecodeReply | EncodeReply | StripReply }
+  | { result: Result }
 );

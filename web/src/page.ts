@@ -5,7 +5,8 @@ import type { DecodeReply, Facts } from "./messages.js";
 
 const byId = <T extends HTMLElement>(id: string): T => document.getElementById(id) as T;
 const parameters = new URLSearchParams(location.search);
-const workers = new Workers(`worker.js${parameters.has("threads") ? `?threads=${Number(parameters.get("threads"))}` : ""}`, 1);
+const threads = Number(parameters.get("threads")) || Math.min(4, Math.max(1, (navigator.hardwareConcurrency || 2) - 1));
+const workers = new Workers("worker.js", threads);
 const number = (value: number): string => value.toLocaleString("en");
 
 /** One side of a comparison. */

@@ -17,7 +17,7 @@ const MOST_KEPT = 64;
 const script = document.currentScript as HTMLScriptElement | null;
 const base = script?.src || document.baseURI;
 const mostPixels = Number(script?.dataset.maxPixels) || MOST_PIXELS;
-const workers = new Workers(new URL("worker.js?threads=1", base), Math.min(4, Math.max(1, (navigator.hardwareConcurrency || 2) - 1)));
+const workers = new Workers(new URL("worker.js", base), Math.min(4, Math.max(1, (navigator.hardwareConcurrency || 2) - 1)));
 const shown = new Map<string, Promise<string>>(); // URL of a file -> blob URL of its PNG
 const ours = new Set<string>(); // URLs that this script has put in place
 const wanted = new WeakMap<HTMLImageElement, string>();

@@ -1,17 +1,16 @@
 // Kernels and weights fetched from the folder of the script that runs, kept for later visits, and used.
-import type { Workers } from "./client.js";
-import { Codec, type Decoded, type DecodeOptions } from "./codec.js";
-import { MAX_PIXELS, paddedPixels, peek, sectionName, unpack, type File } from "./container.js";
+import { Codec } from "./codec.js";
+import { MAX_PIXELS, peek, sectionName, unpack, type File } from "./container.js";
 import { Engine } from "./engine.js";
 import { FormatError } from "./errors.js";
-import type { DecodeReply, Facts, StripReply, StripRequest } from "./messages.js";
+import type {
+  DecodeReply, DecodeRequest, Facts, FinishRequest, PrepareReply, PrepareRequest, StripReply, StripRequest,
+} from "./messages.js";
 import { complete, completeLossless, type DecodedImage } from "./image.js";
 import { writePng } from "./png.js";
 import { readWeights, type ModelEntry } from "./weights.js";
 
 export const STORE = "sfumato-weights"; // of the Cache API
-
-const LARGE = 2 ** 20; // pixels from which on an image is worth several workers
 
 export type Progress = (what: string, part: number) => void;
 
@@ -19,55 +18,52 @@ export class Runtime {
   private models: Promise<Record<string, ModelEntry>> | null = null;
   private readonly codecs = new Map<string, Promise<Codec>>();
 
-  /** `base`: address of the folder with kernels.wasm and weights/; `help`: others that take strips of large images. */
-  constructor(private readonly base: string | URL, private readonly help: { workers: Workers; count: number } | null = null) {}
+  /** `base`: address of the folder with kernels.wasm and weights/. */
+  constructor(private readonly base: string | URL) {}
 
-  async decode(data: Uint8Array, options: { partial?: boolean; steps?: number; maxPixels?: number }, progress: Progress): Promise<DecodeReply> {
+  async decode({ data, ...options }: Omit<DecodeRequest, "kind">, progress: Progress): Promise<DecodeReply> {
     const header = peek(data);
     if (!header) throw new FormatError("cut short inside the header");
     const codec = header.chunks ? await this.codec(header.model, progress) : null;
     const start = performance.now();
-    let image: DecodedImage;
-    let shown = 1;
-    let file: File;
     if (codec) {
-      const decoded = await this.together(codec, data, { ...options, progress: (part) => progress("Decoding", part) });
-      ({ file, sections: shown } = decoded);
-      image = await complete(decoded);
-    } else {
-      file = unpack(data, options.partial);
-      image = await completeLossless(file, options.maxPixels ?? MAX_PIXELS);
+      const decoded = codec.decode(data, { ...options, progress: (part) => progress("Decoding", part) });
+      return this.reply(data, decoded.file, decoded.sections, await complete(decoded), start);
     }
-    const seconds = (performance.now() - start) / 1000;
-    const facts: Facts = {
-      ...header, lossless: !codec, alpha: file.alpha !== null, complete: file.complete, shown, bytes: data.length, seconds,
-      sections: file.sections.map(({ payload }, i) => ({ name: sectionName(i, !codec), bytes: payload.length })),
-      metadata: [...image.entries].map(([tag, value]) => `${tag.trim()} (${value.length} bytes)`), remarks: image.remarks,
-    };
-    return { png: await writePng(image, image.entries), facts };
+    const file = unpack(data, options.partial);
+    return this.reply(data, file, 1, await completeLossless(file, options.maxPixels ?? MAX_PIXELS), start);
   }
 
-  /** Decodes, with the help of other workers where there are some and the image is large. */
-  private async together(codec: Codec, data: Uint8Array, options: DecodeOptions): Promise<Decoded> {
-    const header = peek(data)!;
-    if (!this.help || paddedPixels(header.width, header.height) < LARGE) return codec.decode(data, options);
-    const { progress = () => {} } = options;
-    const prepared = codec.prepare(data, { ...options, progress: (part) => progress(part / 2) }, this.help.count);
-    const { file, strips, y, steps } = prepared;
-    const pixels = new Uint8Array(header.height * header.width * 3);
-    let done = 0;
-    await Promise.all(strips.map(async (strip) => {
-      const found = await this.help!.workers.strip({ header: file.header, rows: codec.rowsOf(header, y, strip).slice(), strip, steps });
-      pixels.set(found.pixels, strip.first * header.width * 3);
-      progress((1 + ++done / strips.length) / 2);
-    }));
-    return codec.decoded(prepared, pixels);
+  async prepare({ data, shares, ...options }: PrepareRequest, progress: Progress): Promise<PrepareReply> {
+    const { model } = unpack(data, options.partial).header;
+    const codec = await this.codec(model, progress);
+    const start = performance.now();
+    const { file, strips, y, steps, sections } = codec.prepare(data, { ...options, progress: (part) => progress("Decoding", part / 2) }, shares);
+    const parts = strips.map((strip) => ({ strip, rows: codec.rowsOf(file.header, y, strip).slice() }));
+    return { shares: parts, steps, sections, seconds: (performance.now() - start) / 1000 };
   }
 
-  /** One strip, for another worker. */
   async strip({ header, rows, strip, steps }: StripRequest): Promise<StripReply> {
     const codec = await this.codec(header.model, () => {});
     return { pixels: codec.synthesise(header, rows, strip, steps) };
+  }
+
+  async finish({ data, pixels, sections, seconds, ...options }: FinishRequest): Promise<DecodeReply> {
+    const file = unpack(data, options.partial);
+    const codec = await this.codec(file.header.model, () => {});
+    const image = await complete(codec.decoded({ file, sections, latent: null }, pixels));
+    return this.reply(data, file, sections, image, performance.now() - 1000 * seconds);
+  }
+
+  private async reply(data: Uint8Array, file: File, shown: number, image: DecodedImage, start: number): Promise<DecodeReply> {
+    const seconds = (performance.now() - start) / 1000;
+    const lossless = !file.header.chunks;
+    const facts: Facts = {
+      ...file.header, lossless, alpha: file.alpha !== null, complete: file.complete, shown, bytes: data.length, seconds,
+      sections: file.sections.map(({ payload }, i) => ({ name: sectionName(i, lossless), bytes: payload.length })),
+      metadata: [...image.entries].map(([tag, value]) => `${tag.trim()} (${value.length} bytes)`), remarks: image.remarks,
+    };
+    return { png: await writePng(image, image.entries), facts };
   }
 
   /** The codec of a model id; FormatError for one whose weights are not here. */

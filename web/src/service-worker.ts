@@ -62,7 +62,7 @@ async function image(request: Request): Promise<Response> {
   if (!response.ok || response.type === "opaque") return response;
   try {
     const data = new Uint8Array(await response.arrayBuffer());
-    const { png } = await runtime.decode(data, { maxPixels: MOST_PIXELS }, () => {});
+    const { png } = await runtime.decode({ data, maxPixels: MOST_PIXELS }, () => {});
     return new Response(png as BodyInit, { headers: { "content-type": "image/png" } });
   } catch (error) {
     console.error(`sfumato: ${request.url}: ${error instanceof Error ? error.message : error}`);
