@@ -12,7 +12,17 @@ const source = path.join(here, "..", "sfumato");
 
 async function kernels(out) {
   const { error, stderr } = await asc.main(
-    [path.join(here, "assembly", "index.ts"), "--outFile", out, "--enable", "simd", "-O3", "--runtime", "stub", "--noAssert"],
+    [
+      path.join(here, "assembly", "index.ts"),
+      "--outFile",
+      out,
+      "--enable",
+      "simd",
+      "-O3",
+      "--runtime",
+      "stub",
+      "--noAssert",
+    ],
     {},
   );
   if (error) throw new Error(`${error.message}\n${stderr}`);
@@ -20,7 +30,13 @@ async function kernels(out) {
 
 const options = { bundle: true, target: "es2022", minify: true, legalComments: "none" };
 const script = (entry, out, more = {}) =>
-  build({ ...options, entryPoints: [path.join(here, "src", entry)], outfile: path.join(dist, out), format: "iife", ...more });
+  build({
+    ...options,
+    entryPoints: [path.join(here, "src", entry)],
+    outfile: path.join(dist, out),
+    format: "iife",
+    ...more,
+  });
 
 // The comparison is the viewer of the Python package.
 function viewer() {
@@ -34,17 +50,27 @@ async function sample() {
   const { Codec, Engine, readPng, readWeights } = await import(path.join(dist, "index.js"));
   const [entry] = Object.values(JSON.parse(readFileSync(path.join(dist, "weights", "models.json"))));
   const weights = (part) => readWeights(readFileSync(path.join(dist, "weights", entry[part].file)));
-  const codec = new Codec(await Engine.start(readFileSync(path.join(dist, "kernels.wasm"))), await weights("decode"));
+  const codec = new Codec(
+    await Engine.start(readFileSync(path.join(dist, "kernels.wasm"))),
+    await weights("decode"),
+  );
   codec.addEncoder(await weights("encode"));
-  const { width, height, pixels } = await readPng(readFileSync(path.join(here, "..", "examples", "chelsea.png")));
+  const { width, height, pixels } = await readPng(
+    readFileSync(path.join(here, "..", "examples", "chelsea.png")),
+  );
   writeFileSync(path.join(dist, "sample.sfu"), codec.encode(codec.analyse(pixels, width, height), 100));
 }
 
 rmSync(dist, { recursive: true, force: true });
 mkdirSync(dist, { recursive: true });
 await kernels(path.join(dist, "kernels.wasm"));
-const weights = readdirSync(path.join(source, "weights")).filter((name) => name.endsWith(".safetensors")).sort();
-convert(weights.map((name) => path.join(source, "weights", name)), path.join(dist, "weights"));
+const weights = readdirSync(path.join(source, "weights"))
+  .filter((name) => name.endsWith(".safetensors"))
+  .sort();
+convert(
+  weights.map((name) => path.join(source, "weights", name)),
+  path.join(dist, "weights"),
+);
 await script("index.ts", "index.js", { format: "esm" });
 await script("worker.ts", "worker.js");
 await script("polyfill.ts", "sfumato.js");

@@ -49,7 +49,7 @@ function integers(list) {
   return (list ?? []).flatMap((value) => {
     if (typeof value === "number") return [value];
     const packed = [];
-    for (let at = 0; at < value.length; ) {
+    for (let at = 0; at < value.length;) {
       let n = 0n;
       for (let shift = 0n; ; shift += 7n) {
         const byte = value[at++];
@@ -80,7 +80,7 @@ function constant(bytes) {
   const raw = Buffer.from(f.get(9)[0]);
   const type = f.get(2)[0];
   const values = [];
-  for (let at = 0; at < raw.length; ) {
+  for (let at = 0; at < raw.length;) {
     if (type === 1) values.push(raw.readFloatLE(at));
     else if (type === 7) values.push(Number(raw.readBigInt64LE(at)));
     else throw new Error(`no form for constants of type ${type}`);

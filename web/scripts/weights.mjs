@@ -11,14 +11,28 @@ import { readGraph } from "./onnx.mjs";
 
 const DECODE = /^(entropy|tables|gain|g_s|denoiser)\./;
 const GRAPHS = { decode: ["g_s", "denoiser"], encode: ["g_a", "h_a"] };
-const KINDS = { I8: ["i8", 1], I16: ["i16", 2], I32: ["i32", 4], I64: ["i64", 8], F16: ["f16", 2], F32: ["f32", 4] };
+const KINDS = {
+  I8: ["i8", 1],
+  I16: ["i16", 2],
+  I32: ["i32", 4],
+  I64: ["i64", 8],
+  F16: ["f16", 2],
+  F32: ["f32", 4],
+};
 
 function readSafetensors(file) {
   const data = readFileSync(file);
   const length = Number(data.readBigUInt64LE(0));
   const { __metadata__: metadata, ...entries } = JSON.parse(data.subarray(8, 8 + length).toString());
   const tensors = new Map();
-  for (const [name, { dtype, shape, data_offsets: [from, to] }] of Object.entries(entries)) {
+  for (const [
+    name,
+    {
+      dtype,
+      shape,
+      data_offsets: [from, to],
+    },
+  ] of Object.entries(entries)) {
     tensors.set(name, { dtype, shape, bytes: data.subarray(8 + length + from, 8 + length + to) });
   }
   return { metadata, tensors };
@@ -58,7 +72,9 @@ function pack(header, tensors) {
   const text = Buffer.from(JSON.stringify({ ...header, arrays }));
   const length = Buffer.alloc(4);
   length.writeUInt32LE(text.length);
-  return gzipSync(Buffer.concat([length, text, Buffer.alloc(-(4 + text.length) & 7), ...parts]), { level: 9 });
+  return gzipSync(Buffer.concat([length, text, Buffer.alloc(-(4 + text.length) & 7), ...parts]), {
+    level: 9,
+  });
 }
 
 export function convert(files, folder) {

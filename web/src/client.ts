@@ -1,7 +1,15 @@
 // A page's side of the workers: requests in, promises of replies out.
 import { paddedPixels, peek } from "./container.js";
 import type {
-  DecodeReply, DecodeRequest, EncodeReply, EncodeRequest, PrepareReply, Reply, Request, Result, StripReply,
+  DecodeReply,
+  DecodeRequest,
+  EncodeReply,
+  EncodeRequest,
+  PrepareReply,
+  Reply,
+  Request,
+  Result,
+  StripReply,
 } from "./messages.js";
 
 export type Progress = (what: string, part: number) => void;
@@ -26,9 +34,16 @@ export class Workers {
   private readonly queue: Job[] = [];
   private number = 0;
 
-  constructor(private readonly url: string | URL, private readonly most: number) {}
+  constructor(
+    private readonly url: string | URL,
+    private readonly most: number,
+  ) {}
 
-  async decode(data: Uint8Array, options: Omit<DecodeRequest, "kind" | "data"> = {}, progress: Progress = () => {}): Promise<DecodeReply> {
+  async decode(
+    data: Uint8Array,
+    options: Omit<DecodeRequest, "kind" | "data"> = {},
+    progress: Progress = () => {},
+  ): Promise<DecodeReply> {
     let large = false;
     try {
       const header = this.most > 1 ? peek(data) : null;
@@ -45,20 +60,29 @@ export class Workers {
   }
 
   /** Decodes with all workers: the latent by one, then strips of the image by each. */
-  private async together(data: Uint8Array, options: Omit<DecodeRequest, "kind" | "data">, progress: Progress): Promise<DecodeReply> {
+  private async together(
+    data: Uint8Array,
+    options: Omit<DecodeRequest, "kind" | "data">,
+    progress: Progress,
+  ): Promise<DecodeReply> {
     const header = peek(data)!;
     const request: Request = { kind: "prepare", data, shares: this.most, ...options };
     const { shares, steps, sections, seconds } = (await this.ask(request, progress)) as PrepareReply;
     const start = performance.now();
     const pixels = new Uint8Array(header.width * header.height * 3);
     let done = 0;
-    await Promise.all(shares.map(async ({ rows, strip }) => {
-      const found = (await this.ask({ kind: "strip", header, rows, strip, steps }, () => {})) as StripReply;
-      pixels.set(found.pixels, strip.first * header.width * 3);
-      progress("Decoding", (1 + ++done / shares.length) / 2);
-    }));
+    await Promise.all(
+      shares.map(async ({ rows, strip }) => {
+        const found = (await this.ask({ kind: "strip", header, rows, strip, steps }, () => {})) as StripReply;
+        pixels.set(found.pixels, strip.first * header.width * 3);
+        progress("Decoding", (1 + ++done / shares.length) / 2);
+      }),
+    );
     const passed = seconds + (performance.now() - start) / 1000;
-    return this.ask({ kind: "finish", data, pixels, sections, seconds: passed, ...options }, progress) as Promise<DecodeReply>;
+    return this.ask(
+      { kind: "finish", data, pixels, sections, seconds: passed, ...options },
+      progress,
+    ) as Promise<DecodeReply>;
   }
 
   /** Ends all work; what was asked for is rejected. */
@@ -100,7 +124,8 @@ export class Workers {
     };
     hand.worker.onmessage = ({ data }: MessageEvent<Reply>) => {
       if ("progress" in data) hand.job?.progress(data.what, data.progress);
-      else if ("error" in data) finish((job) => job.reject(Object.assign(new Error(data.error), { name: data.name })));
+      else if ("error" in data)
+        finish((job) => job.reject(Object.assign(new Error(data.error), { name: data.name })));
       else finish((job) => job.resolve(data.result));
     };
     hand.worker.onerror = (event) => {

@@ -1,6 +1,14 @@
 // An image in, the bytes of a file out; and back: the whole of a codec for one set of weights.
 import {
-  cells, crc32, MAX_PIXELS, noiseSeed, pack, paddedPixels, unpack, type File, type Header,
+  cells,
+  crc32,
+  MAX_PIXELS,
+  noiseSeed,
+  pack,
+  paddedPixels,
+  unpack,
+  type File,
+  type Header,
 } from "./container.js";
 import { Diffusion, halo } from "./diffusion.js";
 import type { Engine } from "./engine.js";
@@ -70,7 +78,10 @@ export class Codec {
   private readonly diffusion: Diffusion;
   private analysis: { a: Graph; h: Graph } | null = null;
 
-  constructor(private readonly engine: Engine, weights: WeightsFile) {
+  constructor(
+    private readonly engine: Engine,
+    weights: WeightsFile,
+  ) {
     const { arrays, config, graphs } = weights;
     this.id = weights.id;
     this.config = config;
@@ -78,7 +89,9 @@ export class Codec {
     this.latents = new LatentCoder(engine, model, arrays.get("tables.counts")!, arrays.get("tables.widths")!);
     this.gains = arrays.get("gain.rows")!;
     this.synthesis = new Graph(engine, "g_s", graphs.g_s!, part(arrays, "g_s"));
-    this.denoiser = graphs.denoiser ? new Graph(engine, "denoiser", graphs.denoiser, part(arrays, "denoiser")) : null;
+    this.denoiser = graphs.denoiser
+      ? new Graph(engine, "denoiser", graphs.denoiser, part(arrays, "denoiser"))
+      : null;
     this.diffusion = new Diffusion(engine, config);
   }
 
@@ -97,11 +110,17 @@ export class Codec {
 
   decode(data: Uint8Array, options: DecodeOptions = {}): Decoded {
     const { progress = () => {} } = options;
-    const { file, sections, steps, strips, y, latent } = this.prepare(data, { ...options, progress: (done) => progress(done / 2) });
+    const { file, sections, steps, strips, y, latent } = this.prepare(data, {
+      ...options,
+      progress: (done) => progress(done / 2),
+    });
     const { width, height } = file.header;
     const pixels = new Uint8Array(height * width * 3);
     for (const strip of strips) {
-      pixels.set(this.synthesise(file.header, this.rowsOf(file.header, y, strip), strip, steps), strip.first * width * 3);
+      pixels.set(
+        this.synthesise(file.header, this.rowsOf(file.header, y, strip), strip, steps),
+        strip.first * width * 3,
+      );
       progress((1 + strip.last / strips.at(-1)!.last) / 2);
     }
     return this.decoded({ file, sections, latent }, pixels);
@@ -113,7 +132,8 @@ export class Codec {
     const file = unpack(data, options.partial || chunks !== undefined);
     const { header } = file;
     this.check(header, options.maxPixels ?? MAX_PIXELS);
-    if (!file.sections.length) throw new FormatError("cut short before the end of section z: nothing to show");
+    if (!file.sections.length)
+      throw new FormatError("cut short before the end of section z: nothing to show");
     const sections = chunks === undefined ? file.sections : file.sections.slice(0, 1 + chunks);
     const whole = file.complete && sections.length === header.chunks + 1;
     const steps = this.usableSteps(options.steps ?? (whole ? 1 : 0));
@@ -127,7 +147,14 @@ export class Codec {
     });
     const [rows, columns] = [HYPER_STRIDE * cells(header.height), HYPER_STRIDE * cells(header.width)];
     const around = this.halo + halo(this.config, steps)!;
-    return { file, sections: sections.length, steps, strips: this.strips(rows, columns, around, shares), y, latent };
+    return {
+      file,
+      sections: sections.length,
+      steps,
+      strips: this.strips(rows, columns, around, shares),
+      y,
+      latent,
+    };
   }
 
   /** The part of a prepared latent that a strip needs. */
@@ -136,16 +163,38 @@ export class Codec {
     return y.subarray((from / STRIDE) * line, (to / STRIDE) * line);
   }
 
-  decoded({ file, sections, latent }: Pick<Prepared, "file" | "sections" | "latent">, pixels: Uint8Array): Decoded {
+  decoded(
+    { file, sections, latent }: Pick<Prepared, "file" | "sections" | "latent">,
+    pixels: Uint8Array,
+  ): Decoded {
     const { width, height, grey } = file.header;
-    return { width, height, channels: grey ? 1 : 3, pixels: grey ? mean(pixels) : pixels, file, sections, latent };
+    return {
+      width,
+      height,
+      channels: grey ? 1 : 3,
+      pixels: grey ? mean(pixels) : pixels,
+      file,
+      sections,
+      latent,
+    };
   }
 
   /** RGB [height, width, 3] -> its latent, which `encode` takes at every q. */
-  analyse(rgb: Uint8Array, width: number, height: number, progress: (part: number) => void = () => {}): Analysis {
+  analyse(
+    rgb: Uint8Array,
+    width: number,
+    height: number,
+    progress: (part: number) => void = () => {},
+  ): Analysis {
     const { engine, config } = this;
     if (!this.analysis) throw new Error("these weights cannot encode");
-    if (width < 1 || height < 1 || width > 65535 || height > 65535 || paddedPixels(width, height) > MAX_PIXELS) {
+    if (
+      width < 1 ||
+      height < 1 ||
+      width > 65535 ||
+      height > 65535 ||
+      paddedPixels(width, height) > MAX_PIXELS
+    ) {
       throw new RangeError(`${width}x${height} pixels are more than can be encoded here`);
     }
     const grey = isGrey(rgb);
@@ -158,7 +207,10 @@ export class Codec {
         const [found] = this.analysis!.a.run(x);
         const line = found!.width * channels;
         const values = engine.f32(found!.at, found!.height * line);
-        y.set(values.subarray(((first - from) / STRIDE) * line, ((last - from) / STRIDE) * line), (first / STRIDE) * line);
+        y.set(
+          values.subarray(((first - from) / STRIDE) * line, ((last - from) / STRIDE) * line),
+          (first / STRIDE) * line,
+        );
       });
       progress(last / rows);
     }
@@ -167,11 +219,22 @@ export class Codec {
 
   /** The file of an analysed image at quality q, 0 .. 255. */
   encode(
-    { width, height, grey, y: analysed }: Analysis, q: number, alpha: Uint8Array | null = null,
-    metadata: Uint8Array | null = null, progress: (part: number) => void = () => {},
+    { width, height, grey, y: analysed }: Analysis,
+    q: number,
+    alpha: Uint8Array | null = null,
+    metadata: Uint8Array | null = null,
+    progress: (part: number) => void = () => {},
   ): Uint8Array {
     const { engine } = this;
-    const header: Header = { width, height, q, model: this.id, seed: null, grey, chunks: this.config.chunks.length };
+    const header: Header = {
+      width,
+      height,
+      q,
+      model: this.id,
+      seed: null,
+      grey,
+      chunks: this.config.chunks.length,
+    };
     return engine.scope(() => {
       const [rows, columns] = [4 * cells(height), 4 * cells(width)];
       const gain = engine.put(this.gain(q / 255));
@@ -185,13 +248,16 @@ export class Codec {
   }
 
   private check(header: Header, maxPixels: number): void {
-    if (header.model !== this.id) throw new FormatError(`written by model ${header.model}, these weights are ${this.id}`);
+    if (header.model !== this.id)
+      throw new FormatError(`written by model ${header.model}, these weights are ${this.id}`);
     if (header.chunks !== this.config.chunks.length) {
       throw new FormatError(`${header.chunks} chunks, the model has ${this.config.chunks.length}`);
     }
     const pixels = paddedPixels(header.width, header.height);
     if (pixels > maxPixels) {
-      throw new FormatError(`${header.width}x${header.height} pixels, ${pixels} when padded, are more than ${maxPixels}`);
+      throw new FormatError(
+        `${header.width}x${header.height} pixels, ${pixels} when padded, are more than ${maxPixels}`,
+      );
     }
   }
 
@@ -201,7 +267,10 @@ export class Codec {
   }
 
   private get halo(): number {
-    return Math.ceil(Math.max(this.config.halos.g_a ?? 0, this.config.halos.g_s ?? 0) / HYPER_STRIDE) * HYPER_STRIDE;
+    return (
+      Math.ceil(Math.max(this.config.halos.g_a ?? 0, this.config.halos.g_s ?? 0) / HYPER_STRIDE) *
+      HYPER_STRIDE
+    );
   }
 
   private gain(q: number): Float32Array {
@@ -225,7 +294,12 @@ export class Codec {
   }
 
   /** RGB of a strip's own rows, as far as they lie in the image; `rows` as `rowsOf` gives them. */
-  synthesise(header: Header, rows: Float32Array, { from, to, first, last }: Strip, steps: number): Uint8Array {
+  synthesise(
+    header: Header,
+    rows: Float32Array,
+    { from, to, first, last }: Strip,
+    steps: number,
+  ): Uint8Array {
     const { engine } = this;
     const columns = HYPER_STRIDE * cells(header.width);
     const q = header.q / 255;
@@ -235,8 +309,19 @@ export class Codec {
       const [base, ...features] = this.synthesis.run(y, q) as [Map32, ...Map32[]];
       let x = base;
       if (steps) {
-        const noise = this.diffusion.noise(noiseSeed(header), HYPER_STRIDE * cells(header.height), columns, from, to - from);
-        x = this.diffusion.run(base, noise, steps, (z, t) => this.denoiser!.run(z, t, q, base, ...features)[0]!);
+        const noise = this.diffusion.noise(
+          noiseSeed(header),
+          HYPER_STRIDE * cells(header.height),
+          columns,
+          from,
+          to - from,
+        );
+        x = this.diffusion.run(
+          base,
+          noise,
+          steps,
+          (z, t) => this.denoiser!.run(z, t, q, base, ...features)[0]!,
+        );
       }
       const line = columns * 3;
       const bytes = engine.alloc((last - first) * line);
@@ -244,13 +329,21 @@ export class Codec {
       const found = engine.u8(bytes, (last - first) * line);
       const own = header.width * 3;
       const pixels = new Uint8Array((Math.min(last, header.height) - first) * own);
-      for (let at = 0, row = 0; at < pixels.length; at += own, row++) pixels.set(found.subarray(row * line, row * line + own), at);
+      for (let at = 0, row = 0; at < pixels.length; at += own, row++)
+        pixels.set(found.subarray(row * line, row * line + own), at);
       return pixels;
     });
   }
 
   /** Rows from .. to of the padded image, in -1 .. 1. */
-  private toMap(rgb: Uint8Array, width: number, height: number, columns: number, from: number, to: number): Map32 {
+  private toMap(
+    rgb: Uint8Array,
+    width: number,
+    height: number,
+    columns: number,
+    from: number,
+    to: number,
+  ): Map32 {
     const at = this.engine.alloc((to - from) * columns * 3 * 4);
     const out = this.engine.f32(at, (to - from) * columns * 3);
     const half = Math.fround(127.5);
@@ -285,5 +378,7 @@ function isGrey(rgb: Uint8Array): boolean {
 }
 
 function mean(rgb: Uint8Array): Uint8Array {
-  return Uint8Array.from({ length: rgb.length / 3 }, (_, i) => Math.floor((rgb[3 * i]! + rgb[3 * i + 1]! + rgb[3 * i + 2]! + 1) / 3));
+  return Uint8Array.from({ length: rgb.length / 3 }, (_, i) =>
+    Math.floor((rgb[3 * i]! + rgb[3 * i + 1]! + rgb[3 * i + 2]! + 1) / 3),
+  );
 }

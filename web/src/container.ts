@@ -44,7 +44,8 @@ class Reader {
   constructor(readonly data: Uint8Array) {}
 
   take(size: number, what: string): Uint8Array {
-    if (size > this.data.length - this.at) throw new Ended(`the file ends at byte ${this.data.length}, inside ${what}`);
+    if (size > this.data.length - this.at)
+      throw new Ended(`the file ends at byte ${this.data.length}, inside ${what}`);
     this.at += size;
     return this.data.subarray(this.at - size, this.at);
   }
@@ -94,7 +95,13 @@ export function paddedPixels(width: number, height: number): number {
 export function unpack(data: Uint8Array, partial = false): File {
   const reader = new Reader(data);
   const { header, flags } = readHeader(reader);
-  const file: File = { header, sections: [], complete: false, alpha: flags & ALPHA ? new Uint8Array() : null, metadata: null };
+  const file: File = {
+    header,
+    sections: [],
+    complete: false,
+    alpha: flags & ALPHA ? new Uint8Array() : null,
+    metadata: null,
+  };
   try {
     const lossless = !header.chunks;
     const bytes = lossless ? 4 * header.width * header.height : 8 * paddedPixels(header.width, header.height);
@@ -105,19 +112,27 @@ export function unpack(data: Uint8Array, partial = false): File {
       const check = reader.uint(checkSize(header, number), `${name}'s check`);
       const payload = reader.take(length, `${name}'s payload`);
       const found = lossless ? crc32(payload, crc32(packHeader(header))) : check;
-      if (found !== check) throw new FormatError(`${name}: check is ${hex(found)}, the file says ${hex(check)}`);
+      if (found !== check)
+        throw new FormatError(`${name}: check is ${hex(found)}, the file says ${hex(check)}`);
       file.sections.push({ check, payload });
     }
     if (flags & ALPHA) {
-      file.alpha = checked(reader, "alpha", Math.min(SECTION_MAX, 2 * header.width * header.height + 2 ** 16));
+      file.alpha = checked(
+        reader,
+        "alpha",
+        Math.min(SECTION_MAX, 2 * header.width * header.height + 2 ** 16),
+      );
     }
     if (flags & METADATA) file.metadata = checked(reader, "metadata", METADATA_STORED_MAX);
   } catch (error) {
     if (!(error instanceof Ended)) throw error;
     if (partial) return file;
-    throw new FormatError(`${error.message}; ${file.sections.length} of ${header.chunks + 1} sections are whole`);
+    throw new FormatError(
+      `${error.message}; ${file.sections.length} of ${header.chunks + 1} sections are whole`,
+    );
   }
-  if (reader.at < data.length) throw new FormatError(`${data.length - reader.at} bytes follow the end of the file at byte ${reader.at}`);
+  if (reader.at < data.length)
+    throw new FormatError(`${data.length - reader.at} bytes follow the end of the file at byte ${reader.at}`);
   file.complete = true;
   return file;
 }
@@ -144,22 +159,35 @@ function checked(reader: Reader, what: string, limit: number): Uint8Array {
 
 function readHeader(reader: Reader): { header: Header; flags: number } {
   const magic = String.fromCharCode(...reader.take(3, "the magic"));
-  if (magic !== "SFU") throw new FormatError(`not a sfumato file: it starts with ${JSON.stringify(magic)}, not "SFU"`);
+  if (magic !== "SFU")
+    throw new FormatError(`not a sfumato file: it starts with ${JSON.stringify(magic)}, not "SFU"`);
   const byte = reader.uint(1, "the version");
   const [version, flags] = [byte >> 4, byte & 15];
   if (OLD_VERSIONS[version]) {
-    throw new FormatError(`version ${version}, written by sfumato ${OLD_VERSIONS[version]}, is not read any more; this reader knows ${VERSION}`);
+    throw new FormatError(
+      `version ${version}, written by sfumato ${OLD_VERSIONS[version]}, is not read any more; this reader knows ${VERSION}`,
+    );
   }
-  if (version !== VERSION) throw new FormatError(`version ${version} is unknown; this reader knows ${VERSION}`);
+  if (version !== VERSION)
+    throw new FormatError(`version ${version} is unknown; this reader knows ${VERSION}`);
   const [width, height] = [reader.varint("the width"), reader.varint("the height")];
   const [q, chunks] = [reader.uint(1, "q"), reader.uint(1, "the number of chunks")];
   const model = hex(reader.uint(4, "the model id"));
   const seed = flags & SEED ? reader.uint(4, "the seed") : null;
-  for (const [name, value, least, most] of [["width", width, 1, SIDE_MAX], ["height", height, 1, SIDE_MAX], ["chunks", chunks, 0, CHUNKS_MAX]] as const) {
-    if (value < least || value > most) throw new FormatError(`header: ${name} is ${value}, not in ${least}..${most}`);
+  for (const [name, value, least, most] of [
+    ["width", width, 1, SIDE_MAX],
+    ["height", height, 1, SIDE_MAX],
+    ["chunks", chunks, 0, CHUNKS_MAX],
+  ] as const) {
+    if (value < least || value > most)
+      throw new FormatError(`header: ${name} is ${value}, not in ${least}..${most}`);
   }
-  if (!chunks && (q !== 255 || model !== "00000000" || seed !== null)) throw new FormatError(`header: q ${q}, model ${model} and seed ${seed} of a lossless file, not 255, 00000000, null`);
-  if (width * height > PIXELS_MAX) throw new FormatError(`header: ${width} x ${height} pixels are more than ${PIXELS_MAX}`);
+  if (!chunks && (q !== 255 || model !== "00000000" || seed !== null))
+    throw new FormatError(
+      `header: q ${q}, model ${model} and seed ${seed} of a lossless file, not 255, 00000000, null`,
+    );
+  if (width * height > PIXELS_MAX)
+    throw new FormatError(`header: ${width} x ${height} pixels are more than ${PIXELS_MAX}`);
   return { header: { width, height, q, model, seed, grey: Boolean(flags & GREY), chunks }, flags };
 }
 
@@ -167,8 +195,16 @@ function readHeader(reader: Reader): { header: Header; flags: number } {
 export function packHeader(header: Header, more = 0): Uint8Array {
   const flags = more | (header.seed === null ? 0 : SEED) | (header.grey ? GREY : 0);
   return Uint8Array.from([
-    0x53, 0x46, 0x55, (VERSION << 4) | flags, ...varint(header.width), ...varint(header.height), header.q, header.chunks,
-    ...uint(parseInt(header.model, 16), 4), ...(header.seed === null ? [] : uint(header.seed, 4)),
+    0x53,
+    0x46,
+    0x55,
+    (VERSION << 4) | flags,
+    ...varint(header.width),
+    ...varint(header.height),
+    header.q,
+    header.chunks,
+    ...uint(parseInt(header.model, 16), 4),
+    ...(header.seed === null ? [] : uint(header.seed, 4)),
   ]);
 }
 
@@ -176,12 +212,18 @@ export function noiseSeed(header: Header): number {
   return header.seed ?? crc32(packHeader(header));
 }
 
-export function pack(header: Header, sections: Section[], alpha: Uint8Array | null, metadata: Uint8Array | null): Uint8Array {
+export function pack(
+  header: Header,
+  sections: Section[],
+  alpha: Uint8Array | null,
+  metadata: Uint8Array | null,
+): Uint8Array {
   const parts: ArrayLike<number>[] = [packHeader(header, (alpha ? ALPHA : 0) | (metadata ? METADATA : 0))];
   sections.forEach(({ payload, check }, number) => {
     parts.push(varint(payload.length), uint(check, checkSize(header, number)), payload);
   });
-  for (const extra of [alpha, metadata]) if (extra) parts.push(varint(extra.length), uint(crc32(extra), 4), extra);
+  for (const extra of [alpha, metadata])
+    if (extra) parts.push(varint(extra.length), uint(crc32(extra), 4), extra);
   return concat(parts);
 }
 
@@ -190,7 +232,10 @@ export function join(header: Header, number: number, tiles: Section[]): Section 
   if (tiles.length === 1) return tiles[0]!;
   const size = checkSize(header, number);
   const table = concat(tiles.flatMap(({ payload, check }) => [varint(payload.length), uint(check, size)]));
-  return { check: crc32(table) % 2 ** (8 * size), payload: concat([table, ...tiles.map(({ payload }) => payload)]) };
+  return {
+    check: crc32(table) % 2 ** (8 * size),
+    payload: concat([table, ...tiles.map(({ payload }) => payload)]),
+  };
 }
 
 export function splitTiles(header: Header, number: number, section: Section, count: number): Section[] {
@@ -198,16 +243,27 @@ export function splitTiles(header: Header, number: number, section: Section, cou
   const [name, size] = [sectionName(number), checkSize(header, number)];
   const reader = new Reader(section.payload);
   try {
-    const table = Array.from({ length: count }, (_, tile) => [
-      reader.length(`${name}, tile ${tile}`, SECTION_MAX), reader.uint(size, `${name}, tile ${tile}`),
-    ] as const);
+    const table = Array.from(
+      { length: count },
+      (_, tile) =>
+        [
+          reader.length(`${name}, tile ${tile}`, SECTION_MAX),
+          reader.uint(size, `${name}, tile ${tile}`),
+        ] as const,
+    );
     const found = crc32(section.payload.subarray(0, reader.at)) % 2 ** (8 * size);
-    if (found !== section.check) throw new FormatError(`${name}: table's check is ${hex(found)}, the file says ${hex(section.check)}`);
-    const tiles = table.map(([length, check], tile) => ({ check, payload: reader.take(length, `${name}, tile ${tile}`) }));
-    if (reader.at < section.payload.length) throw new FormatError(`${name}: ${section.payload.length - reader.at} bytes follow the last tile`);
+    if (found !== section.check)
+      throw new FormatError(`${name}: table's check is ${hex(found)}, the file says ${hex(section.check)}`);
+    const tiles = table.map(([length, check], tile) => ({
+      check,
+      payload: reader.take(length, `${name}, tile ${tile}`),
+    }));
+    if (reader.at < section.payload.length)
+      throw new FormatError(`${name}: ${section.payload.length - reader.at} bytes follow the last tile`);
     return tiles;
   } catch (error) {
-    if (error instanceof Ended) throw new FormatError(`${name}: ${count} tiles do not fit into ${section.payload.length} bytes`);
+    if (error instanceof Ended)
+      throw new FormatError(`${name}: ${count} tiles do not fit into ${section.payload.length} bytes`);
     throw error;
   }
 }
@@ -221,10 +277,12 @@ export async function readMetadata(deflated: Uint8Array | null): Promise<Map<str
   while (reader.at < payload.length) {
     try {
       const tag = String.fromCharCode(...reader.take(4, "a tag"));
-      if (!/^[ -~]{4}$/.test(tag) || entries.has(tag)) throw new FormatError(`metadata: bad or repeated tag ${JSON.stringify(tag)}`);
+      if (!/^[ -~]{4}$/.test(tag) || entries.has(tag))
+        throw new FormatError(`metadata: bad or repeated tag ${JSON.stringify(tag)}`);
       entries.set(tag, reader.take(reader.length(`entry ${tag}`, METADATA_MAX), `entry ${tag}`));
     } catch (error) {
-      if (error instanceof Ended) throw new FormatError(`metadata: an entry passes the end at ${payload.length}`);
+      if (error instanceof Ended)
+        throw new FormatError(`metadata: an entry passes the end at ${payload.length}`);
       throw error;
     }
   }
@@ -252,7 +310,10 @@ async function inflate(deflated: Uint8Array): Promise<Uint8Array> {
     if (error instanceof FormatError) throw error;
     throw new FormatError(`metadata: cannot be inflated: ${error instanceof Error ? error.message : error}`);
   }
-  if (!size) throw new FormatError(`metadata: ${deflated.length} bytes are not one whole stream of DEFLATE with entries`);
+  if (!size)
+    throw new FormatError(
+      `metadata: ${deflated.length} bytes are not one whole stream of DEFLATE with entries`,
+    );
   return concat(parts);
 }
 
@@ -260,7 +321,9 @@ export async function packMetadata(entries: Map<string, Uint8Array>): Promise<Ui
   if (!entries.size) return null;
   const parts: ArrayLike<number>[] = [];
   for (const [tag, value] of entries) parts.push(new TextEncoder().encode(tag), varint(value.length), value);
-  const stream = new Blob([concat(parts) as BlobPart]).stream().pipeThrough(new CompressionStream("deflate-raw"));
+  const stream = new Blob([concat(parts) as BlobPart])
+    .stream()
+    .pipeThrough(new CompressionStream("deflate-raw"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 

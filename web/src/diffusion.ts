@@ -50,7 +50,9 @@ export function heatKernel(config: Config, t: number): Float32Array | null {
 export function halo(config: Config, steps: number): number | null {
   if (!steps) return 0;
   const reach = config.halos.denoiser ?? null;
-  const blurs = times(config, steps).slice(0, -1).map((t) => heatKernel(config, t));
+  const blurs = times(config, steps)
+    .slice(0, -1)
+    .map((t) => heatKernel(config, t));
   if (reach === null || config.t0 === 1 || blurs.includes(null)) return null;
   const radii = blurs.map((kernel) => kernel!.length >> 1);
   const total = radii[0]! + radii.slice(0, -1).reduce((sum, r) => sum + reach + r, 0) + reach;
@@ -58,7 +60,10 @@ export function halo(config: Config, steps: number): number | null {
 }
 
 export class Diffusion {
-  constructor(private readonly engine: Engine, private readonly config: Config) {}
+  constructor(
+    private readonly engine: Engine,
+    private readonly config: Config,
+  ) {}
 
   /** x_base and noise [height, width, 3] -> the image after the steps; the caller releases it. */
   run(xBase: Map32, noise: Map32, steps: number, denoise: Denoiser): Map32 {
@@ -117,7 +122,12 @@ export class Diffusion {
     const words = engine.alloc(count * 4);
     for (let channel = 0; channel < 3; channel++) {
       const skip = ((channel * rows + top) * width) / 2; // even: the sides are multiples of 64
-      (engine.call.philox as unknown as (...given: (number | bigint)[]) => void)(seed | 0, BigInt(skip), count / 2, words);
+      (engine.call.philox as unknown as (...given: (number | bigint)[]) => void)(
+        seed | 0,
+        BigInt(skip),
+        count / 2,
+        words,
+      );
       const halves = engine.u32(words, count);
       const values = engine.f32(out, count * 3);
       for (let i = 0; i < count; i += 2) {

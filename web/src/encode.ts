@@ -6,7 +6,11 @@ import { writePng, type Pixels } from "./png.js";
 import type { Progress } from "./runtime.js";
 import { largestWithin } from "./target.js";
 
-export async function encodeImage(codec: Codec, request: EncodeRequest, progress: Progress): Promise<EncodeReply> {
+export async function encodeImage(
+  codec: Codec,
+  request: EncodeRequest,
+  progress: Progress,
+): Promise<EncodeReply> {
   const start = performance.now();
   const { pixels, width, height, alpha, remarks } = await readImage(request.data, request.type);
   progress("Analysing", 0);
@@ -14,7 +18,8 @@ export async function encodeImage(codec: Codec, request: EncodeRequest, progress
   const analysis = codec.analyse(pixels, width, height, (part) => progress("Analysing", part));
   // alpha as an image of its own: a grey PNG
   const plane = alpha && (await writePng({ width, height, channels: 1, pixels: alpha, alpha: null }));
-  const encode = (q: number, what: string) => codec.encode(analysis, q, plane, null, (part) => progress(what, part));
+  const encode = (q: number, what: string) =>
+    codec.encode(analysis, q, plane, null, (part) => progress(what, part));
   let found: { data: Uint8Array; q: number; tries: number };
   if (request.limit === undefined) {
     const q = Math.round((255 * (request.quality ?? 50)) / 100);
@@ -24,7 +29,14 @@ export async function encodeImage(codec: Codec, request: EncodeRequest, progress
     found = largestWithin(request.limit, (q) => encode(q, `Encoding, try ${++tries}`));
   }
   const original = await writePng({ width, height, channels: 3, pixels, alpha });
-  return { file: found.data, q: found.q, tries: found.tries, seconds: (performance.now() - start) / 1000, original, remarks };
+  return {
+    file: found.data,
+    q: found.q,
+    tries: found.tries,
+    seconds: (performance.now() - start) / 1000,
+    original,
+    remarks,
+  };
 }
 
 interface Source extends Pixels {
@@ -40,7 +52,8 @@ async function readImage(data: Uint8Array, type: string): Promise<Source> {
     throw new Error("this browser cannot read that image");
   }
   const { width, height } = bitmap;
-  if (paddedPixels(width, height) > MAX_PIXELS) throw new RangeError(`${width}x${height} pixels are more than ${MAX_PIXELS}`);
+  if (paddedPixels(width, height) > MAX_PIXELS)
+    throw new RangeError(`${width}x${height} pixels are more than ${MAX_PIXELS}`);
   const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
   if (!context) throw new RangeError(`${width}x${height} pixels are more than this browser's canvas takes`);
   context.drawImage(bitmap, 0, 0);

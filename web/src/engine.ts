@@ -28,7 +28,11 @@ export class Engine {
 
   static async start(wasm: BufferSource | Promise<BufferSource>): Promise<Engine> {
     const { instance } = await WebAssembly.instantiate(await wasm, {
-      env: { abort: () => { throw new Error("the kernels gave up"); } },
+      env: {
+        abort: () => {
+          throw new Error("the kernels gave up");
+        },
+      },
     });
     return new Engine(instance);
   }

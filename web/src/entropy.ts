@@ -46,7 +46,11 @@ export class EntropyModel {
   private readonly head: Linear;
   private readonly chunks: Chunk[] = [];
 
-  constructor(private readonly engine: Engine, arrays: Map<string, NamedArray>, count: number) {
+  constructor(
+    private readonly engine: Engine,
+    arrays: Map<string, NamedArray>,
+    count: number,
+  ) {
     const layers = new Map<string, Map<string, NamedArray>>();
     for (const [name, array] of arrays) {
       const dot = name.lastIndexOf(".");
@@ -109,11 +113,20 @@ export class EntropyModel {
    * z and y are given to encode; what is after the first `chunks` takes its means from hyper and channel context.
    */
   pass(
-    code: SymbolCoder, q: number, height: number, width: number, z: Map64 | null, y: Map64 | null,
+    code: SymbolCoder,
+    q: number,
+    height: number,
+    width: number,
+    z: Map64 | null,
+    y: Map64 | null,
     chunks = this.chunks.length,
   ): { y: Map64; z: Map64 } {
     const { engine } = this;
-    const zParameters = this.repeat([...atQuality(this.zMean, q), ...atQuality(this.zLevel, q)], height, width);
+    const zParameters = this.repeat(
+      [...atQuality(this.zMean, q), ...atQuality(this.zLevel, q)],
+      height,
+      width,
+    );
     const zHat = { at: code(0, true, zParameters, z?.at ?? 0), height, width, channels: this.zChannels };
     engine.release(zParameters.at);
     const hyper = this.hyperSynthesis(zHat, q);
@@ -139,7 +152,12 @@ export class EntropyModel {
   }
 
   private checkerboard(
-    code: SymbolCoder, section: number, chunk: Chunk, features: Map64, y: Map64 | null, first: number,
+    code: SymbolCoder,
+    section: number,
+    chunk: Chunk,
+    features: Map64,
+    y: Map64 | null,
+    first: number,
   ): Map64 {
     const { engine } = this;
     const { height, width } = features;
@@ -151,7 +169,12 @@ export class EntropyModel {
       const parameters = this.parameters(chunk, half, spatial);
       engine.release(half.at);
       const values = y && this.pack(y, first, channels, parity);
-      const found = { at: code(section, parity === 1, parameters, values?.at ?? 0), height, width: width / 2, channels };
+      const found = {
+        at: code(section, parity === 1, parameters, values?.at ?? 0),
+        height,
+        width: width / 2,
+        channels,
+      };
       engine.release(parameters.at);
       if (values) engine.release(values.at);
       engine.call.unpack!(found.at, height, width, channels * 8, 0, channels * 8, parity, out);

@@ -36,10 +36,16 @@ export class Linear {
   private readonly unit: number;
 
   /** `groups`: cells that are gathered for one, if the weight's shape does not say so. */
-  constructor(private readonly engine: Engine, name: string, parts: Map<string, NamedArray>, groups = 1) {
+  constructor(
+    private readonly engine: Engine,
+    name: string,
+    parts: Map<string, NamedArray>,
+    groups = 1,
+  ) {
     const { shape, values } = parts.get("weight")!;
     const [outputs, columns, rows = 1, across = 1] = shape as [number, number, number?, number?];
-    if (rows !== across || rows % 2 === 0) throw new Error(`${name}: no exact form of a kernel of ${rows}x${across}`);
+    if (rows !== across || rows % 2 === 0)
+      throw new Error(`${name}: no exact form of a kernel of ${rows}x${across}`);
     this.kernel = rows;
     this.outputs = outputs;
     const cells = rows * rows * groups;
@@ -53,7 +59,8 @@ export class Linear {
       for (let cell = 0; cell < cells; cell++) {
         const to = n * this.row + cell * this.stride;
         const from = n * columns * rows * rows + cell * cellStep;
-        for (let channel = 0; channel < this.inputs; channel++) matrix[to + channel] = values[from + channel * channelStep]!;
+        for (let channel = 0; channel < this.inputs; channel++)
+          matrix[to + channel] = values[from + channel * channelStep]!;
       }
     }
     this.layOut(name, matrix);
@@ -66,14 +73,20 @@ export class Linear {
 
   /** Cuts the inputs into as few segments as have sums of 32 bits, and lays each out as `gemm16` reads it. */
   private layOut(name: string, matrix: Int16Array): void {
-    if (largestSum(matrix, this.row, 0, this.row, Math.abs) * 2 ** 15 >= 2 ** 53) throw new Error(`${name}: a sum may leave the integers`);
+    if (largestSum(matrix, this.row, 0, this.row, Math.abs) * 2 ** 15 >= 2 ** 53)
+      throw new Error(`${name}: a sum may leave the integers`);
     for (let parts = 1; ; parts++) {
       const size = 2 * Math.ceil(this.row / 2 / parts);
       const starts = Array.from({ length: Math.ceil(this.row / size) }, (_, i) => i * size);
       const fits = (from: number): boolean =>
-        [highOf, lowOf].every((half) => largestSum(matrix, this.row, from, Math.min(from + size, this.row), (w) => Math.abs(half(w))) < ROOM);
+        [highOf, lowOf].every(
+          (half) =>
+            largestSum(matrix, this.row, from, Math.min(from + size, this.row), (w) => Math.abs(half(w))) <
+            ROOM,
+        );
       if (!starts.every(fits)) continue;
-      for (const from of starts) this.segments.push(this.segment(matrix, from, Math.min(size, this.row - from) / 2));
+      for (const from of starts)
+        this.segments.push(this.segment(matrix, from, Math.min(size, this.row - from) / 2));
       return;
     }
   }
@@ -113,7 +126,20 @@ export class Linear {
     for (let top = 0; top < height; top += rows) {
       const count = Math.min(rows, height - top);
       const half = this.kernel >> 1;
-      engine.call.windows!(fixed, height, width, this.stride * 2, this.kernel, 1, half, 0, top, count, width, gathered);
+      engine.call.windows!(
+        fixed,
+        height,
+        width,
+        this.stride * 2,
+        this.kernel,
+        1,
+        half,
+        0,
+        top,
+        count,
+        width,
+        gathered,
+      );
       this.multiply(gathered, count * width, out + top * width * this.outputs * 8, leaky);
     }
     engine.release(gathered);
@@ -151,8 +177,18 @@ export class Linear {
     for (const [i, { panel, from, pairs }] of this.segments.entries()) {
       const last = i === this.segments.length - 1;
       this.engine.call.gemm16!(
-        x + 2 * from, this.row, cells, pairs, panel, this.outputs, out, Number(i === 0), Number(last), this.unit,
-        this.bias, Number(leaky),
+        x + 2 * from,
+        this.row,
+        cells,
+        pairs,
+        panel,
+        this.outputs,
+        out,
+        Number(i === 0),
+        Number(last),
+        this.unit,
+        this.bias,
+        Number(leaky),
       );
     }
   }
@@ -168,7 +204,13 @@ function highOf(weight: number): number {
 }
 
 /** The largest over the rows of the sum of `size(value)` over the columns from .. to. */
-function largestSum(matrix: Int16Array, row: number, from: number, to: number, size: (value: number) => number): number {
+function largestSum(
+  matrix: Int16Array,
+  row: number,
+  from: number,
+  to: number,
+  size: (value: number) => number,
+): number {
   let most = 0;
   for (let start = 0; start < matrix.length; start += row) {
     let sum = 0;
@@ -184,9 +226,14 @@ export class LayerNorm {
   private readonly scale: number;
   private readonly eps: number;
 
-  constructor(private readonly engine: Engine, name: string, parts: Map<string, NamedArray>) {
+  constructor(
+    private readonly engine: Engine,
+    name: string,
+    parts: Map<string, NamedArray>,
+  ) {
     const weight = parts.get("weight")!.values;
-    if (32 * weight.length ** 2 * 4 ** 15 >= 2 ** 53) throw new Error(`${name}: ${weight.length} channels are too many`);
+    if (32 * weight.length ** 2 * 4 ** 15 >= 2 ** 53)
+      throw new Error(`${name}: ${weight.length} channels are too many`);
     this.weight = engine.put(Float64Array.from(weight, (v) => v * UNIT));
     this.bias = engine.put(Float64Array.from(parts.get("bias")!.values, (v) => v * UNIT));
     this.eps = Number(parts.get("eps")!.values[0]);
@@ -206,7 +253,11 @@ export class Attention {
   private readonly heads: number;
   private readonly scale: number;
 
-  constructor(private readonly engine: Engine, parts: Map<string, NamedArray>, private readonly exp: ExpTable) {
+  constructor(
+    private readonly engine: Engine,
+    parts: Map<string, NamedArray>,
+    private readonly exp: ExpTable,
+  ) {
     this.heads = Number(parts.get("heads")!.values[0]);
     this.scale = 2 ** Number(parts.get("fraction")!.values[0]);
   }
@@ -231,8 +282,18 @@ export class Attention {
     const projected = qkv.apply({ at: windows, height: 1, width: cells, channels });
     const scratch = engine.alloc((3 * channels * WINDOW_CELLS + WINDOW_CELLS) * 8);
     engine.call.attention!(
-      projected.at, count, WINDOW_CELLS, channels, this.heads, this.scale, bias, visible, this.exp.at,
-      this.exp.last, scratch, windows,
+      projected.at,
+      count,
+      WINDOW_CELLS,
+      channels,
+      this.heads,
+      this.scale,
+      bias,
+      visible,
+      this.exp.at,
+      this.exp.last,
+      scratch,
+      windows,
     );
     engine.release(projected.at);
     engine.release(scratch);
@@ -283,7 +344,7 @@ export interface ExpTable {
 export function expTable(engine: Engine): ExpTable {
   const factor = 338955731696479810470146282672867036735n; // round(2^128 exp(-1 / 256))
   const table: number[] = [2 ** 15];
-  for (let value = 1n << 143n; table.at(-1); ) {
+  for (let value = 1n << 143n; table.at(-1);) {
     value = (value * factor) >> 128n;
     table.push(Number((value + (1n << 127n)) >> 128n));
   }

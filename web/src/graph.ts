@@ -1,21 +1,9 @@
 // ONNX graphs of the transforms run on the kernels: float32 maps [height, width, channels] and small arrays in,
 // maps out.  Knows the operators that the transforms use and refuses any other.
 import type { Engine } from "./engine.js";
+import { activationOf, plan, type GraphData, type Step } from "./plan.js";
+import { small, type Node, type Small } from "./small.js";
 import type { NamedArray } from "./weights.js";
-
-export interface GraphData {
-  inputs: string[];
-  outputs: string[];
-  constants: Record<string, { dims: number[]; values: number[] }>;
-  nodes: Node[];
-}
-
-interface Node {
-  op: string;
-  inputs: string[];
-  outputs: string[];
-  attributes: Record<string, number | string | number[]>;
-}
 
 /** A map [height, width, channels] of float32 in the engine's memory. */
 export interface Map32 {
@@ -23,11 +11,6 @@ export interface Map32 {
   height: number;
   width: number;
   channels: number;
-}
-
-interface Small {
-  dims: number[];
-  values: number[];
 }
 
 /** A map that is to be padded by so many cells a side, or that is being folded into depth. */
@@ -49,16 +32,6 @@ interface Weights {
   depthwise: boolean;
 }
 
-interface Step {
-  node: Node;
-  output: string;
-  activation: number;
-  residual: string;
-  last: string[]; // values that nobody needs after this step
-}
-
-const LEAKY = 1;
-const GELU = 2;
 const GATHERED = 1 << 20; // bytes of what is laid out for one product
 
 export class Graph {
@@ -66,7 +39,9 @@ export class Graph {
   private readonly weights = new Map<string, Weights>();
 
   constructor(
-    private readonly engine: Engine, private readonly name: string, private readonly graph: GraphData,
+    private readonly engine: Engine,
+    private readonly name: string,
+    private readonly graph: GraphData,
     private readonly parameters: Map<string, NamedArray>,
   ) {
     this.steps = plan(graph);
@@ -99,7 +74,10 @@ export class Graph {
         values.delete(name);
         const at = isMap(value) ? value.at : isSmall(value) ? 0 : value.map.at;
         // a view, or another name of the same map, may still be in use
-        if (owned.has(at) && ![...values.values()].some((v) => (isMap(v) ? v.at : isSmall(v) ? 0 : v.map.at) === at)) {
+        if (
+          owned.has(at) &&
+          ![...values.values()].some((v) => (isMap(v) ? v.at : isSmall(v) ? 0 : v.map.at) === at)
+        ) {
           owned.delete(at);
           this.engine.release(at);
         }
@@ -121,7 +99,9 @@ export class Graph {
 
   private evaluate(step: Step, get: (name: string) => Value): Value[] {
     const { node } = step;
-    const inputs = node.inputs.map((name) => (node.op === "Conv" && this.weights.has(node.inputs[1]!) && name !== node.inputs[0] ? EMPTY : get(name)));
+    const inputs = node.inputs.map((name) =>
+      node.op === "Conv" && this.weights.has(node.inputs[1]!) && name !== node.inputs[0] ? EMPTY : get(name),
+    );
     const first = inputs[0]!;
     if (node.op === "Conv") {
       const residual = step.residual ? (get(step.residual) as Map32) : null;
@@ -144,19 +124,32 @@ export class Graph {
           engine.call.add!(first.at, second.at, first.height * first.width * first.channels, out.at);
           return out;
         }
-        return isMap(first) && isSmall(second) ? this.affine(first, null, second) : isMap(second) && isSmall(first) ? this.affine(second, null, first) : fault();
+        return isMap(first) && isSmall(second)
+          ? this.affine(first, null, second)
+          : isMap(second) && isSmall(first)
+            ? this.affine(second, null, first)
+            : fault();
       case "Mul":
         return isMap(first) && isSmall(second) ? this.affine(first, second, null) : fault();
       case "LeakyRelu":
       case "Gelu": {
         if (!isMap(first)) return fault();
         const out = this.like(first);
-        engine.call.activation!(first.at, first.height * first.width * first.channels, activationOf(node), out.at);
+        engine.call.activation!(
+          first.at,
+          first.height * first.width * first.channels,
+          activationOf(node),
+          out.at,
+        );
         return out;
       }
       case "Pad": {
         const by = (second as Small).values;
-        if (!isMap(first) || node.attributes.mode !== "edge" || by.join() !== [0, 0, by[2], by[2], 0, 0, by[2], by[2]].join()) {
+        if (
+          !isMap(first) ||
+          node.attributes.mode !== "edge" ||
+          by.join() !== [0, 0, by[2], by[2], 0, 0, by[2], by[2]].join()
+        ) {
           return fault();
         }
         return { map: first, edge: by[2]! };
@@ -179,7 +172,10 @@ export class Graph {
       case "Shape": {
         if (!isMap(first)) return fault();
         const dims = [1, first.channels, first.height, first.width];
-        const values = dims.slice(node.attributes.start as number | undefined, node.attributes.end as number | undefined);
+        const values = dims.slice(
+          node.attributes.start as number | undefined,
+          node.attributes.end as number | undefined,
+        );
         return { dims: [values.length], values };
       }
       // pixels folded into channels come as a reshape to six axes, a transposition and a reshape back
@@ -188,7 +184,12 @@ export class Graph {
         if (isMap(first)) {
           if (wanted.length === 4) return first;
           const [, , rows, block, columns, other] = wanted;
-          if (wanted.length !== 6 || block !== other || rows! * block! !== first.height || columns! * block! !== first.width) {
+          if (
+            wanted.length !== 6 ||
+            block !== other ||
+            rows! * block! !== first.height ||
+            columns! * block! !== first.width
+          ) {
             return fault();
           }
           return { map: first, block: block! };
@@ -219,7 +220,8 @@ export class Graph {
     const { engine } = this;
     const vector = (given: Small | null): number => {
       if (!given) return 0;
-      if (given.values.length !== x.channels) throw new Error(`${this.name}: ${given.dims} and ${x.channels} channels`);
+      if (given.values.length !== x.channels)
+        throw new Error(`${this.name}: ${given.dims} and ${x.channels} channels`);
       return engine.put(Float32Array.from(given.values));
     };
     const [f, t] = [vector(factor), vector(term)];
@@ -236,7 +238,10 @@ export class Graph {
     const [outputs, inputs, kernel, other] = weight.shape as [number, number, number, number];
     const group = (node.attributes.group as number | undefined) ?? 1;
     const depthwise = group > 1;
-    if (kernel !== other || (depthwise && (inputs !== 1 || group !== outputs || kernel !== 3 || outputs % 4))) {
+    if (
+      kernel !== other ||
+      (depthwise && (inputs !== 1 || group !== outputs || kernel !== 3 || outputs % 4))
+    ) {
       throw new Error(`${this.name}: no form of a convolution ${weight.shape} in ${group} groups`);
     }
     const padded = depthwise ? outputs : Math.ceil(outputs / 8) * 8;
@@ -271,7 +276,8 @@ export class Graph {
     const height = Math.floor((map.height + 2 * padding - kernel) / stride) + 1;
     const width = Math.floor((map.width + 2 * padding - kernel) / stride) + 1;
     if (weights.depthwise) {
-      if (padding !== 1 || stride !== 1) throw new Error(`${this.name}: depthwise with padding ${padding} and stride ${stride}`);
+      if (padding !== 1 || stride !== 1)
+        throw new Error(`${this.name}: depthwise with padding ${padding} and stride ${stride}`);
       const out = this.like(map);
       engine.call.depthwise3!(map.at, height, width, outputs, weights.panel, weights.bias, edge, out.at);
       if (activation) engine.call.activation!(out.at, height * width * outputs, activation, out.at);
@@ -285,7 +291,16 @@ export class Graph {
     const product = (x: number, cells: number, from: number): void => {
       const offset = from * padded * 4;
       engine.call.gemm!(
-        x, columns, cells, columns, weights.panel, padded, weights.bias, out.at + offset, padded, activation,
+        x,
+        columns,
+        cells,
+        columns,
+        weights.panel,
+        padded,
+        weights.bias,
+        out.at + offset,
+        padded,
+        activation,
         added && added + offset,
       );
     };
@@ -296,7 +311,20 @@ export class Graph {
       const gathered = engine.alloc(rows * width * columns * 4);
       for (let top = 0; top < height; top += rows) {
         const count = Math.min(rows, height - top);
-        engine.call.windows!(map.at, map.height, map.width, map.channels * 4, kernel, stride, padding, edge, top, count, width, gathered);
+        engine.call.windows!(
+          map.at,
+          map.height,
+          map.width,
+          map.channels * 4,
+          kernel,
+          stride,
+          padding,
+          edge,
+          top,
+          count,
+          width,
+          gathered,
+        );
         product(gathered, count * width, top * width);
       }
       engine.release(gathered);
@@ -318,142 +346,4 @@ function isMap(value: Value): value is Map32 {
 
 function isSmall(value: Value): value is Small {
   return "values" in value;
-}
-
-function activationOf(node: Node): number {
-  if (node.op === "LeakyRelu" && Math.abs((node.attributes.alpha as number) - 0.1) < 1e-6) return LEAKY;
-  if (node.op === "Gelu" && node.attributes.approximate === "none") return GELU;
-  throw new Error(`no form of ${node.op} with ${JSON.stringify(node.attributes)}`);
-}
-
-/** The nodes in order; a convolution takes the activation and the sum behind it along, where only they need it. */
-function plan(graph: GraphData): Step[] {
-  const users = new Map<string, Node[]>();
-  const producer = new Map<string, number>();
-  graph.nodes.forEach((node, i) => {
-    for (const name of node.outputs) producer.set(name, i);
-    for (const name of node.inputs) users.set(name, [...(users.get(name) ?? []), node]);
-  });
-  const maps = new Set(graph.inputs.filter((name) => name !== "q" && name !== "t"));
-  for (const { op, inputs, outputs } of graph.nodes) {
-    const any = ["Conv", "Pad", "DepthToSpace", "Transpose"].includes(op);
-    const given = ["Add", "Mul", "LeakyRelu", "Gelu", "Concat", "Reshape"].includes(op) && inputs.some((name) => maps.has(name));
-    if (any || given) maps.add(outputs[0]!);
-  }
-  const only = (name: string): Node | undefined => {
-    const list = users.get(name) ?? [];
-    return list.length === 1 && !graph.outputs.includes(name) ? list[0] : undefined;
-  };
-  const skipped = new Set<Node>();
-  const steps: Step[] = [];
-  graph.nodes.forEach((node, i) => {
-    if (skipped.has(node)) return;
-    const step: Step = { node, output: node.outputs[0]!, activation: 0, residual: "", last: [] };
-    if (node.op === "Conv") {
-      let next = only(step.output);
-      if (next && (next.op === "LeakyRelu" || next.op === "Gelu")) {
-        step.activation = activationOf(next);
-        step.output = next.outputs[0]!;
-        skipped.add(next);
-        next = only(step.output);
-      }
-      const other = next?.op === "Add" ? next.inputs.find((name) => name !== step.output) : undefined;
-      if (next && other && maps.has(other) && (producer.get(other) ?? -1) < i) {
-        step.residual = other;
-        step.output = next.outputs[0]!;
-        skipped.add(next);
-      }
-    }
-    steps.push(step);
-  });
-  const lastUse = new Map<string, Step>();
-  for (const step of steps) {
-    for (const name of [...step.node.inputs, step.residual, step.output]) if (producer.has(name)) lastUse.set(name, step);
-  }
-  for (const [name, step] of lastUse) if (!graph.outputs.includes(name)) step.last.push(name);
-  return steps;
-}
-
-/** An operator on small arrays, as numpy broadcasts them. */
-function small(node: Node, inputs: Small[]): Small[] {
-  const [a, b, c] = inputs as [Small, Small, Small];
-  const each = (f: (x: number) => number): Small[] => [{ dims: a.dims, values: Array.from(a.values, f) }];
-  switch (node.op) {
-    case "Add": return [broadcast(a, b, (x, y) => x + y)];
-    case "Sub": return [broadcast(a, b, (x, y) => x - y)];
-    case "Mul": return [broadcast(a, b, (x, y) => x * y)];
-    case "Div": return [broadcast(a, b, (x, y) => x / y)];
-    case "Max": return [broadcast(a, b, Math.max)];
-    case "Abs": return each(Math.abs);
-    case "Log": return each(Math.log);
-    case "Sigmoid": return each((x) => 1 / (1 + Math.exp(-x)));
-    case "Clip": return each((x) => Math.min(Math.max(x, b.values[0]!), c.values[0]!));
-    case "Unsqueeze": {
-      const dims = [...a.dims];
-      const rank = dims.length + b.values.length;
-      for (const axis of b.values.map((x) => (x + rank) % rank).sort((x, y) => x - y)) dims.splice(axis, 0, 1);
-      return [{ dims, values: a.values }];
-    }
-    case "Reshape": {
-      const count = a.values.length;
-      const known = b.values.reduce((product, side) => (side > 0 ? product * side : product), 1);
-      return [{ dims: b.values.map((side) => (side === -1 ? count / known : side)), values: a.values }];
-    }
-    case "Concat": {
-      // of vectors, or of columns
-      const rank = a.dims.length;
-      if (((node.attributes.axis as number) + rank) % rank !== rank - 1 || inputs.some(({ dims }) => dims.slice(0, -1).some((d) => d !== 1))) break;
-      const values = inputs.flatMap((x) => Array.from(x.values));
-      return [{ dims: [...a.dims.slice(0, -1), values.length], values }];
-    }
-    case "ReduceSum": {
-      const [rows, inner] = [a.dims[1]!, a.dims.slice(2).reduce((x, y) => x * y, 1)];
-      if (a.dims[0] !== 1 || b.values.join() !== "1" || node.attributes.keepdims) break;
-      const values = Array.from({ length: inner }, (_, i) => {
-        let sum = 0;
-        for (let row = 0; row < rows; row++) sum += a.values[row * inner + i]!;
-        return sum;
-      });
-      return [{ dims: [1, ...a.dims.slice(2)], values }];
-    }
-    case "Gemm": {
-      const [outputs, columns] = b.dims as [number, number];
-      if (!node.attributes.transB || node.attributes.transA) break;
-      const values = Array.from({ length: outputs }, (_, n) => {
-        let sum = c?.values[n] ?? 0;
-        for (let k = 0; k < columns; k++) sum += a.values[k]! * b.values[n * columns + k]!;
-        return sum;
-      });
-      return [{ dims: [1, outputs], values }];
-    }
-    case "Split": {
-      const parts = node.outputs.length;
-      const size = a.dims[1]! / parts;
-      if (node.attributes.axis !== 1 || !Number.isInteger(size)) break;
-      return node.outputs.map((_, i) => ({
-        dims: [a.dims[0]!, size, ...a.dims.slice(2)], values: Array.from(a.values).slice(i * size, (i + 1) * size),
-      }));
-    }
-  }
-  throw new Error(`no form of ${node.op} for arrays of ${inputs.map(({ dims }) => `[${dims}]`)}`);
-}
-
-function broadcast(a: Small, b: Small, f: (x: number, y: number) => number): Small {
-  const rank = Math.max(a.dims.length, b.dims.length);
-  const full = (dims: number[]) => [...Array<number>(rank - dims.length).fill(1), ...dims];
-  const [da, db] = [full(a.dims), full(b.dims)];
-  const dims = da.map((side, i) => Math.max(side, db[i]!));
-  const count = dims.reduce((x, y) => x * y, 1);
-  const place = (own: number[], index: number): number => {
-    let at = 0;
-    let step = 1;
-    for (let axis = rank - 1, rest = index; axis >= 0; axis--) {
-      const i = rest % dims[axis]!;
-      rest = Math.floor(rest / dims[axis]!);
-      if (own[axis]! > 1) at += i * step;
-      step *= own[axis]!;
-    }
-    return at;
-  };
-  return { dims, values: Array.from({ length: count }, (_, i) => f(a.values[place(da, i)]!, b.values[place(db, i)]!)) };
 }

@@ -1,5 +1,16 @@
 // Latents in, the range-coded sections of a file out; and back.  Large images are coded tile by tile.
-import { cells, checkSize, crc32, hex, join, packHeader, sectionName, splitTiles, type Header, type Section } from "./container.js";
+import {
+  cells,
+  checkSize,
+  crc32,
+  hex,
+  join,
+  packHeader,
+  sectionName,
+  splitTiles,
+  type Header,
+  type Section,
+} from "./container.js";
 import type { Engine } from "./engine.js";
 import type { EntropyModel, SymbolCoder } from "./entropy.js";
 import { FormatError } from "./errors.js";
@@ -29,7 +40,13 @@ export function tilesOf(header: Header): Tile[] {
   const tiles: Tile[] = [];
   for (let top = 0; top < rows; top += SIDE) {
     for (let left = 0; left < columns; left += SIDE) {
-      tiles.push({ number: tiles.length, top, left, height: Math.min(SIDE, rows - top), width: Math.min(SIDE, columns - left) });
+      tiles.push({
+        number: tiles.length,
+        top,
+        left,
+        height: Math.min(SIDE, rows - top),
+        width: Math.min(SIDE, columns - left),
+      });
     }
   }
   return tiles;
@@ -41,7 +58,10 @@ class RangeCoder {
   private words: number;
   private room: number; // words
 
-  constructor(private readonly engine: Engine, private readonly payload: Uint8Array | null) {
+  constructor(
+    private readonly engine: Engine,
+    private readonly payload: Uint8Array | null,
+  ) {
     this.state = engine.alloc(STATE);
     this.room = 64;
     this.words = engine.alloc(4 * this.room);
@@ -78,7 +98,9 @@ class RangeCoder {
     const top = low + u64(CODER_RANGE) - 1n;
     const b = BigInt(((low - 1n) ^ top).toString(2).length - 1);
     const text = ((top >> b) << b).toString(16).padStart(2 * (4 * count + 8), "0");
-    const bytes = Uint8Array.from({ length: text.length / 2 }, (_, i) => parseInt(text.slice(2 * i, 2 * i + 2), 16));
+    const bytes = Uint8Array.from({ length: text.length / 2 }, (_, i) =>
+      parseInt(text.slice(2 * i, 2 * i + 2), 16),
+    );
     let size = bytes.length;
     while (size && !bytes[size - 1]) size--;
     return bytes.slice(0, size);
@@ -89,7 +111,9 @@ class RangeCoder {
     const wanted = this.finish();
     const given = this.payload!;
     if (wanted.length !== given.length || wanted.some((byte, i) => byte !== given[i])) {
-      throw new FormatError(`${name}: payload holds ${given.length} bytes, its symbols take ${wanted.length}: it does not end where they end`);
+      throw new FormatError(
+        `${name}: payload holds ${given.length} bytes, its symbols take ${wanted.length}: it does not end where they end`,
+      );
     }
   }
 }
@@ -97,7 +121,12 @@ class RangeCoder {
 export class LatentCoder {
   private readonly tables: number;
 
-  constructor(private readonly engine: Engine, private readonly model: EntropyModel, counts: NamedArray, widths: NamedArray) {
+  constructor(
+    private readonly engine: Engine,
+    private readonly model: EntropyModel,
+    counts: NamedArray,
+    widths: NamedArray,
+  ) {
     const entries = new Uint32Array(2 * LEVELS);
     let from = 0;
     for (let level = 0; level < LEVELS; level++) {
@@ -129,7 +158,8 @@ export class LatentCoder {
           const found = crc % 2 ** (8 * checkSize(header, section));
           const { check } = mine[section]!;
           const name = sectionName(section);
-          if (found !== check) throw new FormatError(`${name}: check is ${hex(found)}, the file says ${hex(check)}`);
+          if (found !== check)
+            throw new FormatError(`${name}: check is ${hex(found)}, the file says ${hex(check)}`);
           coders[section]!.verify(name);
           progress((tile.number + (section + 1) / sections.length) / tiles.length);
         };
@@ -166,7 +196,12 @@ export class LatentCoder {
     return pieces.map((parts, number) => join(header, number, parts));
   }
 
-  private coder(header: Header, tile: number | null, coders: RangeCoder[], done: (section: number, crc: number) => void): SymbolCoder {
+  private coder(
+    header: Header,
+    tile: number | null,
+    coders: RangeCoder[],
+    done: (section: number, crc: number) => void,
+  ): SymbolCoder {
     const { engine } = this;
     const start = [...packHeader(header), ...(tile === null ? [] : [tile & 255, tile >> 8])];
     const crc = engine.put(Uint32Array.of(crc32(Uint8Array.from(start))));
@@ -177,7 +212,17 @@ export class LatentCoder {
       coder.reserve(count * channels + 1);
       const hat = engine.alloc(count * channels * 8);
       const scratch = engine.alloc(13 * (count * channels + 1));
-      const fault = engine.call.codePass!(coder.state, parameters.at, count, channels, values, hat, this.tables, scratch, crc);
+      const fault = engine.call.codePass!(
+        coder.state,
+        parameters.at,
+        count,
+        channels,
+        values,
+        hat,
+        this.tables,
+        scratch,
+        crc,
+      );
       engine.release(scratch);
       if (fault) throw new FormatError(`${sectionName(section)}: ${FAULTS[fault]}`);
       if (last) done(section, engine.u32(crc, 1)[0]!);
@@ -194,7 +239,10 @@ export class LatentCoder {
         const border = across ? tile.left + tile.width : tile.top + tile.height;
         const other = places.get(across ? `${tile.top},${border}` : `${border},${tile.left}`);
         if (!other) continue;
-        const sizes = [tile, other].map((t) => Math.min(context, across ? t.width : t.height)) as [number, number];
+        const sizes = [tile, other].map((t) => Math.min(context, across ? t.width : t.height)) as [
+          number,
+          number,
+        ];
         const from = border - sizes[0];
         const size = sizes[0] + sizes[1];
         const place = across
@@ -212,10 +260,23 @@ export class LatentCoder {
 
   private asOne(q: number, y: Map32, z: Map64, place: Tile, chunks: number): Map64 {
     const { engine, model } = this;
-    const values = this.cut(y, place.top * RATIO, place.left * RATIO, place.height * RATIO, place.width * RATIO);
+    const values = this.cut(
+      y,
+      place.top * RATIO,
+      place.left * RATIO,
+      place.height * RATIO,
+      place.width * RATIO,
+    );
     const zValues = this.map64(place.height, place.width, z.channels);
     const from = z.at + (place.top * z.width + place.left) * z.channels * 8;
-    engine.call.copyRows!(from, z.width * z.channels * 8, place.height, place.width * z.channels * 8, zValues.at, place.width * z.channels * 8);
+    engine.call.copyRows!(
+      from,
+      z.width * z.channels * 8,
+      place.height,
+      place.width * z.channels * 8,
+      zValues.at,
+      place.width * z.channels * 8,
+    );
     const code: SymbolCoder = (section, _last, parameters, given) => {
       const count = parameters.height * parameters.width;
       const channels = parameters.channels / 2;
@@ -235,7 +296,14 @@ export class LatentCoder {
     const [row, column] = across ? [0, first] : [first, 0];
     const [rows, columns] = across ? [found.height, count] : [count, found.width];
     const to = y.at + ((place.top * RATIO + row) * y.width + place.left * RATIO + column) * cell;
-    engine.call.copyRows!(floats + (row * found.width + column) * cell, found.width * cell, rows, columns * cell, to, y.width * cell);
+    engine.call.copyRows!(
+      floats + (row * found.width + column) * cell,
+      found.width * cell,
+      rows,
+      columns * cell,
+      to,
+      y.width * cell,
+    );
   }
 
   private map32(height: number, width: number, channels: number): Map32 {
@@ -251,7 +319,14 @@ export class LatentCoder {
     const { engine } = this;
     const part = engine.alloc(height * width * x.channels * 4);
     const line = width * x.channels * 4;
-    engine.call.copyRows!(x.at + (top * x.width + left) * x.channels * 4, x.width * x.channels * 4, height, line, part, line);
+    engine.call.copyRows!(
+      x.at + (top * x.width + left) * x.channels * 4,
+      x.width * x.channels * 4,
+      height,
+      line,
+      part,
+      line,
+    );
     const out = this.map64(height, width, x.channels);
     engine.call.toDouble!(part, height * width * x.channels, out.at);
     engine.release(part);

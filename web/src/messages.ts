@@ -85,7 +85,5 @@ export interface EncodeReply {
 }
 
 export type Reply = { number: number } & (
-  | { progress: number; what: string }
-  | { error: string; name: string }
-  | { result: Result }
+  { progress: number; what: string } | { error: string; name: string } | { result: Result }
 );

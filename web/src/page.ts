@@ -5,7 +5,8 @@ import type { DecodeReply, Facts } from "./messages.js";
 
 const byId = <T extends HTMLElement>(id: string): T => document.getElementById(id) as T;
 const parameters = new URLSearchParams(location.search);
-const threads = Number(parameters.get("threads")) || Math.min(4, Math.max(1, (navigator.hardwareConcurrency || 2) - 1));
+const threads =
+  Number(parameters.get("threads")) || Math.min(4, Math.max(1, (navigator.hardwareConcurrency || 2) - 1));
 const workers = new Workers("worker.js", threads);
 const number = (value: number): string => value.toLocaleString("en");
 
@@ -25,7 +26,10 @@ interface Shown {
 }
 
 const state: { source: File | null; shown: Shown | null; original: Version | null; job: number } = {
-  source: null, shown: null, original: null, job: 0,
+  source: null,
+  shown: null,
+  original: null,
+  job: 0,
 };
 
 function progress(what: string, part: number): void {
@@ -42,7 +46,10 @@ function fail(error: unknown): void {
   const message = error instanceof Error ? error.message : String(error);
   if (message === "stopped") return announce("Stopped.");
   byId("error").hidden = false;
-  byId("error").textContent = error instanceof Error && error.name === "FormatError" ? `This file cannot be shown: ${message}` : `This did not work: ${message}`;
+  byId("error").textContent =
+    error instanceof Error && error.name === "FormatError"
+      ? `This file cannot be shown: ${message}`
+      : `This did not work: ${message}`;
 }
 
 /** Runs one piece of work at a time; a new one ends what is under way. */
@@ -83,12 +90,18 @@ async function stream(name: string, body: ReadableStream<Uint8Array>): Promise<v
     more.set(next.value, data.length);
     data = more;
     const { header, sections, complete } = unpackPrefix(data);
-    progress(header ? `Receiving, ${sections} of ${header.chunks + 1} sections` : "Receiving", header ? sections / (header.chunks + 1) : 0);
+    progress(
+      header ? `Receiving, ${sections} of ${header.chunks + 1} sections` : "Receiving",
+      header ? sections / (header.chunks + 1) : 0,
+    );
     if (complete || drawing || sections <= shown) continue;
     shown = sections;
-    drawing = workers.decode(data.slice(), { partial: true, steps: 0, maxPixels: MAX_PIXELS })
+    drawing = workers
+      .decode(data.slice(), { partial: true, steps: 0, maxPixels: MAX_PIXELS })
       .then((reply) => show(name, reply, data.length, true))
-      .finally(() => { drawing = null; });
+      .finally(() => {
+        drawing = null;
+      });
     drawing.catch(() => {}); // the whole file will say what is wrong
   }
   await Promise.resolve(drawing).catch(() => {});
@@ -120,7 +133,9 @@ function show(name: string, { png, facts }: DecodeReply, bytes: number, preview:
   byId("result").hidden = false;
   byId("comparison").hidden = true;
   const size = `${facts.width} × ${facts.height} pixels`;
-  byId("caption").textContent = preview ? `Preview: ${facts.shown} of ${facts.sections.length} sections` : `${name}, ${size}`;
+  byId("caption").textContent = preview
+    ? `Preview: ${facts.shown} of ${facts.sections.length} sections`
+    : `${name}, ${size}`;
   list(facts, bytes);
   if (preview) return;
   state.shown = { name, png, bytes, width: facts.width, height: facts.height };
@@ -131,21 +146,29 @@ function show(name: string, { png, facts }: DecodeReply, bytes: number, preview:
 function list(facts: Facts, bytes: number): void {
   const bpp = (8 * bytes) / (facts.width * facts.height);
   const rows: [string, string][] = [
-    ["Size", `${facts.width} × ${facts.height} pixels${facts.grey ? ", grey" : ""}${facts.alpha ? ", with alpha" : ""}`],
+    [
+      "Size",
+      `${facts.width} × ${facts.height} pixels${facts.grey ? ", grey" : ""}${facts.alpha ? ", with alpha" : ""}`,
+    ],
     ["File", `${number(bytes)} bytes, ${bpp.toFixed(3)} bits per pixel`],
     ["Quality", facts.lossless ? "lossless" : `${((100 * facts.q) / 255).toFixed(0)} of 100`],
     ...(facts.lossless ? [] : [["Model", facts.model] as [string, string]]),
-    ["Sections", facts.sections.map(({ name, bytes: size }) => `${name} ${number(size)}`).join(", ") + " bytes"],
+    [
+      "Sections",
+      facts.sections.map(({ name, bytes: size }) => `${name} ${number(size)}`).join(", ") + " bytes",
+    ],
     ...(facts.metadata.length ? [["Metadata", facts.metadata.join(", ")] as [string, string]] : []),
     ...(facts.remarks.length ? [["Note", facts.remarks.join("; ")] as [string, string]] : []),
     ["Decoded in", `${facts.seconds.toFixed(2)} s`],
   ];
-  byId("facts").replaceChildren(...rows.flatMap(([term, text]) => {
-    const [dt, dd] = [document.createElement("dt"), document.createElement("dd")];
-    dt.textContent = term;
-    dd.textContent = text;
-    return [dt, dd];
-  }));
+  byId("facts").replaceChildren(
+    ...rows.flatMap(([term, text]) => {
+      const [dt, dd] = [document.createElement("dt"), document.createElement("dd")];
+      dt.textContent = term;
+      dd.textContent = text;
+      return [dt, dd];
+    }),
+  );
 }
 
 function offer(link: HTMLAnchorElement, name: string, data: Uint8Array, type: string): void {
@@ -182,13 +205,22 @@ async function encode(): Promise<void> {
   await work(async () => {
     progress("Reading", 0);
     const data = new Uint8Array(await source.arrayBuffer());
-    const { file, original, remarks, tries, seconds } = await workers.encode({ data, type: source.type, ...goal }, progress);
+    const { file, original, remarks, tries, seconds } = await workers.encode(
+      { data, type: source.type, ...goal },
+      progress,
+    );
     const name = `${source.name.replace(/\.[^.]*$/, "") || "image"}.sfu`;
     const reply = await workers.decode(file.slice(), {}, progress);
     show(name, reply, file.length, false);
-    state.original = { label: `${source.name}, ${number(source.size)} bytes`, data: original, mime: "image/png" };
+    state.original = {
+      label: `${source.name}, ${number(source.size)} bytes`,
+      data: original,
+      mime: "image/png",
+    };
     offerSave(name, file);
-    announce(`${name} has ${number(file.length)} bytes, encoded in ${seconds.toFixed(1)} seconds${tries > 1 ? ` and ${tries} tries` : ""}. ${remarks.join(" ")}`);
+    announce(
+      `${name} has ${number(file.length)} bytes, encoded in ${seconds.toFixed(1)} seconds${tries > 1 ? ` and ${tries} tries` : ""}. ${remarks.join(" ")}`,
+    );
     byId("result-title").focus();
   });
 }
@@ -196,7 +228,10 @@ async function encode(): Promise<void> {
 /** Shows two images in the project's viewer, one over the other with a divider. */
 function compare(left: Version, right: Version): void {
   const element = byId("compare");
-  for (const [side, { label, data, mime }] of [["left", left], ["right", right]] as const) {
+  for (const [side, { label, data, mime }] of [
+    ["left", left],
+    ["right", right],
+  ] as const) {
     const before = element.getAttribute(side) ?? "";
     element.setAttribute(`${side}-label`, label);
     element.setAttribute(side, URL.createObjectURL(new Blob([data as BlobPart], { type: mime })));
@@ -218,7 +253,8 @@ async function compareFile(file: File): Promise<void> {
     const data = new Uint8Array(await file.arrayBuffer());
     const label = `${file.name}, ${number(data.length)} bytes`;
     const isSfu = String.fromCharCode(...data.subarray(0, 3)) === "SFU";
-    if (isSfu) compareWith({ label, data: (await workers.decode(data, {}, progress)).png, mime: "image/png" });
+    if (isSfu)
+      compareWith({ label, data: (await workers.decode(data, {}, progress)).png, mime: "image/png" });
     else compareWith({ label, data, mime: file.type });
   });
 }
@@ -255,8 +291,12 @@ function listen(): void {
     byId("quality-value").textContent = byId<HTMLInputElement>("quality").value;
     byId<HTMLInputElement>("by-quality").checked = true;
   });
-  byId("size").addEventListener("input", () => { byId<HTMLInputElement>("by-size").checked = true; });
-  byId("compare-original").addEventListener("click", () => { if (state.original) compareWith(state.original); });
+  byId("size").addEventListener("input", () => {
+    byId<HTMLInputElement>("by-size").checked = true;
+  });
+  byId("compare-original").addEventListener("click", () => {
+    if (state.original) compareWith(state.original);
+  });
 }
 
 async function fromUrl(url: string): Promise<void> {
@@ -272,8 +312,11 @@ listen();
 const asked = parameters.get("src");
 if (asked) void fromUrl(asked);
 if ("serviceWorker" in navigator) {
-  navigator.serviceWorker.register("sfumato-sw.js?page")
+  navigator.serviceWorker
+    .register("sfumato-sw.js?page")
     .then(() => navigator.serviceWorker.ready)
-    .then(() => { byId("offline").textContent = "This page is kept on your machine and works without a network."; })
+    .then(() => {
+      byId("offline").textContent = "This page is kept on your machine and works without a network.";
+    })
     .catch(() => {}); // from a file:// address, or where it is not allowed: the page works all the same
 }

@@ -16,7 +16,10 @@ export interface Pixels {
 }
 
 /** A PNG; `entries` are a file's metadata, and come along as PNG has them. */
-export async function writePng(image: Pixels, entries: ReadonlyMap<string, Uint8Array> = new Map()): Promise<Uint8Array> {
+export async function writePng(
+  image: Pixels,
+  entries: ReadonlyMap<string, Uint8Array> = new Map(),
+): Promise<Uint8Array> {
   const { width, height, channels, alpha } = image;
   const header = new DataView(new ArrayBuffer(13));
   header.setUint32(0, width);
@@ -100,23 +103,33 @@ export async function readPng(data: Uint8Array): Promise<Pixels> {
   if (SIGNATURE.some((byte, i) => data[i] !== byte) || data.length < 29) throw new FormatError("not a PNG");
   const [width, height] = [view.getUint32(16), view.getUint32(20)];
   const kind = Object.entries(COLOUR_TYPES).find(([, type]) => type === data[25]);
-  if (!kind || data[24] !== 8 || data[28]) throw new FormatError("a PNG of another kind than 8 bits a sample, not interlaced");
+  if (!kind || data[24] !== 8 || data[28])
+    throw new FormatError("a PNG of another kind than 8 bits a sample, not interlaced");
   const channels = kind[0].startsWith("1") ? 1 : 3;
   const step = kind[0].endsWith("a") ? channels + 1 : channels;
-  const samples = unfiltered(await inflated(parts(data, view), height * (width * step + 1)), width * step, height, step);
+  const samples = unfiltered(
+    await inflated(parts(data, view), height * (width * step + 1)),
+    width * step,
+    height,
+    step,
+  );
   if (step === channels) return { width, height, channels, pixels: samples, alpha: null };
   const every = (first: number, count: number) =>
-    Uint8Array.from({ length: width * height * count }, (_, i) => samples[Math.floor(i / count) * step + first + (i % count)]!);
+    Uint8Array.from(
+      { length: width * height * count },
+      (_, i) => samples[Math.floor(i / count) * step + first + (i % count)]!,
+    );
   return { width, height, channels, pixels: every(0, channels), alpha: every(channels, 1) };
 }
 
 function parts(data: Uint8Array, view: DataView): Uint8Array[] {
   const found: Uint8Array[] = [];
-  for (let at = SIGNATURE.length; at + 12 <= data.length; ) {
+  for (let at = SIGNATURE.length; at + 12 <= data.length;) {
     const size = view.getUint32(at);
     if (size > data.length - at - 12) break;
     const name = String.fromCharCode(...data.subarray(at + 4, at + 8));
-    if (crc32(data.subarray(at + 4, at + 8 + size)) !== view.getUint32(at + 8 + size)) throw new FormatError(`PNG: bad CRC of ${name}`);
+    if (crc32(data.subarray(at + 4, at + 8 + size)) !== view.getUint32(at + 8 + size))
+      throw new FormatError(`PNG: bad CRC of ${name}`);
     if (name === "IDAT") found.push(data.subarray(at + 8, at + 8 + size));
     if (name === "IEND") break;
     at += 12 + size;
@@ -153,7 +166,8 @@ function unfiltered(rows: Uint8Array, line: number, height: number, step: number
       const a = i >= step ? out[at - step]! : 0;
       const b = row ? out[at - line]! : 0;
       const c = row && i >= step ? out[at - line - step]! : 0;
-      const predicted = filter === 0 ? 0 : filter === 1 ? a : filter === 2 ? b : filter === 3 ? (a + b) >> 1 : paeth(a, b, c);
+      const predicted =
+        filter === 0 ? 0 : filter === 1 ? a : filter === 2 ? b : filter === 3 ? (a + b) >> 1 : paeth(a, b, c);
       out[at] = rows[row * (line + 1) + 1 + i]! + predicted;
     }
   }

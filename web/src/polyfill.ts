@@ -17,7 +17,10 @@ const MOST_KEPT = 64;
 const script = document.currentScript as HTMLScriptElement | null;
 const base = script?.src || document.baseURI;
 const mostPixels = Number(script?.dataset.maxPixels) || MOST_PIXELS;
-const workers = new Workers(new URL("worker.js", base), Math.min(4, Math.max(1, (navigator.hardwareConcurrency || 2) - 1)));
+const workers = new Workers(
+  new URL("worker.js", base),
+  Math.min(4, Math.max(1, (navigator.hardwareConcurrency || 2) - 1)),
+);
 const shown = new Map<string, Promise<string>>(); // URL of a file -> blob URL of its PNG
 const ours = new Set<string>(); // URLs that this script has put in place
 const wanted = new WeakMap<HTMLImageElement, string>();
@@ -36,7 +39,9 @@ function isFile(url: string, type = ""): boolean {
 
 /** The candidate of a srcset for this window: the smallest that is sharp, or the sharpest. */
 function fromSrcset(text: string, sizes: string): { url: string; descriptor: string } | null {
-  const entries = [...text.matchAll(/\s*([^\s,]\S*[^\s,])(?:\s+(\d*\.?\d+[wx]))?\s*(?:,|$)/g)].map((match) => ({ url: match[1]!, descriptor: match[2] ?? "" }));
+  const entries = [...text.matchAll(/\s*([^\s,]\S*[^\s,])(?:\s+(\d*\.?\d+[wx]))?\s*(?:,|$)/g)].map(
+    (match) => ({ url: match[1]!, descriptor: match[2] ?? "" }),
+  );
   const density = ({ descriptor }: { descriptor: string }): number => {
     if (descriptor.endsWith("w")) return parseFloat(descriptor) / slotWidth(sizes);
     return descriptor ? parseFloat(descriptor) : 1;
@@ -64,10 +69,13 @@ function choose(image: HTMLImageElement): Candidate | null {
       const candidate = fromSrcset(source.srcset, source.sizes);
       if (!candidate) continue;
       if (isFile(candidate.url, source.type)) {
-        return { ...candidate, place: (url) => {
-          source.type = url ? "image/png" : TYPE;
-          source.srcset = url ? `${url} ${candidate.descriptor}` : candidate.url;
-        } };
+        return {
+          ...candidate,
+          place: (url) => {
+            source.type = url ? "image/png" : TYPE;
+            source.srcset = url ? `${url} ${candidate.descriptor}` : candidate.url;
+          },
+        };
       }
       if (!source.type || knows(source.type)) return null; // the browser takes this one
     }
@@ -75,13 +83,26 @@ function choose(image: HTMLImageElement): Candidate | null {
   const candidate = image.srcset ? fromSrcset(image.srcset, image.sizes) : null;
   if (candidate) {
     if (!isFile(candidate.url)) return null;
-    return { ...candidate, place: (url) => void (image.srcset = url ? `${url} ${candidate.descriptor}` : candidate.url) };
+    return {
+      ...candidate,
+      place: (url) => void (image.srcset = url ? `${url} ${candidate.descriptor}` : candidate.url),
+    };
   }
   const url = image.getAttribute("src") ?? "";
   return isFile(url) ? { url, descriptor: "", place: (to) => void (image.src = to || url) } : null;
 }
 
-const KNOWN = new Set(["image/jpeg", "image/png", "image/gif", "image/webp", "image/svg+xml", "image/bmp", "image/x-icon", "image/avif", "image/apng"]);
+const KNOWN = new Set([
+  "image/jpeg",
+  "image/png",
+  "image/gif",
+  "image/webp",
+  "image/svg+xml",
+  "image/bmp",
+  "image/x-icon",
+  "image/avif",
+  "image/apng",
+]);
 function knows(type: string): boolean {
   return KNOWN.has(type.split(";")[0]!.trim().toLowerCase());
 }
@@ -150,13 +171,18 @@ async function fetched(url: string): Promise<ArrayBuffer> {
 function fromDataUrl(url: string): Uint8Array {
   const comma = url.indexOf(",");
   const body = decodeURIComponent(url.slice(comma + 1));
-  return Uint8Array.from(url.slice(0, comma).endsWith(";base64") ? atob(body) : body, (letter) => letter.charCodeAt(0));
+  return Uint8Array.from(url.slice(0, comma).endsWith(";base64") ? atob(body) : body, (letter) =>
+    letter.charCodeAt(0),
+  );
 }
 
 async function keyOf(data: Uint8Array): Promise<string> {
   if (typeof caches === "undefined" || !crypto.subtle) return ""; // not a secure context
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", data as BufferSource));
-  return new URL(`sfumato-image-${Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("")}`, base).href;
+  return new URL(
+    `sfumato-image-${Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("")}`,
+    base,
+  ).href;
 }
 
 async function keep(store: Cache, key: string, blob: Blob): Promise<void> {
@@ -178,19 +204,23 @@ const placeholders = new Map<string, string>();
 function placeholder(width: number, height: number): string {
   const text = `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}"/>`;
   let url = placeholders.get(text);
-  if (!url) placeholders.set(text, (url = own(URL.createObjectURL(new Blob([text], { type: "image/svg+xml" })))));
+  if (!url)
+    placeholders.set(text, (url = own(URL.createObjectURL(new Blob([text], { type: "image/svg+xml" })))));
   return url;
 }
 
 const waiting = new Map<Element, () => void>();
-const near = new IntersectionObserver((entries) => {
-  for (const { target, isIntersecting } of entries) {
-    if (!isIntersecting) continue;
-    near.unobserve(target);
-    waiting.get(target)?.();
-    waiting.delete(target);
-  }
-}, { rootMargin: AHEAD });
+const near = new IntersectionObserver(
+  (entries) => {
+    for (const { target, isIntersecting } of entries) {
+      if (!isIntersecting) continue;
+      near.unobserve(target);
+      waiting.get(target)?.();
+      waiting.delete(target);
+    }
+  },
+  { rootMargin: AHEAD },
+);
 function later(image: HTMLImageElement, work: () => void): void {
   waiting.set(image, work);
   near.observe(image);
@@ -198,7 +228,8 @@ function later(image: HTMLImageElement, work: () => void): void {
 
 function imagesIn(node: Node): HTMLImageElement[] {
   if (node instanceof HTMLImageElement) return [node];
-  if (node instanceof HTMLSourceElement) return node.parentElement ? [...node.parentElement.querySelectorAll("img")] : [];
+  if (node instanceof HTMLSourceElement)
+    return node.parentElement ? [...node.parentElement.querySelectorAll("img")] : [];
   return node instanceof Element || node instanceof Document ? [...node.querySelectorAll("img")] : [];
 }
 
@@ -221,14 +252,27 @@ function start(): void {
       const nodes = type === "childList" ? addedNodes : [target];
       for (const node of nodes) for (const image of imagesIn(node)) attend(image);
     }
-  }).observe(document, { childList: true, subtree: true, attributes: true, attributeFilter: ["src", "srcset", "media", "type"] });
-  document.addEventListener("error", ({ target }) => {
-    if (target instanceof HTMLImageElement) void rescue(target).catch(() => {});
-  }, true);
+  }).observe(document, {
+    childList: true,
+    subtree: true,
+    attributes: true,
+    attributeFilter: ["src", "srcset", "media", "type"],
+  });
+  document.addEventListener(
+    "error",
+    ({ target }) => {
+      if (target instanceof HTMLImageElement) void rescue(target).catch(() => {});
+    },
+    true,
+  );
   let resized = 0;
-  addEventListener("resize", () => { // another source of a <picture> may be the one now
+  addEventListener("resize", () => {
+    // another source of a <picture> may be the one now
     clearTimeout(resized);
-    resized = window.setTimeout(() => document.querySelectorAll<HTMLImageElement>("picture > img").forEach(attend), 200);
+    resized = window.setTimeout(
+      () => document.querySelectorAll<HTMLImageElement>("picture > img").forEach(attend),
+      200,
+    );
   });
   for (const image of imagesIn(document)) {
     attend(image);
@@ -254,5 +298,7 @@ void native().then((known) => {
 });
 // where it is allowed, a service worker answers from the next visit on, also for images in style sheets
 if (script?.dataset.serviceWorker !== undefined && "serviceWorker" in navigator) {
-  navigator.serviceWorker.register(new URL("sfumato-sw.js", base)).catch((error) => console.info(`sfumato: ${error}`));
+  navigator.serviceWorker
+    .register(new URL("sfumato-sw.js", base))
+    .catch((error) => console.info(`sfumato: ${error}`));
 }

@@ -4,7 +4,14 @@ import { MAX_PIXELS, peek, sectionName, unpack, type File } from "./container.js
 import { Engine } from "./engine.js";
 import { FormatError } from "./errors.js";
 import type {
-  DecodeReply, DecodeRequest, Facts, FinishRequest, PrepareReply, PrepareRequest, StripReply, StripRequest,
+  DecodeReply,
+  DecodeRequest,
+  Facts,
+  FinishRequest,
+  PrepareReply,
+  PrepareRequest,
+  StripReply,
+  StripRequest,
 } from "./messages.js";
 import { complete, completeLossless, type DecodedImage } from "./image.js";
 import { writePng } from "./png.js";
@@ -38,7 +45,11 @@ export class Runtime {
     const { model } = unpack(data, options.partial).header;
     const codec = await this.codec(model, progress);
     const start = performance.now();
-    const { file, strips, y, steps, sections } = codec.prepare(data, { ...options, progress: (part) => progress("Decoding", part / 2) }, shares);
+    const { file, strips, y, steps, sections } = codec.prepare(
+      data,
+      { ...options, progress: (part) => progress("Decoding", part / 2) },
+      shares,
+    );
     const parts = strips.map((strip) => ({ strip, rows: codec.rowsOf(file.header, y, strip).slice() }));
     return { shares: parts, steps, sections, seconds: (performance.now() - start) / 1000 };
   }
@@ -55,13 +66,29 @@ export class Runtime {
     return this.reply(data, file, sections, image, performance.now() - 1000 * seconds);
   }
 
-  private async reply(data: Uint8Array, file: File, shown: number, image: DecodedImage, start: number): Promise<DecodeReply> {
+  private async reply(
+    data: Uint8Array,
+    file: File,
+    shown: number,
+    image: DecodedImage,
+    start: number,
+  ): Promise<DecodeReply> {
     const seconds = (performance.now() - start) / 1000;
     const lossless = !file.header.chunks;
     const facts: Facts = {
-      ...file.header, lossless, alpha: file.alpha !== null, complete: file.complete, shown, bytes: data.length, seconds,
-      sections: file.sections.map(({ payload }, i) => ({ name: sectionName(i, lossless), bytes: payload.length })),
-      metadata: [...image.entries].map(([tag, value]) => `${tag.trim()} (${value.length} bytes)`), remarks: image.remarks,
+      ...file.header,
+      lossless,
+      alpha: file.alpha !== null,
+      complete: file.complete,
+      shown,
+      bytes: data.length,
+      seconds,
+      sections: file.sections.map(({ payload }, i) => ({
+        name: sectionName(i, lossless),
+        bytes: payload.length,
+      })),
+      metadata: [...image.entries].map(([tag, value]) => `${tag.trim()} (${value.length} bytes)`),
+      remarks: image.remarks,
     };
     return { png: await writePng(image, image.entries), facts };
   }
@@ -72,11 +99,14 @@ export class Runtime {
       const models = await this.list();
       const entry = models[id];
       if (!entry) {
-        const have = Object.entries(models).map(([key, { name }]) => `${name} (${key})`).join(", ");
+        const have = Object.entries(models)
+          .map(([key, { name }]) => `${name} (${key})`)
+          .join(", ");
         throw new FormatError(`written by model ${id}, which is not here; here are: ${have}`);
       }
       const [kernels, weights] = await Promise.all([
-        this.fetch("kernels.wasm", false), this.fetch(`weights/${entry.decode.file}`, true, entry.decode.bytes, progress),
+        this.fetch("kernels.wasm", false),
+        this.fetch(`weights/${entry.decode.file}`, true, entry.decode.bytes, progress),
       ]);
       return new Codec(await Engine.start(kernels as BufferSource), await readWeights(weights));
     });
@@ -86,7 +116,12 @@ export class Runtime {
   async encoder(progress: Progress): Promise<Codec> {
     const [id, entry] = Object.entries(await this.list())[0]!;
     const codec = await this.codec(id, progress);
-    if (!codec.canEncode) codec.addEncoder(await readWeights(await this.fetch(`weights/${entry.encode.file}`, true, entry.encode.bytes, progress)));
+    if (!codec.canEncode)
+      codec.addEncoder(
+        await readWeights(
+          await this.fetch(`weights/${entry.encode.file}`, true, entry.encode.bytes, progress),
+        ),
+      );
     return codec;
   }
 
@@ -101,7 +136,12 @@ export class Runtime {
   }
 
   /** A file beside the script.  The name of one to keep changes with what it holds, so it is never fetched twice. */
-  private async fetch(name: string, keep: boolean, size = 0, progress: Progress = () => {}): Promise<Uint8Array> {
+  private async fetch(
+    name: string,
+    keep: boolean,
+    size = 0,
+    progress: Progress = () => {},
+  ): Promise<Uint8Array> {
     const url = new URL(name, this.base).href;
     const store = keep && typeof caches !== "undefined" ? await caches.open(STORE).catch(() => null) : null;
     const kept = await store?.match(url);

@@ -24,24 +24,31 @@ const runtime = new Runtime(scope.location.href);
 const keepsPage = new URL(scope.location.href).searchParams.has("page");
 
 scope.addEventListener("install", (event: Extendable) => {
-  event.waitUntil((async () => {
-    if (keepsPage) {
-      // weights are kept where the decoder looks for them; the name of their file changes with what it holds
-      const weights = SHELL.files.filter(isWeights).map((name) => new URL(name, scope.location.href).href);
-      const kept = await caches.open(STORE);
-      for (const url of weights) if (!(await kept.match(url))) await kept.add(url);
-      const others = SHELL.files.filter((name) => !isWeights(name));
-      await (await caches.open(store)).addAll(others.map((name) => new Request(name, { cache: "no-cache" })));
-    }
-    await scope.skipWaiting();
-  })());
+  event.waitUntil(
+    (async () => {
+      if (keepsPage) {
+        // weights are kept where the decoder looks for them; the name of their file changes with what it holds
+        const weights = SHELL.files.filter(isWeights).map((name) => new URL(name, scope.location.href).href);
+        const kept = await caches.open(STORE);
+        for (const url of weights) if (!(await kept.match(url))) await kept.add(url);
+        const others = SHELL.files.filter((name) => !isWeights(name));
+        await (
+          await caches.open(store)
+        ).addAll(others.map((name) => new Request(name, { cache: "no-cache" })));
+      }
+      await scope.skipWaiting();
+    })(),
+  );
 });
 
 scope.addEventListener("activate", (event: Extendable) => {
-  event.waitUntil((async () => {
-    for (const name of await caches.keys()) if (name.startsWith("sfumato-page-") && name !== store) await caches.delete(name);
-    await scope.clients.claim();
-  })());
+  event.waitUntil(
+    (async () => {
+      for (const name of await caches.keys())
+        if (name.startsWith("sfumato-page-") && name !== store) await caches.delete(name);
+      await scope.clients.claim();
+    })(),
+  );
 });
 
 scope.addEventListener("fetch", (event: Fetching) => {
@@ -49,7 +56,8 @@ scope.addEventListener("fetch", (event: Fetching) => {
   if (request.method !== "GET") return;
   const url = new URL(request.url);
   const knows = (request.headers.get("accept") ?? "").includes("image/x-sfumato");
-  if (request.destination === "image" && url.pathname.endsWith(".sfu") && !knows) event.respondWith(image(request));
+  if (request.destination === "image" && url.pathname.endsWith(".sfu") && !knows)
+    event.respondWith(image(request));
   else if (keepsPage && url.origin === scope.location.origin) event.respondWith(page(request));
 });
 
@@ -72,7 +80,9 @@ async function image(request: Request): Promise<Response> {
 
 /** From the network while it is there, so that a new version is seen; else what was kept. */
 async function page(request: Request): Promise<Response> {
-  const kept = await (await caches.open(isWeights(request.url) ? STORE : store)).match(request, { ignoreSearch: true });
+  const kept = await (
+    await caches.open(isWeights(request.url) ? STORE : store)
+  ).match(request, { ignoreSearch: true });
   if (kept && isWeights(request.url)) return kept;
   try {
     return await fetch(request);

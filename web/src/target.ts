@@ -4,7 +4,10 @@ const LAST = 255;
 const GROWTH = 0.0125; // of the logarithm of a size from one quality to the next, to begin with
 
 /** The largest file of at most `limit` bytes; RangeError where even the smallest is larger. */
-export function largestWithin(limit: number, encode: (q: number) => Uint8Array): { data: Uint8Array; q: number; tries: number } {
+export function largestWithin(
+  limit: number,
+  encode: (q: number) => Uint8Array,
+): { data: Uint8Array; q: number; tries: number } {
   const tried = new Map<number, Uint8Array>();
   let [low, high] = [-1, LAST + 1]; // low fits, high does not
   let next = 128;
@@ -17,7 +20,10 @@ export function largestWithin(limit: number, encode: (q: number) => Uint8Array):
     next = guess(tried, limit, low, high);
   }
   const best = tried.get(low);
-  if (!best) throw new RangeError(`the smallest file of this image has ${tried.get(0)!.length} bytes, more than ${limit}`);
+  if (!best)
+    throw new RangeError(
+      `the smallest file of this image has ${tried.get(0)!.length} bytes, more than ${limit}`,
+    );
   return { data: best, q: low, tries: tried.size };
 }
 

@@ -1,5 +1,5 @@
 // Files of weights for the browser (`scripts/weights.mjs` makes them) in; named arrays, graphs and numbers out.
-import type { GraphData } from "./graph.js";
+import type { GraphData } from "./plan.js";
 
 export interface Config {
   chunks: number[];
@@ -59,7 +59,8 @@ function values(data: Uint8Array, at: number, kind: Stored["kind"], count: numbe
   if (kind === "i8") return new Int8Array(data.buffer, at, count);
   if (kind === "i32") return new Int32Array(data.buffer, at, count);
   if (kind === "f32") return new Float32Array(data.buffer, at, count);
-  if (kind === "f64") return Float64Array.from({ length: count }, (_, i) => view.getFloat64(at + 8 * i, true));
+  if (kind === "f64")
+    return Float64Array.from({ length: count }, (_, i) => view.getFloat64(at + 8 * i, true));
   const words = new Int16Array(count); // low bytes, then high bytes
   for (let i = 0; i < count; i++) words[i] = data[at + i]! | (data[at + count + i]! << 8);
   return kind === "i16" ? words : fromHalf(new Uint16Array(words.buffer));

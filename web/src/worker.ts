@@ -36,6 +36,12 @@ scope.onmessage = async ({ data: { number, request } }) => {
 /** What need not be copied on its way out. */
 function buffersOf(result: Result): ArrayBuffer[] {
   const views =
-    "png" in result ? [result.png] : "pixels" in result ? [result.pixels] : "shares" in result ? result.shares.map(({ rows }) => rows) : [result.file, result.original];
+    "png" in result
+      ? [result.png]
+      : "pixels" in result
+        ? [result.pixels]
+        : "shares" in result
+          ? result.shares.map(({ rows }) => rows)
+          : [result.file, result.original];
   return views.map(({ buffer }) => buffer as ArrayBuffer);
 }

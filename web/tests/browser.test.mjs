@@ -17,7 +17,8 @@ const WAIT = { timeout: Number(process.env.SFUMATO_WAIT ?? 120) * 1000, polling:
 const golden = path.join(root, "tests", "golden");
 const folders = { "/dist/": dist, "/golden/": golden, "/pages/": path.join(web, "tests", "pages") };
 // For pages and scripts alike: a worker has the policy of its own answer.
-const STRICT = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self' blob:; worker-src 'self'";
+const STRICT =
+  "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self' blob:; worker-src 'self'";
 
 for (const name of asked) {
   describe(name, { skip: found(name) ? false : `${name} is not installed` }, () => suite(name));
@@ -75,7 +76,10 @@ function suite(name) {
       const { Codec, Engine, readWeights } = await import("/dist/index.js");
       const load = async (url) => new Uint8Array(await (await fetch(url)).arrayBuffer());
       const [entry] = Object.values(await (await fetch("/dist/weights/models.json")).json());
-      const codec = new Codec(await Engine.start(await load("/dist/kernels.wasm")), await readWeights(await load(`/dist/weights/${entry.decode.file}`)));
+      const codec = new Codec(
+        await Engine.start(await load("/dist/kernels.wasm")),
+        await readWeights(await load(`/dist/weights/${entry.decode.file}`)),
+      );
       const found = {};
       for (const file of names) {
         const { latent, pixels } = codec.decode(await load(`/golden/${file}.sfu`), { fingerprint: true });
@@ -87,7 +91,9 @@ function suite(name) {
       assert.equal(results[file].latent, crc, file);
       const expected = reference(file);
       const most = expected && largestDifference(results[file].pixels, expected);
-      t.diagnostic(`${file}: CRC of symbols ${crc}, ${expected ? `largest difference ${most}` : "image not compared"}`);
+      t.diagnostic(
+        `${file}: CRC of symbols ${crc}, ${expected ? `largest difference ${most}` : "image not compared"}`,
+      );
       if (expected) assert.ok(most <= 1, `${file} differs by ${most}`);
     }
     await page.close();
@@ -96,8 +102,15 @@ function suite(name) {
   test("the page shows a file, its facts, and saves it as PNG", async () => {
     const page = await visit("/dist/");
     await choose(page, "#file", path.join(dist, "sample.sfu"));
-    await page.waitForFunction(() => document.getElementById("status").textContent.includes("is shown"), WAIT);
-    await page.waitForFunction(() => document.getElementById("image").complete && document.getElementById("image").naturalWidth === 451, WAIT);
+    await page.waitForFunction(
+      () => document.getElementById("status").textContent.includes("is shown"),
+      WAIT,
+    );
+    await page.waitForFunction(
+      () =>
+        document.getElementById("image").complete && document.getElementById("image").naturalWidth === 451,
+      WAIT,
+    );
     assert.match(await text(page, "#facts"), /451 × 300 pixels/);
     const image = await library.readPng(await bytesOf(page, "#save-png"));
     const expected = codec.decode(new Uint8Array(readFileSync(path.join(dist, "sample.sfu"))));
@@ -110,15 +123,24 @@ function suite(name) {
 
   test("a preview grows while bytes arrive", SLOW, async () => {
     const page = await visit("/dist/?src=/slow/dist/sample.sfu");
-    await page.waitForFunction(() => document.getElementById("caption").textContent.startsWith("Preview"), WAIT);
+    await page.waitForFunction(
+      () => document.getElementById("caption").textContent.startsWith("Preview"),
+      WAIT,
+    );
     assert.equal(await page.$eval("#save-png", (link) => link.hasAttribute("href")), false);
-    await page.waitForFunction(() => document.getElementById("status").textContent.includes("is shown"), WAIT);
+    await page.waitForFunction(
+      () => document.getElementById("status").textContent.includes("is shown"),
+      WAIT,
+    );
     await page.close();
   });
 
   test("a large image is decoded by several workers, and comes out the same", SLOW, async () => {
     const [width, height] = [512, 2050];
-    const rgb = Uint8Array.from({ length: width * height * 3 }, (_, i) => 128 + 90 * Math.sin(i / 9001) + 30 * Math.cos((i % (3 * width)) / 40));
+    const rgb = Uint8Array.from(
+      { length: width * height * 3 },
+      (_, i) => 128 + 90 * Math.sin(i / 9001) + 30 * Math.cos((i % (3 * width)) / 40),
+    );
     const encoder = await open(undefined, true);
     const data = encoder.codec.encode(encoder.codec.analyse(rgb, width, height), 60);
     const file = path.join(scratch, "large.sfu");
@@ -133,7 +155,10 @@ function suite(name) {
       };
     });
     await choose(page, "#file", file);
-    await page.waitForFunction(() => document.getElementById("status").textContent.includes("is shown"), WAIT);
+    await page.waitForFunction(
+      () => document.getElementById("status").textContent.includes("is shown"),
+      WAIT,
+    );
     const image = await library.readPng(await bytesOf(page, "#save-png"));
     assert.ok(largestDifference(image.pixels, codec.decode(data).pixels) <= 1);
     const asked = await page.evaluate(() => window.asked);
@@ -146,24 +171,38 @@ function suite(name) {
     await choose(page, "#file", path.join(root, "examples", "chelsea.png"));
     await page.waitForSelector("#encode:not([hidden])");
     await page.click("#encode button[type=submit]");
-    await page.waitForFunction(() => /chelsea\.sfu has/.test(document.getElementById("status").textContent), WAIT);
+    await page.waitForFunction(
+      () => /chelsea\.sfu has/.test(document.getElementById("status").textContent),
+      WAIT,
+    );
     const byQuality = await bytesOf(page, "#save-sfu");
     assert.equal(codec.decode(byQuality).width, 451);
 
-    await page.$eval("#size", (input) => { input.value = "1500"; input.dispatchEvent(new Event("input")); });
+    await page.$eval("#size", (input) => {
+      input.value = "1500";
+      input.dispatchEvent(new Event("input"));
+    });
     await page.click("#encode button[type=submit]");
-    await page.waitForFunction(() => /and \d tries/.test(document.getElementById("status").textContent), WAIT);
+    await page.waitForFunction(
+      () => /and \d tries/.test(document.getElementById("status").textContent),
+      WAIT,
+    );
     const bySize = await bytesOf(page, "#save-sfu");
     assert.ok(bySize.length <= 1500 && bySize.length > 1400, `${bySize.length} bytes`);
     await shot(page, "encode");
 
     await page.click("#compare-original");
-    await page.waitForFunction(() => [...document.querySelectorAll(".layer img")].filter((image) => image.naturalWidth === 451).length === 2, WAIT);
+    await page.waitForFunction(
+      () =>
+        [...document.querySelectorAll(".layer img")].filter((image) => image.naturalWidth === 451).length ===
+        2,
+      WAIT,
+    );
     const place = () => page.$eval(".divider", (divider) => Number(divider.getAttribute("aria-valuenow")));
     const start = await place();
     await page.focus(".divider");
     await page.keyboard.press("ArrowRight");
-    assert.ok(await place() > start);
+    assert.ok((await place()) > start);
     assert.deepEqual(page.messages, []);
     await page.$eval("#comparison", (section) => section.scrollIntoView());
     await shot(page, "compare");
@@ -173,21 +212,28 @@ function suite(name) {
   test("alpha survives the page's encoder and decoder", SLOW, async () => {
     const [width, height] = [70, 40];
     const pixels = Uint8Array.from({ length: width * height * 3 }, (_, i) => (i / 40) & 255);
-    const alpha = Uint8Array.from({ length: width * height }, (_, i) => (i % width < 20 ? 0 : (i * 3) & 255 || 1));
+    const alpha = Uint8Array.from({ length: width * height }, (_, i) =>
+      i % width < 20 ? 0 : (i * 3) & 255 || 1,
+    );
     const file = path.join(scratch, "veil.png");
     writeFileSync(file, await library.writePng({ width, height, channels: 3, pixels, alpha }));
     const page = await visit("/dist/");
     await choose(page, "#file", file);
     await page.waitForSelector("#encode:not([hidden])");
     await page.click("#encode button[type=submit]");
-    await page.waitForFunction(() => /veil\.sfu has/.test(document.getElementById("status").textContent), WAIT);
+    await page.waitForFunction(
+      () => /veil\.sfu has/.test(document.getElementById("status").textContent),
+      WAIT,
+    );
     assert.deepEqual((await library.readPng(await bytesOf(page, "#save-png"))).alpha, alpha);
     await page.close();
   });
 
   test("hostile files get a message, at once, and run nothing", async () => {
     const whole = readFileSync(path.join(golden, "low.sfu"));
-    const huge = Buffer.from([0x53, 0x46, 0x55, 0x30, 0xff, 0xff, 3, 0x80, 0x10, 100, 5, 0x89, 0x94, 0x3c, 0x7b, 1, 0, 0, 0]);
+    const huge = Buffer.from([
+      0x53, 0x46, 0x55, 0x30, 0xff, 0xff, 3, 0x80, 0x10, 100, 5, 0x89, 0x94, 0x3c, 0x7b, 1, 0, 0, 0,
+    ]);
     const cases = {
       "flipped.sfu": [Buffer.from(whole.map((byte, i) => (i === 30 ? byte ^ 8 : byte))), /check is|payload/],
       "huge.sfu": [huge, /134217728 when padded, are more than/],
@@ -201,10 +247,14 @@ function suite(name) {
       const file = path.join(scratch, title);
       writeFileSync(file, data);
       await choose(page, "#file", file);
-      await page.waitForFunction((pattern) => {
-        const error = document.getElementById("error");
-        return !error.hidden && new RegExp(pattern).test(error.textContent);
-      }, WAIT, message.source);
+      await page.waitForFunction(
+        (pattern) => {
+          const error = document.getElementById("error");
+          return !error.hidden && new RegExp(pattern).test(error.textContent);
+        },
+        WAIT,
+        message.source,
+      );
       if (title === "huge.sfu") await shot(page, "hostile");
     }
     assert.equal(await page.title(), "sfumato: see and make .sfu images");
@@ -216,21 +266,52 @@ function suite(name) {
     const page = await visit("/pages/images.html", strict.origin);
     await page.evaluate(async () => {
       const data = new Uint8Array(await (await fetch("/golden/high.sfu")).arrayBuffer());
-      document.getElementById("data").src = `data:image/x-sfumato;base64,${btoa(String.fromCharCode(...data))}`;
-      document.getElementById("blob").src = URL.createObjectURL(new Blob([data], { type: "image/x-sfumato" }));
+      document.getElementById("data").src =
+        `data:image/x-sfumato;base64,${btoa(String.fromCharCode(...data))}`;
+      document.getElementById("blob").src = URL.createObjectURL(
+        new Blob([data], { type: "image/x-sfumato" }),
+      );
       const late = new Image();
       late.id = "late";
       late.src = "/golden/middle.sfu";
       document.querySelector("main").append(late);
     });
-    const sizes = { src: 160, again: 160, srcset: 160, widths: 150, picture: 160, data: 64, blob: 64, query: 63, lazy: 64, sample: 451, png: 1, late: 63 };
+    const sizes = {
+      src: 160,
+      again: 160,
+      srcset: 160,
+      widths: 150,
+      picture: 160,
+      data: 64,
+      blob: 64,
+      query: 63,
+      lazy: 64,
+      sample: 451,
+      png: 1,
+      late: 63,
+    };
     for (const [id, width] of Object.entries(sizes)) {
-      await page.waitForFunction((image, wanted) => {
-        const { complete, naturalWidth, currentSrc } = document.getElementById(image);
-        return complete && Math.abs(naturalWidth - wanted) <= 1 && !document.getElementById(image).hasAttribute("aria-busy") && currentSrc;
-      }, WAIT, id, width);
+      await page.waitForFunction(
+        (image, wanted) => {
+          const { complete, naturalWidth, currentSrc } = document.getElementById(image);
+          return (
+            complete &&
+            Math.abs(naturalWidth - wanted) <= 1 &&
+            !document.getElementById(image).hasAttribute("aria-busy") &&
+            currentSrc
+          );
+        },
+        WAIT,
+        id,
+        width,
+      );
     }
-    await page.waitForFunction(() => document.getElementById("bad").naturalWidth === 0 && !document.getElementById("bad").hasAttribute("aria-busy"), WAIT);
+    await page.waitForFunction(
+      () =>
+        document.getElementById("bad").naturalWidth === 0 &&
+        !document.getElementById("bad").hasAttribute("aria-busy"),
+      WAIT,
+    );
     assert.equal(await page.$eval("#bad", (image) => image.getAttribute("src")), "/golden/x_symbols.sfu");
     assert.match(await page.$eval("#png", (image) => image.currentSrc), /dot\.png$/);
     const errors = page.messages.filter((message) => /polic|error:/i.test(message));
@@ -240,7 +321,12 @@ function suite(name) {
     // the second visit takes the images from the cache: no worker is started
     strict.requests.length = 0;
     await page.reload();
-    await page.waitForFunction(() => document.getElementById("sample").naturalWidth === 451 && !document.getElementById("sample").hasAttribute("aria-busy"), WAIT);
+    await page.waitForFunction(
+      () =>
+        document.getElementById("sample").naturalWidth === 451 &&
+        !document.getElementById("sample").hasAttribute("aria-busy"),
+      WAIT,
+    );
     await page.close();
     await strict.close();
   });
@@ -249,7 +335,9 @@ function suite(name) {
     const page = await visit("/pages/native.html");
     await page.evaluate(() => new Promise((resolve) => setTimeout(resolve, 500)));
     assert.equal(await page.$eval("#src", (image) => image.getAttribute("src")), "/golden/low.sfu");
-    assert.ok(!server.requests.some(({ name: asked }) => asked.endsWith("worker.js") && asked.includes("native")));
+    assert.ok(
+      !server.requests.some(({ name: asked }) => asked.endsWith("worker.js") && asked.includes("native")),
+    );
     await page.close();
   });
 
@@ -284,18 +372,30 @@ function suite(name) {
     await once.close();
     await page.goto(`${origin}/`);
     await page.click("#sample");
-    await page.waitForFunction(() => document.getElementById("status").textContent.includes("is shown"), WAIT);
-    assert.ok(await page.evaluate(async () => {
-      const kept = await (await caches.open("sfumato-weights")).keys();
-      return kept.length === 2; // to decode, and to encode
-    }));
+    await page.waitForFunction(
+      () => document.getElementById("status").textContent.includes("is shown"),
+      WAIT,
+    );
+    assert.ok(
+      await page.evaluate(async () => {
+        const kept = await (await caches.open("sfumato-weights")).keys();
+        return kept.length === 2; // to decode, and to encode
+      }),
+    );
     await page.close();
   });
 
   test("every control has a name, and the keyboard reaches them all", async () => {
     const page = await visit("/dist/");
-    const names = await page.$$eval("button, a.button, input, progress", (controls) => controls.map((control) =>
-      control.getAttribute("aria-label") || control.title || control.textContent.trim() || [...(control.labels ?? [])].map((label) => label.textContent.trim()).join()));
+    const names = await page.$$eval("button, a.button, input, progress", (controls) =>
+      controls.map(
+        (control) =>
+          control.getAttribute("aria-label") ||
+          control.title ||
+          control.textContent.trim() ||
+          [...(control.labels ?? [])].map((label) => label.textContent.trim()).join(),
+      ),
+    );
     assert.ok(names.every(Boolean), names.join("|"));
     const reached = [];
     for (let i = 0; i < 3; i++) {

@@ -28,9 +28,13 @@ test("files of the toy weights, a second preset, decode to their symbols", async
   try {
     convert([path.join(root, "fuzz", "toy.safetensors")], folder);
     const toy = await open(folder);
-    const lines = readFileSync(path.join(root, "fuzz", "corpus", "latents.txt"), "utf8").trim().split("\n");
+    const lines = readFileSync(path.join(root, "fuzz", "corpus", "latents.txt"), "utf8")
+      .trim()
+      .split("\n");
     for (const [name, crc] of lines.map((line) => line.split(" "))) {
-      const decoded = toy.codec.decode(readFileSync(path.join(root, "fuzz", "corpus", `${name}.sfu`)), { fingerprint: true });
+      const decoded = toy.codec.decode(readFileSync(path.join(root, "fuzz", "corpus", `${name}.sfu`)), {
+        fingerprint: true,
+      });
       assert.equal(hex(decoded.latent), crc.padStart(8, "0"), name);
     }
   } finally {
@@ -68,17 +72,26 @@ test("memory is given back after errors and after work", () => {
 });
 
 test("a file of more pixels than are allowed is refused before anything is allocated", () => {
-  const huge = Uint8Array.from([0x53, 0x46, 0x55, 0x30, 0xff, 0xff, 3, 0x80, 0x10, 100, 5, 0x89, 0x94, 0x3c, 0x7b, 0, 0, 0]);
+  const huge = Uint8Array.from([
+    0x53, 0x46, 0x55, 0x30, 0xff, 0xff, 3, 0x80, 0x10, 100, 5, 0x89, 0x94, 0x3c, 0x7b, 0, 0, 0,
+  ]);
   const before = engine.bytes;
-  assert.throws(() => codec.decode(huge, { partial: true }), /65535x2048 pixels, 134217728 when padded, are more than 89478485/);
+  assert.throws(
+    () => codec.decode(huge, { partial: true }),
+    /65535x2048 pixels, 134217728 when padded, are more than 89478485/,
+  );
   assert.equal(engine.bytes, before);
 });
 
-test("an image in several tiles decodes to Python's", { skip: !reference("tiles") && "SFUMATO_REFERENCE names no folder" }, () => {
-  const file = readFileSync(path.join(process.env.SFUMATO_REFERENCE, "tiles.sfu"));
-  const decoded = codec.decode(file, { steps: 0 });
-  assert.ok(largestDifference(decoded.pixels, reference("tiles")) <= 1);
-});
+test(
+  "an image in several tiles decodes to Python's",
+  { skip: !reference("tiles") && "SFUMATO_REFERENCE names no folder" },
+  () => {
+    const file = readFileSync(path.join(process.env.SFUMATO_REFERENCE, "tiles.sfu"));
+    const decoded = codec.decode(file, { steps: 0 });
+    assert.ok(largestDifference(decoded.pixels, reference("tiles")) <= 1);
+  },
+);
 
 test("what is encoded here is decoded here, and close to what was encoded", async () => {
   const { width, height, pixels } = await readPng(readFileSync(path.join(root, "examples", "chelsea.png")));
@@ -108,13 +121,20 @@ test("alpha of another size, and metadata that is no DEFLATE, are refused", asyn
   const decoded = codec.decode(golden("pixel"));
   const png = await writePng({ width: 2, height: 1, channels: 1, pixels: new Uint8Array(2), alpha: null });
   await assert.rejects(complete({ ...decoded, file: { ...decoded.file, alpha: png } }), FormatError);
-  await assert.rejects(complete({ ...decoded, file: { ...decoded.file, alpha: Uint8Array.of(1, 2, 3) } }), FormatError);
-  await assert.rejects(complete({ ...decoded, file: { ...decoded.file, metadata: Uint8Array.of(255, 2, 3) } }), FormatError);
+  await assert.rejects(
+    complete({ ...decoded, file: { ...decoded.file, alpha: Uint8Array.of(1, 2, 3) } }),
+    FormatError,
+  );
+  await assert.rejects(
+    complete({ ...decoded, file: { ...decoded.file, metadata: Uint8Array.of(255, 2, 3) } }),
+    FormatError,
+  );
 });
 
 test("the lossless file of FORMAT.md is read without weights, and a changed one refused", async () => {
   const text = readFileSync(path.join(root, "FORMAT.md"), "utf8");
-  const [, first, rest] = /^    lossless ((?:[0-9a-f]{2} ?)+)\n((?:             (?:[0-9a-f]{2} ?)+\n?)+)/m.exec(text);
+  const [, first, rest] =
+    /^    lossless ((?:[0-9a-f]{2} ?)+)\n((?:             (?:[0-9a-f]{2} ?)+\n?)+)/m.exec(text);
   const data = Uint8Array.from(`${first} ${rest}`.trim().split(/\s+/), (byte) => parseInt(byte, 16));
   const image = await completeLossless(unpack(data), 4096);
   assert.deepEqual([...image.pixels], [255, 0, 0, 0, 0, 255]);
@@ -128,6 +148,8 @@ test("the lossless file of FORMAT.md is read without weights, and a changed one 
 
 test("the header and sections of a file are read without weights", () => {
   const { header, sections, complete: whole } = unpack(golden("high"));
-  assert.deepEqual([header.width, header.height, header.q, header.seed, sections.length, whole], [64, 64, 255, 7, 6, true]);
+  assert.deepEqual(
+    [header.width, header.height, header.q, header.seed, sections.length, whole],
+    [64, 64, 255, 7, 6, true],
+  );
 });
-

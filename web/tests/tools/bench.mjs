@@ -15,7 +15,9 @@ import { serve } from "./serve.mjs";
 const [WIDTH, HEIGHT] = [768, 512];
 const REPEATS = 4;
 const given = process.argv.slice(2);
-const out = given.includes("-o") ? given.splice(given.indexOf("-o"), 2)[1] : path.join(root, "results", "0.2.0", "web.csv");
+const out = given.includes("-o")
+  ? given.splice(given.indexOf("-o"), 2)[1]
+  : path.join(root, "results", "0.2.0", "web.csv");
 const source = given[0] ?? path.join(root, "examples", "chelsea.png");
 const python = process.env.PYTHON ?? "python3";
 const engines = (process.env.SFUMATO_BROWSERS ?? "chromium,firefox").split(",");
@@ -32,7 +34,10 @@ function fitted({ width, height, pixels }, columns, lines, left = 0, top = 0) {
   const fold = (i, side) => (Math.floor(i / side) % 2 ? side - 1 - (i % side) : i % side);
   return Uint8Array.from({ length: columns * lines * 3 }, (_, i) => {
     const cell = Math.floor(i / 3);
-    return pixels[(fold(top + Math.floor(cell / columns), height) * width + fold(left + (cell % columns), width)) * 3 + (i % 3)];
+    return pixels[
+      (fold(top + Math.floor(cell / columns), height) * width + fold(left + (cell % columns), width)) * 3 +
+        (i % 3)
+    ];
   });
 }
 
@@ -48,7 +53,11 @@ for _ in range(${REPEATS}):
 print(best)
 `;
 const pythonSeconds = (file) =>
-  Number(execFileSync(python, ["-c", SCRIPT, file], { env: { ...process.env, OMP_NUM_THREADS: "1", PYTHONPATH: root } }));
+  Number(
+    execFileSync(python, ["-c", SCRIPT, file], {
+      env: { ...process.env, OMP_NUM_THREADS: "1", PYTHONPATH: root },
+    }),
+  );
 
 const scratch = mkdtempSync(path.join(tmpdir(), "sfumato-"));
 try {
@@ -61,7 +70,10 @@ try {
     writeFileSync(path.join(scratch, `${i}.sfu`), codec.encode(codec.analyse(crop, 192, 128), 76));
   }
   const images = Array.from({ length: 10 }, (_, i) => `<img src="/files/${i}.sfu" alt="">`).join("");
-  writeFileSync(path.join(scratch, "ten.html"), `<!doctype html><meta charset="utf-8"><title>Ten</title><script src="/dist/sfumato.js"></script>${images}`);
+  writeFileSync(
+    path.join(scratch, "ten.html"),
+    `<!doctype html><meta charset="utf-8"><title>Ten</title><script src="/dist/sfumato.js"></script>${images}`,
+  );
 
   const before = pythonSeconds(file);
   let [least, cpu] = [Infinity, Infinity];
@@ -69,7 +81,10 @@ try {
     const [start, used] = [performance.now(), process.cpuUsage()];
     codec.decode(readFileSync(file));
     const { user, system } = process.cpuUsage(used);
-    [least, cpu] = [Math.min(least, (performance.now() - start) / 1000), Math.min(cpu, (user + system) / 1e6)];
+    [least, cpu] = [
+      Math.min(least, (performance.now() - start) / 1000),
+      Math.min(cpu, (user + system) / 1e6),
+    ];
   }
   row("node", `decode ${WIDTH}x${HEIGHT}`, least, "s", Math.min(before, pythonSeconds(file)));
   row("node", `decode ${WIDTH}x${HEIGHT}: processor time`, cpu, "s");
@@ -92,7 +107,13 @@ try {
       for (const visitNumber of ["first", "later"]) {
         const start = performance.now();
         const page = await visit("/files/ten.html");
-        await page.waitForFunction(() => [...document.images].every((image) => image.naturalWidth === 192 && !image.hasAttribute("aria-busy")), { timeout: 600_000, polling: 50 });
+        await page.waitForFunction(
+          () =>
+            [...document.images].every(
+              (image) => image.naturalWidth === 192 && !image.hasAttribute("aria-busy"),
+            ),
+          { timeout: 600_000, polling: 50 },
+        );
         row(name, `ten images of 192x128, ${visitNumber} visit`, (performance.now() - start) / 1000, "s");
         row(name, `ten images of 192x128, ${visitNumber} visit: transfer`, sum(), "MB");
         await page.close();
@@ -109,11 +130,19 @@ try {
       let best = Infinity;
       for (let i = 0; i <= REPEATS; i++) {
         await page.goto(`${other.origin}/?src=files/photo.sfu&visit=${i}`);
-        await page.waitForFunction(() => document.getElementById("status").textContent.includes("is shown"), { timeout: 600_000 });
+        await page.waitForFunction(() => document.getElementById("status").textContent.includes("is shown"), {
+          timeout: 600_000,
+        });
         const handle = await page.$("#file");
         await handle.uploadFile(file); // once more, in a worker that is warm
-        await page.waitForFunction(() => document.getElementById("status").textContent.startsWith("photo.sfu is shown"), { timeout: 600_000 });
-        best = Math.min(best, Number(/([\d.]+) s$/.exec(await page.$eval("#facts", (facts) => facts.textContent))[1]));
+        await page.waitForFunction(
+          () => document.getElementById("status").textContent.startsWith("photo.sfu is shown"),
+          { timeout: 600_000 },
+        );
+        best = Math.min(
+          best,
+          Number(/([\d.]+) s$/.exec(await page.$eval("#facts", (facts) => facts.textContent))[1]),
+        );
       }
       row(name, `decode ${WIDTH}x${HEIGHT}`, best, "s", Math.min(earlier, pythonSeconds(file)));
       total();

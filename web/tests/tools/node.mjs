@@ -20,7 +20,9 @@ export async function open(folder = path.join(dist, "weights"), encoder = false)
 
 /** name -> CRC-32 of the latent, in hexadecimal, of the golden files. */
 export function goldenChecks() {
-  const lines = readFileSync(path.join(root, "tests", "golden", "results.txt"), "utf8").trim().split("\n");
+  const lines = readFileSync(path.join(root, "tests", "golden", "results.txt"), "utf8")
+    .trim()
+    .split("\n");
   return Object.fromEntries(lines.map((line) => line.split(" ")).map(([name, , crc]) => [name, crc]));
 }
 
