@@ -16,22 +16,24 @@ import type { EntropyModel, SymbolCoder } from "./entropy.js";
 import { FormatError } from "./errors.js";
 import type { Map64 } from "./exact.js";
 import type { Map32 } from "./graph.js";
+import { RangeCoder } from "./range-coder.js";
 import type { NamedArray } from "./weights.js";
 
 export const RATIO = 4; // cells of y for one of z, a side
 const WHOLE = 2 ** 22; // pixels, padding included, up to which an image is one tile
 const SIDE = 16; // cells of z a side of a tile otherwise
 const LEVELS = 64;
-const STATE = 64; // bytes of a coder
-const [CODER_LOW, CODER_RANGE, CODER_WORDS, CODER_COUNT] = [24, 32, 48, 52];
 const FAULTS = ["", "payload holds a point that belongs to no symbol", "a symbol is beyond 1048576"];
 
-interface Tile {
-  number: number;
+interface Rectangle {
   top: number;
   left: number;
   height: number;
   width: number;
+}
+
+interface Tile extends Rectangle {
+  number: number;
 }
 
 export function tilesOf(header: Header): Tile[] {
@@ -52,70 +54,36 @@ export function tilesOf(header: Header): Tile[] {
   return tiles;
 }
 
-/** A range coder in the engine's memory, with room for what it puts out. */
-class RangeCoder {
-  readonly state: number;
-  private words: number;
-  private room: number; // words
-
-  constructor(
-    private readonly engine: Engine,
-    private readonly payload: Uint8Array | null,
-  ) {
-    this.state = engine.alloc(STATE);
-    this.room = 64;
-    this.words = engine.alloc(4 * this.room);
-    const at = payload ? engine.put(payload) : 0;
-    engine.call.startCoder!(this.state, at, payload?.length ?? 0, this.words);
-  }
-
-  /** Room for so many symbols more: each may take two words. */
-  reserve(symbols: number): void {
-    const { engine, state } = this;
-    const count = engine.u32(state + CODER_COUNT, 1)[0]!;
-    if (count + 2 * symbols + 8 <= this.room) return;
-    const room = count + 2 * symbols + 8;
-    const words = engine.alloc(4 * room);
-    engine.u8(words, 4 * count).set(engine.u8(this.words, 4 * count));
-    engine.release(this.words);
-    [this.words, this.room] = [words, room];
-    engine.u32(state + CODER_WORDS, 1)[0] = words;
-  }
-
-  /** The payload: the shortest bytes that decode to all that was coded (FORMAT.md, section 5). */
-  finish(): Uint8Array {
-    const { engine, state } = this;
-    const count = engine.u32(state + CODER_COUNT, 1)[0]!;
-    const words = engine.u32(this.words, count);
-    const u64 = (at: number): bigint => {
-      const [low, high] = engine.u32(state + at, 2);
-      return (BigInt(high!) << 32n) | BigInt(low!);
+/** Where four tiles meet: cells of z to look at, and the cells of y in them that may change. */
+function cornersOf(
+  tiles: Tile[],
+  places: Map<string, Tile>,
+  context: number,
+  rim: number,
+): { place: Tile; inner: Rectangle }[] {
+  return tiles.flatMap((tile) => {
+    const [row, column] = [tile.top + tile.height, tile.left + tile.width];
+    const after = places.get(`${row},${column}`);
+    if (!after || !places.has(`${tile.top},${column}`) || !places.has(`${row},${tile.left}`)) return [];
+    const [above, below, before, behind] = [tile.height, after.height, tile.width, after.width].map((side) =>
+      Math.min(context, side),
+    ) as [number, number, number, number];
+    const place = {
+      number: 0,
+      top: row - above,
+      left: column - before,
+      height: above + below,
+      width: before + behind,
     };
-    const digits = Array.from(words, hex).join("");
-    const low = (BigInt(`0x0${digits}`) << 64n) | u64(CODER_LOW);
-    if (!count && u64(CODER_LOW) === 0n && u64(CODER_RANGE) === 2n ** 64n - 1n) return new Uint8Array();
-    if (low === 0n) return new Uint8Array();
-    const top = low + u64(CODER_RANGE) - 1n;
-    const b = BigInt(((low - 1n) ^ top).toString(2).length - 1);
-    const text = ((top >> b) << b).toString(16).padStart(2 * (4 * count + 8), "0");
-    const bytes = Uint8Array.from({ length: text.length / 2 }, (_, i) =>
-      parseInt(text.slice(2 * i, 2 * i + 2), 16),
-    );
-    let size = bytes.length;
-    while (size && !bytes[size - 1]) size--;
-    return bytes.slice(0, size);
-  }
-
-  /** FormatError unless the payload is the one of the symbols that were read. */
-  verify(name: string): void {
-    const wanted = this.finish();
-    const given = this.payload!;
-    if (wanted.length !== given.length || wanted.some((byte, i) => byte !== given[i])) {
-      throw new FormatError(
-        `${name}: payload holds ${given.length} bytes, its symbols take ${wanted.length}: it does not end where they end`,
-      );
-    }
-  }
+    const near = (cells: number): number => Math.min(rim, cells * RATIO);
+    const inner = {
+      top: row * RATIO - near(above),
+      left: column * RATIO - near(before),
+      height: near(above) + near(below),
+      width: near(before) + near(behind),
+    };
+    return [{ place, inner }];
+  });
 }
 
 export class LatentCoder {
@@ -234,6 +202,10 @@ export class LatentCoder {
   private smooth(q: number, y: Map32, z: Map64, tiles: Tile[], chunks: number): void {
     const [context, rim] = [2, 4]; // cells of z looked at, and of y that may change, on each side
     const places = new Map(tiles.map((tile) => [`${tile.top},${tile.left}`, tile]));
+    const corners = cornersOf(tiles, places, context, rim).map((corner) => ({
+      ...corner,
+      coded: this.values(y, corner.inner),
+    }));
     for (const across of [true, false]) {
       for (const tile of tiles) {
         const border = across ? tile.left + tile.width : tile.top + tile.height;
@@ -256,6 +228,38 @@ export class LatentCoder {
         });
       }
     }
+    for (const { place, inner, coded } of corners) {
+      this.engine.scope(() => {
+        const found = this.asOne(q, y, z, place, chunks);
+        const mended = this.engine.f64(found.at, found.height * found.width * found.channels);
+        this.eachCell(y, inner, (at, row, column, index) => {
+          const from =
+            ((row - place.top * RATIO) * found.width + column - place.left * RATIO) * found.channels;
+          for (let c = 0; c < y.channels; c++) {
+            const was = coded[index * y.channels + c]!;
+            at[c] = Math.max(was - 0.5, Math.min(was + 0.5, mended[from + c]!));
+          }
+        });
+      });
+    }
+  }
+
+  /** Calls for every cell of a rectangle with its values, its row and column, and its number. */
+  private eachCell(
+    y: Map32,
+    { top, left, height, width }: Rectangle,
+    call: (at: Float32Array, row: number, column: number, index: number) => void,
+  ): void {
+    for (let i = 0; i < height * width; i++) {
+      const [row, column] = [top + Math.floor(i / width), left + (i % width)];
+      call(this.engine.f32(y.at + (row * y.width + column) * y.channels * 4, y.channels), row, column, i);
+    }
+  }
+
+  private values(y: Map32, place: Rectangle): Float32Array {
+    const out = new Float32Array(place.height * place.width * y.channels);
+    this.eachCell(y, place, (at, _row, _column, index) => out.set(at, index * y.channels));
+    return out;
   }
 
   private asOne(q: number, y: Map32, z: Map64, place: Tile, chunks: number): Map64 {
