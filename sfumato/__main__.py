@@ -1,4 +1,4 @@
-"""The command: `sfumato encode`, `decode`, `batch`, `compare`, `info`.  Arguments in, files and text out.
+"""The command: `sfumato encode`, `decode`, `batch`, `compare`, `info`, `register`.
 
 Exit codes: 0 all was done; 1 something could not be done, told in one line a file; 2 an argument that is not
 understood; 130 Ctrl-C.
@@ -20,7 +20,17 @@ import tyro
 from rich.progress import MofNCompleteColumn, TimeRemainingColumn
 from rich.table import Table
 
-from sfumato import DEFAULT_MODEL, __version__, batch, batch_command, container, file_info, files, terminal
+from sfumato import (
+    DEFAULT_MODEL,
+    __version__,
+    batch,
+    batch_command,
+    container,
+    file_info,
+    files,
+    register,
+    terminal,
+)
 from sfumato.jobs import (
     STREAM,
     SUFFIX,
@@ -340,6 +350,7 @@ def main() -> None:
             "batch": batch_command.batch,
             "compare": compare,
             "info": info,
+            "register": register.register,
         }
         arguments = _arguments(sys.argv[1:])
         tyro.extras.subcommand_cli_from_dict(commands, prog="sfumato", description=ABOUT, args=arguments)

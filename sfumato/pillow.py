@@ -1,6 +1,6 @@
 """Pillow's image in, .sfu file out; and back.  Importing this module teaches Pillow the format.
 
-    import sfumato.pillow
+    sfumato.pillow.register()                    # the same, for those who would rather call than import
     Image.open("a.sfu").thumbnail((128, 128))    # lazy: size and mode come without decoding
     im.save("b.sfu", quality=40)                 # 0 (smallest) .. 100, as Pillow counts; 50 if not given
 
@@ -173,8 +173,13 @@ def _dpi(given: Any) -> tuple[float, float] | None:
     return (x, y) if 0 < x < 1e5 and 0 < y < 1e5 else None
 
 
-Image.register_open(FORMAT, SfumatoImageFile, _accept)
-Image.register_save(FORMAT, _save)
-Image.register_extension(FORMAT, EXTENSION)
-Image.register_mime(FORMAT, MIME)
-Image.register_decoder("sfumato", SfumatoDecoder)
+def register() -> None:
+    """Teaches Pillow the format, as importing this module does; again and again is no harm."""
+    Image.register_open(FORMAT, SfumatoImageFile, _accept)
+    Image.register_save(FORMAT, _save)
+    Image.register_extension(FORMAT, EXTENSION)
+    Image.register_mime(FORMAT, MIME)
+    Image.register_decoder("sfumato", SfumatoDecoder)
+
+
+register()
