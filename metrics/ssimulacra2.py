@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
@@ -59,19 +59,19 @@ class Scale:
     square: Float[Tensor, "3 h w"]  # the squared image, blurred
 
 
-def ssimulacra2(x: UInt8[np.ndarray, "h w 3"], x_hat: UInt8[np.ndarray, "h w 3"]) -> float:
-    """The score of `x_hat` beside `x`; at most 100.  ValueError for other types, shapes or sides under 8."""
+def ssimulacra2(x: np.ndarray, x_hat: np.ndarray) -> float:
+    """The score of `x_hat` beside `x`, uint8 [H, W, 3]; at most 100.  ValueError for other types, shapes or sides under 8."""
     return score(reference(x), x_hat)
 
 
 @torch.no_grad()
-def reference(x: UInt8[np.ndarray, "h w 3"]) -> list[Scale]:
+def reference(x: np.ndarray) -> list[Scale]:
     """What `score` needs of an original, for several decoded images.  ValueError as for `ssimulacra2`."""
     return [Scale(p, _blur(p), _blur(p * p)) for p in _scales(x)]
 
 
 @torch.no_grad()
-def score(original: list[Scale], x_hat: UInt8[np.ndarray, "h w 3"]) -> float:
+def score(original: list[Scale], x_hat: np.ndarray) -> float:
     """The score of a decoded image.  ValueError for another size than the original's."""
     if x_hat.shape[:2] != tuple(original[0].image.shape[1:]):
         sizes = f"{list(original[0].image.shape[1:])} and {list(x_hat.shape[:2])}"
@@ -95,7 +95,7 @@ def _norms(a: Scale, image: Float[Tensor, "3 h w"]) -> Float[Tensor, "3 2 3"]:
     return torch.stack([maps.mean(2), (maps**4).mean(2) ** 0.25], 1)
 
 
-def _scales(x: UInt8[np.ndarray, "h w 3"]) -> list[Float[Tensor, "3 _ _"]]:
+def _scales(x: np.ndarray) -> list[Float[Tensor, "3 _ _"]]:
     """The image in XYB at every scale, the largest first; halved in linear light."""
     if x.dtype != np.uint8 or x.ndim != 3 or x.shape[2] != 3 or min(x.shape[:2]) < MINIMUM_SIDE:
         kind = f"{x.dtype} {list(x.shape)}"

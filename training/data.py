@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -198,6 +198,7 @@ def random_crop(
     return x.flip(3) if rng.random() < 0.5 else x
 
 
+@runtime_checkable
 class Source(Protocol):
     """What random crops are cut from: `Images` in memory, or `streaming.Stream`."""
 

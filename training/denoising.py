@@ -7,6 +7,8 @@ sampler's own inputs, and leaves noise where texture should be.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -14,7 +16,8 @@ from torch import Tensor, nn
 from sfumato.dct import dct
 from sfumato.diffusion import Blurring
 from sfumato.transforms import BaseReconstruction
-from training.losses import Distortion
+from training.energy import EnergyScore
+from training.losses import Distortion, random_part
 from training.networks.model import Model
 from training.objective import emphasis, refined
 from training.recipes import Recipe
@@ -86,6 +89,35 @@ class UnrolledLoss(nn.Module):
         weight_map = emphasis(x, rendered, self.recipe.text)
         out = self.distortion(x, x_hat, self.recipe.refined_loss, use_perceptual, weight_map)
         out["loss"] = out.pop("distortion")
+        return out
+
+
+class EnergyLoss(nn.Module):
+    """Two samples of the sampler in use; their energy score, and `recipe.refined_loss` of the first."""
+
+    def __init__(self, model: Model, recipe: Recipe, distortion: Distortion, metrics: Path) -> None:
+        super().__init__()
+        if model.denoiser.predicts != "x":
+            raise ValueError(f"preset {model.preset!r} predicts {model.denoiser.predicts}; x is needed here")
+        self.model, self.recipe, self.distortion = model, recipe, distortion
+        self.score = EnergyScore(metrics, recipe.diversity, recipe.energy_patch)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b 3 h w"],
+        q: Float[Tensor, " b"],
+        use_perceptual: bool,
+        rendered: Bool[Tensor, " b"] | None = None,
+    ) -> dict[str, Tensor]:
+        """The loss of each image and its terms; arguments as those of `Objective.forward`."""
+        recipe = self.recipe
+        base = base_reconstruction(self.model, x, q)
+        first, second = (refined(self.model, base, q, recipe.unroll) for _ in range(2))
+        weight_map = emphasis(x, rendered, recipe.text)
+        out = self.distortion(x, first, recipe.refined_loss, use_perceptual, weight_map)
+        part = (..., *random_part(x, recipe.perceptual_crop))
+        out |= self.score(x[part], first[part], second[part])
+        out["loss"] = out.pop("distortion") + recipe.energy * out["energy"]
         return out
 
 

@@ -25,7 +25,7 @@ from torch.optim.swa_utils import AveragedModel
 from metrics.lpips import load_lpips
 from sfumato import scales
 from training.data import Images, Mixture, Source
-from training.denoising import DenoisingLoss, UnrolledLoss
+from training.denoising import DenoisingLoss, EnergyLoss, UnrolledLoss
 from training.initialise import karhunen_loeve
 from training.losses import Distortion
 from training.networks.layers import pad_with_zeros, padding_of
@@ -140,7 +140,11 @@ class Trainer:
         kind = Objective if recipe.part != "denoiser" else UnrolledLoss if recipe.unroll else DenoisingLoss
         terms = set(recipe.base_loss) | set(recipe.refined_loss)
         distortion = Distortion(terms, run.metrics, recipe.perceptual_crop, recipe.vgg_crops)
-        self.objective: nn.Module = kind(self.model, recipe, distortion).to(self.device)
+        if recipe.energy and run.metrics is not None:
+            objective: nn.Module = EnergyLoss(self.model, recipe, distortion, run.metrics)
+        else:
+            objective = kind(self.model, recipe, distortion)
+        self.objective = objective.to(self.device)
         self.metric = load_lpips("alex", run.metrics).to(self.device) if run.metrics else None
         self.progress = Progress()
         self.average = AveragedModel(

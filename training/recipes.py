@@ -41,6 +41,9 @@ class Recipe:
     perceptual_from: float = 0.0  # where perceptual terms come in: from nothing, images must be formed first
     perceptual_crop: int = 128  # perceptual terms see a random part of this size of each crop
     vgg_crops: int = 1  # terms that look through VGG16 see so many crops of a batch; 0: all
+    energy: float = 0.0  # of the energy score of two samples, in units of the MSE; for part "denoiser"
+    diversity: float = 1.0  # factor on its second term, the samples' distance from one another
+    energy_patch: int = 3  # positions a side over which it gathers squared feature distances
     unroll: tuple[int, ...] = ()  # numbers of steps that the denoiser is trained through; (): one random time
     refined_crop: int = 128  # the denoiser sees a part of this size where it is trained with the codec
     diffusion: dict[str, float] = field(default_factory=dict)  # other than the preset's, for studies
@@ -132,6 +135,20 @@ def small_sampler() -> Recipe:
     )
 
 
+def small_energy() -> Recipe:
+    """The denoiser of `small` as a sampler: two samples of one step, energy score beside DISTS.
+
+    python -m training small_energy --init CODEC --data DIR --metrics DIR --minutes 60 --threads 1 --out DIR
+    """
+    return replace(
+        small_sampler(),
+        unroll=(1,),
+        refined_loss={"mse": 0.1, "grid": 20.0, "dists": 500.0},
+        energy=100.0,
+        diversity=0.4,
+    )
+
+
 def base() -> Recipe:
     """The codec of `base`, from nothing.  Not run yet.
 
@@ -188,6 +205,7 @@ ALL = (
     small_spend,
     small_denoiser,
     small_sampler,
+    small_energy,
     base,
     base_denoiser,
     paper,
