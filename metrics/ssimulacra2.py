@@ -60,7 +60,10 @@ class Scale:
 
 
 def ssimulacra2(x: np.ndarray, x_hat: np.ndarray) -> float:
-    """The score of `x_hat` beside `x`, uint8 [H, W, 3]; at most 100.  ValueError for other types, shapes or sides under 8."""
+    """The score of `x_hat` beside `x`, both uint8 [H, W, 3]; at most 100.
+
+    ValueError for other types or shapes, and for sides under 8.
+    """
     return score(reference(x), x_hat)
 
 
