@@ -26,7 +26,7 @@ class Sfumato(ArrayBytesCodec):
     quality: float = 0.5  # 0 .. 1
     model: str = DEFAULT_MODEL
 
-    is_fixed_size: ClassVar[bool] = False
+    is_fixed_size: ClassVar[bool] = False  # type: ignore[misc]
 
     def __post_init__(self) -> None:
         arguments.number("quality", self.quality, 0, 1)
