@@ -31,7 +31,6 @@ from training.networks.attention import DotProduct, LaplacianBias
 from training.networks.costs import costs
 from training.networks.layers import QualityEmbedding, pad_with_zeros, padding_of
 from training.networks.model import Config, Model
-from training.networks.prior import Prior
 from training.run_weights import RunWeights, load_weights
 
 STRUCTURE = (nn.ModuleList, nn.Sequential, nn.LeakyReLU)
@@ -196,7 +195,7 @@ def _example(model: Model, name: str) -> tuple[tuple[Any, ...], tuple[Any, ...]]
     return (torch.randn_like(x), q / 2, q, x, features), (full, None, None, full, shapes)
 
 
-def integers(prior: Prior, fractions: Mapping[str, int]) -> dict[str, NDArray[np.integer]]:
+def integers(prior: nn.Module, fractions: Mapping[str, int]) -> dict[str, NDArray[np.integer]]:
     """The entropy model as named integers, as `exact.from_arrays` reads them.
 
     `fractions` are the bits after the point of the input of each layer with a sum, by the layer's name.
