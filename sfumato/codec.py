@@ -41,7 +41,7 @@ DEFAULT_STEPS = 1
 SIMPLE = 0.07
 """`Codec.rate_proxy` a pixel, at q = 0.5, of a nearly flat image at most; photographs have 0.08 to 0.3."""
 TRIALS = tuple(step / 10 for step in range(11))
-BAND = 1 << 21  # pixels
+BAND = 1 << 18  # pixels
 WIDE, WINDOW = 16384, 4096  # pixels: a strip of 64 rows may have 2^20
 
 QUIET = np.errstate(all="ignore")
@@ -177,7 +177,7 @@ class Codec:
 
         There the error is that of a few values' rounding, and falls with q only on the whole: a file would be
         larger and worse than that of a lower q.  As each set of trials holds those of lower q, none is.
-        An image of over 2^21 pixels is judged by a band of rows in its middle.
+        An image of over 2^18 pixels is judged by a part in its middle.
         """
         if self.rate_proxy(analyzed, 0.5) > SIMPLE * padded_pixels(*analyzed.pixels.shape[:2]):
             return q

@@ -49,13 +49,16 @@ class AnalysisResult:
     given: ImageData  # as it was read, for a lossless file
 
     def band(self, pixels: int) -> AnalysisResult:
-        """The rows in the middle, about so many pixels of them, or all that there are; opaque and bare."""
+        """A part in the middle, about so many pixels of it, or all that there is; opaque and bare."""
         rows, columns = (side // RATIO for side in self.y.shape[2:])
-        kept = min(rows, max(1, pixels // (HYPER_STRIDE**2 * columns)))
-        top = (rows - kept) // 2
-        wide = slice(top * HYPER_STRIDE, (top + kept) * HYPER_STRIDE)
-        y = self.y[:, :, top * RATIO : (top + kept) * RATIO]
-        return replace(self, pixels=self.pixels[wide], alpha=None, metadata={}, y=y)
+        cells = max(1, pixels // HYPER_STRIDE**2)
+        height = min(rows, max(1, cells // columns))
+        width = min(columns, max(1, cells // height))
+        top, left = (rows - height) // 2, (columns - width) // 2
+        y = self.y[:, :, top * RATIO : (top + height) * RATIO, left * RATIO : (left + width) * RATIO]
+        down = slice(top * HYPER_STRIDE, (top + height) * HYPER_STRIDE)
+        across = slice(left * HYPER_STRIDE, (left + width) * HYPER_STRIDE)
+        return replace(self, pixels=self.pixels[down, across], alpha=None, metadata={}, y=y)
 
 
 class LatentCoder:

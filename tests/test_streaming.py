@@ -99,6 +99,7 @@ def workers(pid: int) -> list[int]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+@pytest.mark.skipif("SFUMATO_SLOW" not in os.environ, reason="takes minutes: set SFUMATO_SLOW")
 def test_two_processes_stream_and_go_on_when_one_is_killed(tmp_path: Path) -> None:
     """torchrun starts both again, from the last checkpoint."""
     images = {f"{i}.png": pixels(i) for i in range(4)}
