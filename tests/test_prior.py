@@ -14,7 +14,6 @@ from sfumato.autoregressive import (
     ANCHOR,
     NON_ANCHOR,
     TAPS,
-    WINDOW,
     autoregressive_pass,
     global_context,
     local_context,
@@ -28,10 +27,12 @@ from sfumato.coder import Meter
 from sfumato.container import Header
 from sfumato.latents import make_symbol_coder
 from training.networks import quantise
-from training.networks.attention import GlobalContext, LaplacianBias, SwinBlock
+from training.networks.attention import GlobalContext, SwinBlock
+from training.networks.positions import LaplacianBias
 from training.networks.prior import LocalContext, Prior, index_to_scale, scale_to_index
 
 CHUNKS = (2, 2, 3, 4, 5)
+WINDOW = 8
 
 
 def make_prior() -> Prior:
