@@ -66,8 +66,9 @@ def autoregressive_pass(
 
     q [B] is the quality, `z_shape` the height and width of z; y is four times as large each way.  Without z
     and y, `code` has to know the values: that is decoding.  Of a preview only the first `chunks` are visited;
-    the means of the others follow from hyper and channel context alone, which costs less than half.  With one
-    of the `passes` a chunk is coded whole, from these two contexts: there are no anchors (Minnen & Singh 2020).
+    the means of the others follow from hyper and channel context alone, which costs less than half.
+
+    With `passes` = 1 every chunk is coded whole, from these two contexts (Minnen & Singh 2020): no anchors.
     """
     mu, index = prior.z_mu(q), prior.z_level(q) * INDEX_STEP
     xp = namespace(mu)

@@ -199,9 +199,9 @@ class DotProduct(FixedPointLayer):
 
 
 class PositionBias:
-    """The position bias of a window, [cells, cells], by distance: `table` int32 [2 window - 1], units of 2^-12.
+    """The position bias of a window, [cells, cells].
 
-    An 8x8 window has 15 distances.
+    table  int32 [2 window - 1], by distance, in units of 2^-12; an 8x8 window has 15 distances
     """
 
     def __init__(self, table: NDArray) -> None:

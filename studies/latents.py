@@ -147,14 +147,15 @@ class Base:
 
     @classmethod
     def load(
-        cls, model: Model, images: Images, number: int, test: Images, folder: Path, pixels: int | None = None
+        cls, model: Model, images: Images, number: int, test: Images, folder: Path
     ) -> Base:
-        """Latents of `number` images, evenly spread, and of all of `test`."""
-        chosen = np.linspace(0, len(images) - 1, min(number, len(images))).astype(int).tolist()
+        """Latents of `number` images, evenly spread over those that hold a window, and of all of `test`."""
+        large = [n for n, shape in enumerate(images.shapes) if min(shape) >= WINDOW * STRIDE]
+        chosen = [large[n] for n in np.linspace(0, len(large) - 1, min(number, len(large))).astype(int)]
         train = cached(model, images, chosen, folder / "train", autocast_dtype(CPU))
         held = cached(model, test, list(range(len(test))), folder / "test", None)
         total = sum(h * w for h, w in held.shapes) * STRIDE**2
-        return cls(model, train, held, pixels or total, reference_bits(model, train))
+        return cls(model, train, held, total, reference_bits(model, train))
 
     @property
     def gain(self) -> Gain:

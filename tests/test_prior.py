@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,9 +36,9 @@ CHUNKS = (2, 2, 3, 4, 5)
 WINDOW = 8
 
 
-def make_prior() -> Prior:
+def make_prior(chunks: tuple[int, ...] = CHUNKS, pairs: int = 1, **options: Any) -> Prior:
     torch.manual_seed(0)
-    prior = Prior(CHUNKS, 4, 8, 3, 8, 8, 16, 1, 2).double().eval()
+    prior = Prior(chunks, 4, 8, 3, 8, 8, 16, pairs, 2, **options).double().eval()
     with torch.no_grad():  # layers that start small or at zero would hide what depends on them
         for parameter in prior.parameters():
             parameter += 0.1 * torch.randn_like(parameter)

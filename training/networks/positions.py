@@ -1,7 +1,8 @@
 """Position encodings of the window attention as torch modules: what attention knows of where its tokens are.
 
 A row of `ENCODINGS` says by what an encoding acts: a bias of the logits, the same for all images
-(`PositionBias`); the dot product of queries and keys; or the tokens themselves.  Distances are in latents, |dv| + |dh|.
+(`PositionBias`); the dot product of queries and keys; or the tokens themselves.  Distances d are
+|dv| + |dh|, in latents.
 """
 
 from __future__ import annotations
@@ -165,7 +166,7 @@ class DiamondDotProduct(nn.Module):
 
 
 class RotaryDotProduct(nn.Module):
-    """q and k rotated by angles of their row and column, half of the pairs each (axial; Su et al. 2021, RoPE)."""
+    """q and k rotated by angles of their row and column, half of the pairs each (RoPE, Su et al. 2021)."""
 
     cos: Tensor
     sin: Tensor
