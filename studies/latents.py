@@ -124,7 +124,7 @@ class Schedule:
 
     steps: int
     windows: int = 8  # a step
-    rate: float = 1e-3
+    rate: float = 3e-4
     warmup: int = 20
     decay_start: float = 0.5
     ema: float = 0.98

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,9 +12,12 @@ from torch import nn
 from sfumato import exact
 from sfumato.autoregressive import autoregressive_pass, global_context, window_attention
 from studies.grouping import GROUPINGS
+from tests.conftest import image_of_noise, shipped_form
 from tests.test_exact import arrays_of, passed
 from tests.test_prior import CHUNKS, Recorder, latents, make_prior
+from training.export import export
 from training.networks.attention import GlobalContext, SwinBlock, heads_of
+from training.networks.model import PRESETS, Model
 from training.networks.positions import (
     DIAMOND,
     ENCODINGS,
@@ -23,6 +28,8 @@ from training.networks.positions import (
     diamond,
 )
 from training.networks.prior import Prior
+from training.random_weights import calibrated
+from training.restore import restore
 
 CELLS = [(r, c) for r in range(8) for c in range(8) if (r + c) % 2]
 BLIND = {"none", "values_only"}  # encodings that do not see positions
@@ -174,10 +181,27 @@ def check_exact(prior: Prior) -> None:
         assert np.abs(a - b).max() < 0.05
 
 
-def test_models_without_spatial_context_are_refused() -> None:
-    for options in ({"pairs": 0}, {"passes": 1}):
-        with pytest.raises(ValueError, match="no exact form"):
-            arrays_of(make_prior(**options))
+def test_models_without_spatial_context_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="no exact form"):
+        arrays_of(make_prior(pairs=0))
+    monkeypatch.setitem(PRESETS, "one pass", replace(PRESETS["toy"], passes=1))
+    trained = calibrated(Model("one pass"), image_of_noise())
+    with pytest.raises(ValueError, match="2 passes"):
+        export(trained)
+
+
+def test_a_preset_has_its_encoding_back_from_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(PRESETS["toy"], position="gaussian", window=4)
+    monkeypatch.setitem(PRESETS, "gaussian", config)
+    model = Model("gaussian")
+    for number, bias in enumerate(model.prior.biases()):
+        nn.init.constant_(bias.amplitude, 1.5 + number)  # type: ignore[arg-type]
+    shipped = shipped_form(model)
+    again, _ = restore(shipped)
+    for ours, theirs in zip(again.prior.biases(), model.prior.biases(), strict=True):
+        assert torch.equal(ours(), theirs()) and ours().shape == (8, 8)
+    table = shipped.tensors["entropy.chunks.1.globe.bias.table"]
+    assert table.shape == (7,) and table[0] == 2.5**2 * 4096
 
 
 def test_shared_bias_is_one_and_others_are_not() -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from studies import grouping, positions, variants
+from studies import grouping, grouping_cost, positions, variants
 from studies.latents import CPU, QUALITIES, Base, EntropyNetworks, Schedule, interpolated, train
 from tests.conftest import ship
 from training.data import Images
@@ -163,3 +163,10 @@ def test_intervals_are_students() -> None:
     assert math.isnan(variants.half_interval([1.0]))
     knots = torch.tensor([0.0, 1.0, 4.0])
     assert interpolated(knots, torch.tensor([0.0, 0.25, 0.75, 1.0])).tolist() == [0, 0.5, 2.5, 4]
+
+
+def test_every_list_of_chunks_decodes_what_it_encoded(tmp_path: Path) -> None:
+    grouping_cost.main(tmp_path / "cost.csv", "toy", 1, ((64, 128),))
+    found = rows(tmp_path / "cost.csv")
+    assert [row["chunks"] for row in found] == list(grouping.GROUPINGS)
+    assert [int(row["sections"]) for row in found] == [5, 5, 10, 10, 5, 1, 2, 5]

@@ -64,6 +64,8 @@ def export(trained: RunWeights) -> weights.Weights:
     """The shipped form of what a run has trained.  ValueError where a network has none."""
     model = trained.model
     c, schedule, prior = model.config, model.schedule, model.prior
+    if prior.passes != 2:
+        raise ValueError(f"files are coded in 2 passes over a chunk; this entropy model has {prior.passes}")
     names = weights.NETWORKS if model.has_denoiser else weights.NETWORKS[:3]
     config = weights.Config(
         chunks=c.chunks,
@@ -212,8 +214,6 @@ def integers(prior: nn.Module, fractions: Mapping[str, int]) -> dict[str, NDArra
         used.add(name)
         return np.array(fractions[name], np.int8)
 
-    if getattr(prior, "passes", 2) != 2:
-        raise ValueError("an entropy model of one pass has no exact form")
     for name, module in prior.named_modules(remove_duplicate=False):  # a bias may be that of several chunks
         if isinstance(module, GlobalContext) and not len(module.blocks):
             raise ValueError(f"layer {name} has no exact form: a global context without blocks")
