@@ -34,9 +34,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of 
 bar = command._bar
 @contextlib.contextmanager
 def interrupting():
-    with bar() as tell:
+    with bar() as progress:
         def report(what, part):
-            tell(what, part)
+            progress(what, part)
             if part >= 0.4:
                 os.kill(os.getpid(), signal.SIGINT)
         yield report
@@ -79,7 +79,7 @@ class Outcome:
     channels: int = 0
 
 
-def test_image() -> np.ndarray:
+def base_image() -> np.ndarray:
     """Smooth colours with an edge, uint8 [50, 70, 3]."""
     row, column = np.mgrid[0:HEIGHT, 0:WIDTH] / 20
     pixels = np.stack([np.sin(row + k) + np.cos(column - k) for k in range(3)], -1) * 60 + 128
@@ -88,7 +88,7 @@ def test_image() -> np.ndarray:
 
 
 COLUMNS = ("input", "command", "exit_code", "bytes", "channels", "message")
-RGB = Image.fromarray(test_image())
+RGB = Image.fromarray(base_image())
 GREY = RGB.convert("L")
 DISC = Image.fromarray((np.hypot(*(np.mgrid[0:HEIGHT, 0:WIDTH] - 25)) < 20).astype(np.uint8) * 255)
 
@@ -102,7 +102,7 @@ def save(image: Image.Image, **options: Any) -> Callable[[Path], object]:
     return lambda path: image.save(path, **options)
 
 
-def veiled(image: Image.Image) -> Image.Image:
+def with_alpha(image: Image.Image) -> Image.Image:
     image = image.copy()
     image.putalpha(DISC)
     return image
@@ -152,9 +152,9 @@ def good() -> list[Case]:
         Case("rgb.png", save(RGB)),
         Case("grey.png", save(GREY)),
         Case("bilevel.png", save(RGB.convert("1"))),
-        Case("grey-alpha.png", save(veiled(GREY))),
-        Case("alpha.png", save(veiled(RGB))),
-        Case("alpha.webp", save(veiled(RGB), lossless=True)),
+        Case("grey-alpha.png", save(with_alpha(GREY))),
+        Case("alpha.png", save(with_alpha(RGB))),
+        Case("alpha.webp", save(with_alpha(RGB), lossless=True)),
         Case("invisible.png", save(Image.new("RGBA", (WIDTH, HEIGHT)))),
         Case("opaque-alpha.tif", save(RGB.convert("RGBA"))),
         Case("palette.png", save(palette)),
@@ -177,7 +177,7 @@ def good() -> list[Case]:
         Case("two-views.mpo", save(RGB, **second)),
         Case("image.avif", save(RGB)),
         Case("image.bmp", save(RGB)),
-        Case("image.tga", save(veiled(RGB))),
+        Case("image.tga", save(with_alpha(RGB))),
         Case("jpeg-named.png", data(saved(RGB, "JPEG"))),
         Case("damaged-exif.png", data(saved(RGB, "PNG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff"))),
         Case("one-pixel.png", save(Image.new("RGB", (1, 1), "teal"))),
@@ -221,7 +221,7 @@ def bad() -> list[Case]:
         Case("to-full-disk.png", save(noise), "out.sfu: File too large", 1, limit=200),
         Case("decode-to-full-disk.sfu", encoded(noise), "File too large", 1, "decode", "out.png", 200),
         Case("decode-png.sfu", save(RGB, format="PNG"), "not a sfumato file", 1, "decode", "out.png"),
-        Case("decode-alpha.sfu", encoded(veiled(RGB)), "JPEG has no alpha", 1, "decode", "out.jpg"),
+        Case("decode-alpha.sfu", encoded(with_alpha(RGB)), "JPEG has no alpha", 1, "decode", "out.jpg"),
         Case("decode-cut.sfu", encoded(RGB, cut=5), "the file ends at byte", 1, "decode", "out.png"),
         Case("interrupted.png", save(RGB), "", 130, interrupt=True),
         Case("interrupted.sfu", encoded(RGB), "", 130, "decode", "out.png", interrupt=True),

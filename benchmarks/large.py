@@ -1,6 +1,6 @@
 """python -m benchmarks.large IMAGE ... -o CSV: a large image: time, memory, and whether its tiles show.
 
-The image of 48 megapixels is a mosaic of the given ones, mirrored at their borders so that it has no edges
+The image of 48 megapixels is a tiling of the given ones, mirrored at their borders so that it has no edges
 of its own.  Encode, decode and a crop each run in a process of their own, whose peak memory is measured.  The
 tiles' borders are then compared with all other places: the error beside them, and the jump across them.
 """
@@ -32,7 +32,7 @@ TILE = CELL * SIDE
 SHIFT = 200  # pixels: no two of the images meet where tiles or cells do
 
 
-def mosaic(paths: list[Path]) -> UInt8[np.ndarray, "height width 3"]:
+def tiled_image(paths: list[Path]) -> UInt8[np.ndarray, "height width 3"]:
     """The images side by side and row below row, each mirrored towards its neighbours."""
     rows: list[np.ndarray] = []
     number = 0
@@ -105,7 +105,7 @@ def main(
     rows: list[tuple[str, str]] = [("threads", str(threads)), ("pixels", f"{WIDTH}x{HEIGHT}")]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        original = mosaic(images)
+        original = tiled_image(images)
         Image.fromarray(original).save(folder / "large.png", compress_level=1)
         Image.fromarray(original[: HEIGHT // 2, : WIDTH // 2]).save(folder / "quarter.png", compress_level=1)
         jobs: list[tuple[str, str, int | None, str]]

@@ -24,7 +24,7 @@ import numpy as np
 import tyro
 from PIL import Image
 
-from benchmarks.large import mosaic
+from benchmarks.large import tiled_image
 from evaluation.codecs import JXL_EFFORT, decode_jxl, encode_jxl
 from sfumato import image
 from sfumato.files import write_csv
@@ -147,7 +147,7 @@ def main(
     quality: float = 0.5,
     large: bool = True,
 ) -> None:
-    """Time the first image, and a mosaic of 12 megapixels of them all.
+    """Time the first image, and a tiled image of 12 megapixels of them all.
 
     Args:
         images: photographs of at least 768x512 pixels.
@@ -159,7 +159,7 @@ def main(
         runs: of encode and decode in each; the large image has one.
         threads: of the codec.  AVIF chooses its own.
         quality: of our files.
-        large: whether the mosaic is timed.
+        large: whether the tiled image is timed.
     """
     now, then = Version(Path(), python), None if before is None else Version(before, before_python)
     versions = [now] if then is None else [then, now]
@@ -188,7 +188,7 @@ def main(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         first = image.read(images[0])
-        for rgb in (first, *([mosaic(images)[: LARGE[0], : LARGE[1]]] if large else [])):
+        for rgb in (first, *([tiled_image(images)[: LARGE[0], : LARGE[1]]] if large else [])):
             pixels, each = folder / "pixels.npy", runs if rgb is first else 1
             np.save(pixels, rgb)
             for count in threads:

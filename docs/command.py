@@ -61,7 +61,7 @@ def _entries(boxes: str) -> list[tuple[str, str]]:
 
 
 def _defaults(meaning: str) -> tuple[str, str]:
-    """(meaning, default); "" for what has no default worth telling."""
+    """(meaning, default); "" for what has no default worth showing."""
     words, _, note = meaning.rpartition("(")
     default = note.removesuffix(")").removeprefix("default: ")
     return words.strip(), {"None": "", "False": "", "required": "required"}.get(default, f"`{default}`")

@@ -147,7 +147,7 @@ def exact(number: int, rng: Generator) -> bytes:
     return container.pack(header, [Section(payload, container.image_check(header, payload))])
 
 
-def veiled(number: int, rng: Generator) -> bytes:
+def with_alpha(number: int, rng: Generator) -> bytes:
     """Any stream as the alpha of a valid file, its CRC right."""
     file = container.unpack(drawn(number, rng))
     payload = stream(rng, file.header.height, file.header.width)[: container.alpha_limit(file.header)]
@@ -177,7 +177,7 @@ KINDS = {
     "payload of another length or content": other_length,
     "random payloads": noise,
     "lossless image": exact,
-    "alpha": veiled,
+    "alpha": with_alpha,
     "metadata": noted,
 }
 

@@ -1,6 +1,6 @@
 """The command: `sfumato encode`, `decode`, `batch`, `compare`, `info`, `register`.
 
-Exit codes: 0 all was done; 1 something could not be done, told in one line a file; 2 an argument that is not
+Exit codes: 0 all was done; 1 something could not be done, one line for each file; 2 an argument that is not
 understood; 130 Ctrl-C.
 """
 
@@ -43,8 +43,8 @@ from sfumato.jobs import (
 )
 from sfumato.terminal import bar as _bar
 from sfumato.terminal import print_json as _json
+from sfumato.terminal import print_line, warn
 from sfumato.terminal import print_table as _print
-from sfumato.terminal import say, warn
 from sfumato.tiles import MAX_PIXELS
 
 SHELLS = ("bash", "zsh", "fish")
@@ -124,7 +124,7 @@ def decode(
         source: the .sfu file; or a folder; or - for standard input.
         out: the image to write, in the format of its suffix, or the folder to write to (a name that ends
             in / is made one), or - for a PNG on standard output; without it the name with .png.
-        steps: of the diffusion that restores texture; 0 gives the certain image. Without it 1, or 0 for
+        steps: of the diffusion that restores texture; 0 gives the base reconstruction. Without it 1, or 0 for
             previews.
         realism: 0 (the most faithful image) .. 1 (the most natural one), with steps.
         eta: fresh noise at each step, 0 (none) .. 1.
@@ -172,7 +172,7 @@ def compare(
         made = comparison.compare(source, names, load(model), quality, bar)
         files.write_bytes(target, made.page().encode("utf-8", "replace"), overwrite)
     sizes = ", ".join(f"{v.label}: {v.size_bytes} bytes" for v in made.comparison.renditions)
-    say(f"{target}: {sizes}", sys.stdout if target.is_file() else sys.stderr)
+    print_line(f"{target}: {sizes}", sys.stdout if target.is_file() else sys.stderr)
 
 
 def info(
@@ -210,13 +210,13 @@ def _do(
     with _bar() as bar:
         report = job.run(source, target, bar)
     if not as_json:  # there they are part of the object
-        _remark(report)
+        _warn_of(report)
     stream = sys.stdout if target.is_file() else sys.stderr  # beside the bytes, where those go to a pipe
     if as_json:
         _json(asdict(report), stream)
         return
     size = f"{report.width}x{report.height}, {report.bytes} bytes, {report.bpp:.3f} bpp"
-    say(f"{target}: {size}, quality {report.quality:.3f}, {report.seconds:.2f} s", stream)
+    print_line(f"{target}: {size}, quality {report.quality:.3f}, {report.seconds:.2f} s", stream)
 
 
 def _do_folder(
@@ -259,7 +259,7 @@ def _do_folder(
             if as_json:
                 _json(asdict(outcome))
             else:
-                _remark(outcome)
+                _warn_of(outcome)
     if not as_json:
         counts = len(work.skipped), len(failures)
         _print(_summary(job, reports, *counts, time.perf_counter() - begun))
@@ -274,8 +274,8 @@ def _fail(failure: batch.Failure, as_json: bool) -> None:
         warn(f"sfumato: {failure.input}: {failure.error}")
 
 
-def _remark(report: JobResult) -> None:
-    for sentence in report.remarks:
+def _warn_of(report: JobResult) -> None:
+    for sentence in report.warnings:
         warn(f"{report.input}: {sentence}")
 
 
@@ -321,7 +321,7 @@ def _target(source: Path, out: str | None, suffix: str, overwrite: bool) -> Path
 def _check_suffix(job: Job, target: Path) -> None:
     """UsageError where an encoder would write its bytes under the name of another format."""
     suffix = target.suffix.lower()
-    if isinstance(job, EncodeJob) and suffix in batch.PICTURES | {".html", ".htm", ".jxl"}:
+    if isinstance(job, EncodeJob) and suffix in batch.IMAGE_SUFFIXES | {".html", ".htm", ".jxl"}:
         raise UsageError(f"{target}: encode writes {SUFFIX} files, not {suffix}; name it with {SUFFIX}")
 
 
@@ -339,9 +339,9 @@ def main() -> None:
     terminal.prepare()
     warnings.simplefilter(
         "ignore"
-    )  # Pillow's on odd files: what matters of them is told as a remark or an error
+    )  # Pillow's on odd files: what matters of them becomes a warning or an error
     if sys.argv[1:] == ["--version"]:
-        say(f"sfumato {__version__}, format {container.VERSION}")
+        print_line(f"sfumato {__version__}, format {container.VERSION}")
         return
     try:
         commands: dict[str, Callable[..., None]] = {

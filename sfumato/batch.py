@@ -31,7 +31,7 @@ from sfumato import container, files, image
 from sfumato.errors import FormatError
 from sfumato.jobs import SUFFIX, DecodeJob, EncodeJob, Job, JobResult, UsageError, error_message
 
-PICTURES = frozenset(
+IMAGE_SUFFIXES = frozenset(
     ".apng .avif .bmp .gif .jp2 .jpeg .jpg .jfif .pbm .pgm .png .pnm .ppm .tga .tif .tiff .webp"
     # read with a plugin, or refused by name: never passed over without a word
     " .heic .heif .hif .dng .jxl .j2k .jpf .jpx .j2c .jpe .arw .cr2 .cr3 .nef .orf .pef .raf .rw2 .srw .psd"
@@ -89,7 +89,7 @@ DONE = "is there already, and no older than its input"
 def plan(job: Job, source: Path, target: Path) -> Plan:
     """The tasks of a folder, in the order of names; hidden files are left out.
 
-    Files that would share a target, also on a disk that does not tell A from a, get targets with their whole
+    Files that would share a target, also on a disk that takes A for a, get targets with their whole
     names: a.jpg.sfu beside a.png.sfu.  Raises UsageError where there is nothing to do, or a decoder would
     write among what it reads, where the originals may lie.
     """
@@ -98,7 +98,7 @@ def plan(job: Job, source: Path, target: Path) -> Plan:
     decodes = isinstance(job, DecodeJob)
     if decodes and target.exists() and target.samefile(source):
         raise UsageError(f"{target} is the folder of the input; name another one with -o")
-    suffixes = {SUFFIX} if decodes else PICTURES
+    suffixes = {SUFFIX} if decodes else IMAGE_SUFFIXES
     sources: list[Path] = []
     others: Counter[str] = Counter()
     notes: list[str] = []
@@ -139,7 +139,7 @@ def _named(job: Job, source: Path, target: Path, sources: list[Path], notes: lis
     for path in sources:
         groups.setdefault(folded(names[relative[path]]), []).append(path)
     for group in groups.values():
-        if len(group) > 1 and not _tells_case(target):
+        if len(group) > 1 and not _is_case_sensitive(target):
             left_out = [path for path in group[1:] if path in sources]
             notes += [
                 f"{path}: {group[0]} would be the same file in {target}; rename one" for path in left_out
@@ -171,18 +171,18 @@ def names_for(sources: Sequence[Path], suffix: str) -> dict[Path, Path]:
 
 
 def folded(path: Path) -> str:
-    """What names have in common that are one on a disk that tells neither case nor composition of letters."""
+    """What names have in common that are one on a disk that heeds neither case nor composition of letters."""
     return unicodedata.normalize("NFC", str(path)).casefold()
 
 
-def _tells_case(folder: Path) -> bool:
+def _is_case_sensitive(folder: Path) -> bool:
     """Whether A and a are two files in this folder, or in the first above it that is there."""
     while not folder.is_dir():
         folder = folder.parent
     try:
         with tempfile.NamedTemporaryFile(prefix=".case", suffix=".part", dir=folder) as file:
             return not (folder / Path(file.name).name.swapcase()).exists()
-    except OSError:  # not to be written in: told when it is tried
+    except OSError:  # not to be written in: an error when it is tried
         return True
 
 
@@ -288,7 +288,7 @@ def _attempt(
         broken: BaseException | None = None
         for future in _as_completed(pool, futures):
             if isinstance(future.exception(), BrokenProcessPool):
-                broken = future.exception()  # told last, after all that was done before
+                broken = future.exception()  # reported last, after all that was done before
             else:
                 yield futures[future], future.result()
         if broken is not None:

@@ -48,7 +48,7 @@ def batch(
 ) -> None:
     """Convert a folder or bucket of images, or of tar shards, on a Ray cluster; run it again to resume.
 
-    Needs sfumato[ray]; docs/scale.md tells more.
+    Needs sfumato[ray]; see docs/scale.md.
 
     Args:
         source: a folder, by path or URL (s3://, gs://, https://), of files or of WebDataset's tar shards; or
@@ -78,9 +78,9 @@ def batch(
         json: print one JSON object a file.
     """
     begun = time.perf_counter()
-    goals = quality, target_bytes, target_bpp, target_psnr, target_lpips
+    targets = quality, target_bytes, target_bpp, target_psnr, target_lpips
     if task == "decode":
-        if any(goal is not None for goal in goals):
+        if any(target is not None for target in targets):
             raise UsageError("--task decode takes no quality and no target")
         decoding = DecodeJob(steps, realism, model=model, strip=strip, max_pixels=max_pixels)
         converts: Conversion = conversion.Decode(decoding)
@@ -88,7 +88,7 @@ def batch(
         if steps is not None or realism != 1.0:
             raise UsageError(f"--steps and --realism are of --task decode, not {task}")
         encoding = EncodeJob(
-            *goals,
+            *targets,
             model or DEFAULT_MODEL,
             strip=strip,
             max_pixels=max_pixels,

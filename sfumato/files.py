@@ -83,10 +83,10 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object
 
 
 def csv_bytes(rows: Iterable[Sequence[object]]) -> bytes:
-    """Rows as CSV in UTF-8."""
+    """Rows as CSV in UTF-8; bytes of names that are no text as they are."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()
+    return text.getvalue().encode("utf-8", "surrogateescape")
 
 
 def remove_abandoned(folder: Path) -> int:

@@ -28,7 +28,7 @@ from PIL import Image
 
 from sfumato import files
 from sfumato.jobs import UsageError
-from sfumato.terminal import say, warn
+from sfumato.terminal import print_line, warn
 
 MIME = "image/x-sfumato"
 XML_MARKS = "<!-- sfumato: begin -->", "<!-- sfumato: end -->"
@@ -161,9 +161,9 @@ def register(user: bool = False, system: bool = False, print: bool = False, undo
     for entry in found:
         if not undo:
             entry.write()
-            say(f"{entry.path}: written")
+            print_line(f"{entry.path}: written")
         elif entry.remove():
-            say(f"{entry.path}: {'block ' if entry.path.exists() else ''}removed")
+            print_line(f"{entry.path}: {'block ' if entry.path.exists() else ''}removed")
     _update(found[0].path.parent.parent)
 
 

@@ -148,7 +148,7 @@ def main(
     realism: tuple[float, ...] = (1.0,),
     weights: Path | None = None,
 ) -> None:
-    """Decode equal files with different numbers of steps, and judge what comes out.
+    """Decode equal files with different numbers of steps, and measure what comes out.
 
     Args:
         folders: of images, a set each.

@@ -1,4 +1,4 @@
-"""Folders in, folders out: every file told of, nothing half-written, and no process left behind."""
+"""Folders in, folders out: every file accounted for, nothing half-written, and no process left behind."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def paint(path: Path, side: int = 40, seed: int = 0) -> Path:
     return path
 
 
-def test_the_plan_keeps_folders_and_leaves_out_what_is_no_picture(tmp_path: Path) -> None:
+def test_the_plan_keeps_folders_and_leaves_out_what_is_no_image(tmp_path: Path) -> None:
     names = ["b.png", "a.JPG", "sub/deep/c.webp", "notes.txt", ".hidden.png", ".cache/d.png", "e.sfu"]
     for name in names:
         path = tmp_path / "in" / name
@@ -119,8 +119,8 @@ def test_decoding_a_folder_never_replaces_an_original(tmp_path: Path, call: Call
     assert [path.read_bytes() for path in originals] == before
     for path in originals:
         assert f"{path}: is there already, older than its input, and was kept; --overwrite" in done.stderr
-    (told, _) = call("decode", tmp_path / "small", "-o", tmp_path / "orig", "--json").objects
-    assert told["skipped"] and "older than its input" in told["reason"]
+    (printed, _) = call("decode", tmp_path / "small", "-o", tmp_path / "orig", "--json").objects
+    assert printed["skipped"] and "older than its input" in printed["reason"]
     originals[0].write_bytes(before[0][:100])
     done = call("decode", tmp_path / "small", "-o", tmp_path / "orig")
     assert done.returncode == 1 and "a.png is there and cannot be read" in done.stderr
@@ -148,7 +148,7 @@ def test_names_that_are_one_on_the_target_disk_are_told(
     for name in ("a.png", "A.png"):
         paint(tmp_path / "in" / name)
     assert len(batch.plan(EncodeJob(), tmp_path / "in", tmp_path / "out").tasks) == 2
-    monkeypatch.setattr(batch, "_tells_case", lambda folder: False)
+    monkeypatch.setattr(batch, "_is_case_sensitive", lambda folder: False)
     tasks, notes = batch.plan(EncodeJob(), tmp_path / "in", tmp_path / "out")
     assert [task.source.name for task in tasks] == ["A.png"]
     assert any("a.png: " in note and "would be the same file" in note for note in notes)
@@ -191,11 +191,11 @@ def test_a_folder_there_and_back(tmp_path: Path, call: Callable[..., Call]) -> N
     os.utime(tmp_path / "in" / "a.png", (2**31, 2**31))  # from now on newer than its file
     (tmp_path / "in" / "bad.png").unlink()
     done = call("encode", tmp_path / "in", "-o", tmp_path / "out", "--json", "--update")
-    told = sorted(done.objects, key=lambda line: str(line["input"]))
+    printed = sorted(done.objects, key=lambda line: str(line["input"]))
     assert done.returncode == 0 and done.stderr == ""
-    assert told[0]["quality"] == pytest.approx(0.5, abs=1 / 255)
-    assert told[0]["bytes"] == files[0].stat().st_size
-    assert told[1] == {
+    assert printed[0]["quality"] == pytest.approx(0.5, abs=1 / 255)
+    assert printed[0]["bytes"] == files[0].stat().st_size
+    assert printed[1] == {
         "input": f"{tmp_path}/in/sub/b.bmp",
         "output": f"{tmp_path}/out/sub/b.sfu",
         "reason": batch.DONE,

@@ -158,22 +158,22 @@ def test_help_names_every_command() -> None:
 def test_json_of_every_command(photo: Path, call: Callable[..., Call]) -> None:
     file, back = photo.with_suffix(".sfu"), photo.with_name("back.bmp")
     done = call("encode", photo, "-q", 0.2, "--json")
-    (told,) = done.objects
+    (printed,) = done.objects
     size = file.stat().st_size
     assert done.returncode == 0 and done.stderr == ""
-    assert (told["input"], told["output"]) == (str(photo), str(file))
-    assert (told["width"], told["height"], told["bytes"]) == (90, 60, size)
-    assert told["image_bytes"] == photo.stat().st_size
-    assert told["bpp"] == pytest.approx(8 * size / 5400) and told["quality"] == 51 / 255
-    assert told["seconds"] > 0 and len(told["model"]) == 8
+    assert (printed["input"], printed["output"]) == (str(photo), str(file))
+    assert (printed["width"], printed["height"], printed["bytes"]) == (90, 60, size)
+    assert printed["image_bytes"] == photo.stat().st_size
+    assert printed["bpp"] == pytest.approx(8 * size / 5400) and printed["quality"] == 51 / 255
+    assert printed["seconds"] > 0 and len(printed["model"]) == 8
 
     (again,) = call("decode", file, "-o", back, "--json").objects
     assert again["output"] == str(back) and again["image_bytes"] == back.stat().st_size
     same = ("width", "height", "bytes", "bpp", "quality", "model")
-    assert all(again[key] == told[key] for key in same)
+    assert all(again[key] == printed[key] for key in same)
 
     (inside,) = call("info", file, "--json").objects
-    assert all(inside[key] == told[key] for key in same)
+    assert all(inside[key] == printed[key] for key in same)
     names = ["z", *(f"chunk {number}" for number in range(1, 6))]
     assert inside["complete"] and list(inside["sections"]) == names
     (costs,) = call("info", "--model", "small", "--json").objects
@@ -184,20 +184,20 @@ def test_json_of_errors(photo: Path, call: Callable[..., Call]) -> None:
     for arguments, message in errors(photo.parent):
         done = call(*arguments, "--json")
         assert done.returncode == 1 and done.stderr == "", arguments
-        (told,) = done.objects
-        assert list(told) == ["error"] and message in told["error"]
+        (printed,) = done.objects
+        assert list(printed) == ["error"] and message in printed["error"]
     assert call("encode", photo, "--unheard-of", "--json").returncode == 2
 
 
 def test_targets(photo: Path, call: Callable[..., Call]) -> None:
-    (told,) = call("encode", photo, "--target-bytes", 150, "--json").objects
-    assert 0.9 * 150 < told["bytes"] == photo.with_suffix(".sfu").stat().st_size <= 150
-    (told,) = call("encode", photo, "--target-bpp", 0.25, "--json", "--overwrite").objects
-    assert 0.22 < told["bpp"] <= 0.25
+    (printed,) = call("encode", photo, "--target-bytes", 150, "--json").objects
+    assert 0.9 * 150 < printed["bytes"] == photo.with_suffix(".sfu").stat().st_size <= 150
+    (printed,) = call("encode", photo, "--target-bpp", 0.25, "--json", "--overwrite").objects
+    assert 0.22 < printed["bpp"] <= 0.25
     original = np.asarray(Image.open(photo))
     reached = [psnr(original, sfumato.decode(sfumato.encode(original, q=q))) for q in (0.3, 0.6)]
-    (told,) = call("encode", photo, "--target-psnr", sum(reached) / 2, "--json", "--overwrite").objects
-    assert 0.3 < told["quality"] < 0.6
+    (printed,) = call("encode", photo, "--target-psnr", sum(reached) / 2, "--json", "--overwrite").objects
+    assert 0.3 < printed["quality"] < 0.6
     done = call("encode", photo, "--target-bytes", 40, "--overwrite")
     assert done.returncode == 1 and "40 bytes cannot be met: this image has" in done.stderr
     done = call("encode", photo, "--target-bytes", 150, "-q", 0.5, "--overwrite")
@@ -205,7 +205,7 @@ def test_targets(photo: Path, call: Callable[..., Call]) -> None:
 
 
 def test_pipes(photo: Path) -> None:
-    """Bytes in and out of standard streams; what is told goes to standard error."""
+    """Bytes in and out of standard streams; what is printed goes to standard error."""
     command = [sys.executable, "-m", "sfumato"]
     encoded = subprocess.run(
         [*command, "encode", "-", "-o", "-", "--json"],

@@ -22,12 +22,12 @@ from sfumato.weights import Tensors, read_weights, to_bytes
 
 
 def photo(height: int, width: int) -> np.ndarray:
-    """A smooth scene with an edge, lettering-like detail and some noise, the same at every call."""
+    """A smooth image with an edge, lettering-like detail and some noise, the same at every call."""
     row, column = np.mgrid[0:height, 0:width] / 64
-    scene = np.stack([np.sin(row + k) + np.cos(column * (1 + k / 2)) for k in range(3)], -1) * 50 + 128
-    scene[(row * 64 % 40 < 4) & (column * 64 % 24 < 14)] = 20
-    scene += np.random.default_rng(0).normal(0, 3, scene.shape)
-    return scene.clip(0, 255).astype(np.uint8)
+    image = np.stack([np.sin(row + k) + np.cos(column * (1 + k / 2)) for k in range(3)], -1) * 50 + 128
+    image[(row * 64 % 40 < 4) & (column * 64 % 24 < 14)] = 20
+    image += np.random.default_rng(0).normal(0, 3, image.shape)
+    return image.clip(0, 255).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def test_every_prefix_is_a_preview_or_a_format_error(codec: Codec, small_file: b
 
 
 def test_every_flipped_byte_is_a_format_error_or_harmless(codec: Codec, small_file: bytes) -> None:
-    """In a process of its own, so that its memory can be told: at most 200 MB beyond a plain decode."""
+    """In a process of its own, so that its memory can be measured: at most 200 MB beyond a plain decode."""
     script = textwrap.dedent("""
         import resource, sys
         import numpy as np
@@ -312,9 +312,9 @@ def test_steps_need_a_trained_denoiser_and_use_the_seed(tmp_path: Path) -> None:
     assert container.unpack(other).header.seed == 8
     assert not np.array_equal(codec.decode(other, steps=4), four)
     assert np.array_equal(codec.decode(other, steps=0), base), "the seed is of no consequence without steps"
-    told: list[str] = []
-    codec.decode(data, steps=2, progress=lambda what, part: told.append(what))
-    assert "restoration" in told and told[-1] == "done"
+    reported: list[str] = []
+    codec.decode(data, steps=2, progress=lambda what, part: reported.append(what))
+    assert "restoration" in reported and reported[-1] == "done"
 
 
 def test_whole_files_are_decoded_with_the_default_steps_and_previews_with_none(tmp_path: Path) -> None:
@@ -365,7 +365,7 @@ def test_importing_the_package_and_its_bytes_half_is_cheap() -> None:
 
 
 def with_alpha(height: int, width: int) -> np.ndarray:
-    """The scene behind a round window with a soft edge."""
+    """The image behind a round window with a soft edge."""
     row, column = np.mgrid[0:height, 0:width]
     distance = np.hypot(row - height / 2, column - width / 2)
     return np.dstack([photo(height, width), (height / 2 - distance).clip(0, 16).astype(np.uint8) * 15])
@@ -411,7 +411,7 @@ def test_what_comes_along_comes_back(codec: Codec) -> None:
     source = sfumato.ImageData(photo(20, 30), None, b"icc", b"II*\0exif", b"<xmp/>")
     data = codec.encode(source)
     back = sfumato.decode_image(data)
-    assert (back.icc, back.exif, back.xmp, back.remarks) == (b"icc", b"II*\0exif", b"<xmp/>", ())
+    assert (back.icc, back.exif, back.xmp, back.warnings) == (b"icc", b"II*\0exif", b"<xmp/>", ())
     assert np.array_equal(back.pixels, codec.decode(codec.encode(source.pixels)))
     assert codec.encode(source, strip=True) == codec.encode(source.pixels)
     with pytest.raises(ValueError, match=r"metadata of 16777224 bytes \(XMP 16777216\), the limit"):
@@ -425,7 +425,7 @@ def test_a_preview_without_alpha_is_opaque_and_says_so(codec: Codec) -> None:
     assert plane
     preview = codec.decode_image(data[:-1], DecodeOptions(partial=True))
     assert preview.alpha is not None and preview.alpha.min() == 255
-    assert preview.remarks[1] == "cut short before the end of alpha: shown opaque"
+    assert preview.warnings[1] == "cut short before the end of alpha: shown opaque"
     assert np.array_equal(preview.pixels, codec.decode(data, steps=0)[..., :3])
     with pytest.raises(sfumato.FormatError, match="inside alpha"):
         codec.decode(data[:-1])

@@ -109,7 +109,7 @@ def test_any_bytes_are_read_or_refused(noise: bytes, partial: bool, begun: bool)
         assert str(error)
 
 
-def test_fixed_cost_of_a_plain_picture() -> None:
+def test_fixed_cost_of_a_plain_image() -> None:
     for side in (128, 768, 11_000):
         header = Header(side, side, 255, 2**32 - 1)
         for size, cost in ((127, 34), (128, 40), (16383, 40)):

@@ -132,7 +132,7 @@ def test_data_sets_are_measured_on_crops_that_are_counted(ran: Ran) -> None:
 
 
 def test_complete_records_are_not_measured_again(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
-    paths = [ran.config.out / name for name in ("pictures.csv", "sets.csv")]
+    paths = [ran.config.out / name for name in ("images.csv", "sets.csv")]
     before = [path.read_bytes() for path in paths]
     monkeypatch.setattr(Worker, "_call", lambda *arguments: pytest.fail("something was measured"))
     settings = [(90, 10), (1,)]
@@ -168,7 +168,7 @@ def test_changed_files_are_measured_again_and_missing_metrics_added(ran: Ran) ->
 def test_records_of_another_image_or_codec_are_not_kept(ran: Ran) -> None:
     jpeg = ran.config.codecs[0]
     path = measure.coded_file(ran.config.out, "tiny", jpeg, 90, "a")
-    [one] = [r for r in read_records(ran.config.out / "pictures.csv") if r.key == ("jpeg", 90, "90", "a")]
+    [one] = [r for r in read_records(ran.config.out / "images.csv") if r.key == ("jpeg", 90, "90", "a")]
 
     def kept(image_id: str, codec: Codec = jpeg, fresh: bool = False) -> Record | None:
         config = dataclasses.replace(ran.config, codecs=[codec], fresh=fresh)
@@ -203,12 +203,12 @@ def test_records_stay_when_metrics_fail_and_a_stopped_run_keeps_them(folder: Pat
         *(f"metrics of jpeg {quality}, a: no memory" for quality in (10, 20, 30)),
         "metrics: left out from here on, after 3 failures",
     ]
-    records = read_records(tmp_path / "pictures.csv")
+    records = read_records(tmp_path / "images.csv")
     assert [one.setting for one in records] == ["10", "20", "30", "40", "50"]
     assert all(math.isnan(one.values["psnr_db"]) and one.computed == "" for one in records)
     run.stopped = True
     run.image(WorkerHere(), folder / "b.png")  # type: ignore[arg-type]
-    assert {one.image for one in read_records(tmp_path / "pictures.csv")} == {"a"}
+    assert {one.image for one in read_records(tmp_path / "images.csv")} == {"a"}
 
 
 def test_bad_folders_and_metrics_are_named(ran: Ran, tmp_path: Path) -> None:

@@ -114,8 +114,8 @@ def test_any_name_can_be_told(name: str | bytes, tmp_path: Path, call: Callable[
     path.with_suffix(".jpg").write_text("no image")
     done = call("encode", folder, "-o", tmp_path / "out", "--jobs", 1)
     assert done.returncode == 1
-    told = done.stdout + done.stderr
-    assert all(c.isprintable() for c in told.replace("\n", "")) and "Traceback" not in told
+    printed = done.stdout + done.stderr
+    assert all(c.isprintable() for c in printed.replace("\n", "")) and "Traceback" not in printed
     assert len(list((tmp_path / "out").iterdir())) == 1
     shown = terminal.printable(path.name)
     assert "\n" not in shown and "\x1b" not in shown

@@ -12,18 +12,18 @@ from sfumato import container
 from sfumato.errors import FormatError
 
 FILES = toy.corpus()
-PICTURES = [toy.codec().decode(data) for data in FILES]
+DECODED = [toy.codec().decode(data) for data in FILES]
 
 
 @pytest.mark.parametrize("number", range(len(FILES)), ids=sorted(toy.CASES))
 def test_the_corpus_is_what_the_toy_weights_write(number: int) -> None:
     name = sorted(toy.CASES)[number]
     height, width, channels, q, seed, metadata = toy.CASES[name]
-    assert PICTURES[number].shape == (height, width, channels)
+    assert DECODED[number].shape == (height, width, channels)
     file = container.unpack(FILES[number])
     assert file.metadata == metadata and file.header.q == (255 if q is None else round(q * 255))
     if q is None:
-        assert np.array_equal(PICTURES[number], toy.test_image(height, width, channels))
+        assert np.array_equal(DECODED[number], toy.test_image(height, width, channels))
         return
     assert file.header.noise_seed == (file.header.noise_seed if seed is None else seed)
     # the entropy model is exact; transforms and WebP differ between machines: sizes agree, bytes need not
@@ -54,7 +54,7 @@ def test_decode_of_a_changed_file(data: st.DataObject) -> None:
         decoded = toy.codec().decode(bytes(changed))
     except FormatError:
         return
-    assert any(np.array_equal(decoded, photo) for photo in PICTURES)
+    assert any(np.array_equal(decoded, photo) for photo in DECODED)
 
 
 def test_random_mutations_are_refused_or_harmless(capsys: pytest.CaptureFixture[str]) -> None:

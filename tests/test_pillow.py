@@ -71,7 +71,7 @@ def test_modes_that_can_be_saved(mode: str) -> None:
         assert im.size == (30, 20)
 
 
-def test_alpha_grey_and_what_comes_with_a_picture(tmp_path: Path) -> None:
+def test_alpha_grey_and_what_comes_with_an_image(tmp_path: Path) -> None:
     im = Image.fromarray(photo(20, 30))
     im.putalpha(im.convert("L"))
     exif = Image.Exif()
