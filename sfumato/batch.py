@@ -11,6 +11,7 @@ workers with it; a file that was being written is not there.
 from __future__ import annotations
 
 import contextlib
+import errno
 import multiprocessing
 import os
 import signal
@@ -29,7 +30,7 @@ from typing import NamedTuple
 
 from sfumato import container, files, image
 from sfumato.errors import FormatError
-from sfumato.jobs import SUFFIX, DecodeJob, EncodeJob, Job, JobResult, UsageError, error_message
+from sfumato.jobs import STREAM, SUFFIX, DecodeJob, EncodeJob, Job, JobResult, UsageError, error_message
 
 IMAGE_SUFFIXES = frozenset(
     ".apng .avif .bmp .gif .jp2 .jpeg .jpg .jfif .pbm .pgm .png .pnm .ppm .tga .tif .tiff .webp"
@@ -94,7 +95,7 @@ def plan(job: Job, source: Path, target: Path) -> Plan:
     write among what it reads, where the originals may lie.
     """
     if target.exists() and not target.is_dir():
-        raise UsageError(f"{target} is not a folder, as {source} is")
+        raise NotADirectoryError(errno.ENOTDIR, f"is not a folder, as {source} is", str(target))
     decodes = isinstance(job, DecodeJob)
     if decodes and target.exists() and target.samefile(source):
         raise UsageError(f"{target} is the folder of the input; name another one with -o")
@@ -104,11 +105,8 @@ def plan(job: Job, source: Path, target: Path) -> Plan:
     notes: list[str] = []
     for folder, folders, names in os.walk(source):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        notes += [
-            f"{Path(folder, name)}: a link to a folder, left out"
-            for name in folders
-            if Path(folder, name).is_symlink()
-        ]
+        links = [path for name in folders if (path := Path(folder, name)).is_symlink()]
+        notes += [f"{path}: a link to a folder, left out" for path in links]
         for name in sorted(names):
             path = Path(folder, name)
             if name.startswith("."):
@@ -120,20 +118,34 @@ def plan(job: Job, source: Path, target: Path) -> Plan:
             else:
                 notes.append(f"{path}: no file, or a link to nothing, left out")
     if not sources:
-        raise UsageError(f"{source}: no files to read; looked for {' '.join(sorted(suffixes))}")
+        looked = f"no files to read; looked for {' '.join(sorted(suffixes))}"
+        raise FileNotFoundError(errno.ENOENT, looked, str(source))
     if others:
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(others.items()))
         what = "no .sfu files" if decodes else "no images by their suffix"
         notes.append(f"{source}: {others.total()} files are {what} and were left out: {kinds}")
-    return _named(job, source, target, sources, notes)
+    return _named(job, target, {path: path.relative_to(source) for path in sources}, notes)
 
 
-def _named(job: Job, source: Path, target: Path, sources: list[Path], notes: list[str]) -> Plan:
-    """Targets for the sources: the name with the job's suffix, or behind the whole name where two would
-    meet.
+def plan_files(job: Job, sources: Sequence[Path], target: Path | None) -> Plan:
+    """The tasks of several files, which go into the folder `target`, or, if that is None, beside each.
+
+    Names as `plan` gives them.  UsageError for what is no file by its name, and for two of one name.
     """
+    names = {path: path if target is None else Path(path.name) for path in sources}
+    for path, name in names.items():
+        if path.is_dir() or path == STREAM:
+            raise UsageError(f"{path}: give several files, or one folder, or - alone")
+        if same := [other for other in names if other != path and names[other] == name]:
+            raise UsageError(f"{path} and {same[0]} would be one file in {target}")
+    return _named(job, Path() if target is None else target, names, [])
 
-    relative = {path: path.relative_to(source) for path in sources}
+
+def _named(job: Job, target: Path, relative: dict[Path, Path], notes: list[str]) -> Plan:
+    """Targets for the sources, by their paths relative to where they lie: the name with the job's suffix, or
+    behind the whole name where two would meet.
+    """
+    sources = list(relative)
     names = names_for(list(relative.values()), job.suffix)
     groups: dict[str, list[Path]] = {}
     for path in sources:
@@ -141,9 +153,8 @@ def _named(job: Job, source: Path, target: Path, sources: list[Path], notes: lis
     for group in groups.values():
         if len(group) > 1 and not _is_case_sensitive(target):
             left_out = [path for path in group[1:] if path in sources]
-            notes += [
-                f"{path}: {group[0]} would be the same file in {target}; rename one" for path in left_out
-            ]
+            clash = f"{group[0]} would be the same file in {target}; rename one"
+            notes += [f"{path}: {clash}" for path in left_out]
             sources = [path for path in sources if path not in left_out]
     for path in sorted(sources):
         plain, full = relative[path].with_suffix(job.suffix), names[relative[path]]

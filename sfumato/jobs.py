@@ -94,10 +94,10 @@ class EncodeJob(Job):
             raise UsageError(
                 "give one of --quality, --target-bytes, --target-bpp, --target-psnr, --target-lpips"
             )
+        if self.quality is not None and not 0 <= self.quality <= 1:
+            raise UsageError(f"q is {self.quality}, not in 0..1")
 
     def check(self) -> None:
-        if self.quality is not None and not 0 <= self.quality <= 1:
-            raise ValueError(f"q is {self.quality}, not in 0..1")
         self._target()
         if self.model != DEFAULT_MODEL:  # that one is there, and takes a while
             from sfumato.codec import load

@@ -207,7 +207,7 @@ def test_a_folder_there_and_back(tmp_path: Path, call: Callable[..., Call]) -> N
     with Image.open(tmp_path / "back" / "sub" / "b.png") as back:
         assert back.size == (40, 40)
     done = call("decode", tmp_path / "out")
-    assert done.returncode == 1 and "is a folder; name one for what is written with -o" in done.stderr
+    assert done.returncode == 2 and "is a folder; name one for what is written with -o" in done.stderr
 
 
 def alive(group: int) -> list[str]:
