@@ -74,9 +74,7 @@ class Blurring:
         sigma_b = self.sigma_b_max * namespace(t).sin(_exact(t) * (math.pi / 2)) ** 2
         return _cast(sigma_b**2 / 2, dtype)
 
-    def d(
-        self, t: Float[Array, " b"], height: int, width: int, dtype: Any = None
-    ) -> Float[Array, "b 1 h w"]:
+    def d(self, t: Float[Array, " b"], height: int, width: int, dtype: Any = None) -> Float[Array, "b 1 h w"]:
         """d_t = (1 - d_min) exp(-lambda tau_t) + d_min, the blur's factor on each frequency; section 4."""
         tau = self.tau(t, namespace(t).float64)
         decay = namespace(t).exp(-like(frequencies(height, width), tau) * tau)

@@ -132,9 +132,7 @@ class EncodeJob(Job):
             data = found.data
         else:
             q = 0.5 if self.quality is None else self.quality
-            data = codec.encode(
-                image_data, q=q, seed=self.seed, lossless_if_smaller=exact, progress=progress
-            )
+            data = codec.encode(image_data, q=q, seed=self.seed, lossless_if_smaller=exact, progress=progress)
         advice = None if self.lossless_if_smaller else lossless.warning(image_data, len(data))
         return data, (*image_data.warnings, advice) if advice else image_data.warnings
 
@@ -146,7 +144,10 @@ class EncodeJob(Job):
         targets: list[tuple[type[Target], float | None]]
         targets = [(TargetBytes, self.target_bytes), (TargetBpp, self.target_bpp)]
         targets += [(TargetPSNR, self.target_psnr), (TargetLPIPS, self.target_lpips)]
-        return next(target(goal) for target, goal in targets if goal is not None)
+        try:
+            return next(target(value) for target, value in targets if value is not None)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -189,10 +190,13 @@ class DecodeJob(Job):
         from sfumato.api import decode_image
         from sfumato.decode_options import DecodeOptions
 
-        options = DecodeOptions(
-            steps=self.steps, realism=self.realism, eta=self.eta, crop=self.crop, partial=self.partial,
-            chunks=self.chunks, max_pixels=self.max_pixels, progress=progress,
-        )  # fmt: skip
+        try:
+            options = DecodeOptions(
+                steps=self.steps, realism=self.realism, eta=self.eta, crop=self.crop, partial=self.partial,
+                chunks=self.chunks, max_pixels=self.max_pixels, progress=progress,
+            )  # fmt: skip
+        except ValueError as error:
+            raise UsageError(str(error)) from error
         image_data = decode_image(data, options, model=self.model)
         if self.strip:
             image_data = image.strip(image_data)

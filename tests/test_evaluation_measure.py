@@ -303,17 +303,17 @@ def test_records_survive_the_csv_and_old_files_can_be_read(tmp_path: Path) -> No
     path = tmp_path / "deep" / "records.csv"
     write_records(path, [second, first])
     lines = path.read_text().splitlines()
-    old = "dataset,codec,setting,picture,width,height,bytes,bpp,psnr_db,lpips_alex,ms_ssim,encode_s,decode_s"
+    old = "dataset,codec,setting,image,width,height,bytes,bpp,psnr_db,lpips_alex,ms_ssim,encode_s,decode_s"
     rest = (
         "lpips_vgg,dists,ssimulacra2,cer,bits_z,bits_chunk1,bits_chunk2,bits_chunk3,bits_chunk4,bits_chunk5"
     )
-    assert lines[0] == f"{old},{rest},peak_mb,jobs,picture_id,codec_id,metrics"
+    assert lines[0] == f"{old},{rest},peak_mb,jobs,image_id,codec_id,metrics"
     assert lines[1] == "set,a,2,p,8,8,12,1.5,inf,0.25,,,,,,,,12345678,,,,,,,1,,,"
     assert lines[2].endswith(",1,,,psnr_db cer")
     back = read_records(path)
     assert back[0].values["psnr_db"] == math.inf and math.isnan(back[0].values["dists"])
     assert (back[0].bits["bits_z"], back[1].computed, back[1].bpp) == (12345678, "psnr_db cer", 0.5)
-    path.write_text(old + "\nset,a,1,p,8,8,4,0.5,30,,0.9,0.1,0.2\n")
+    path.write_text(old.replace("image", "picture", 1) + "\nset,a,1,p,8,8,4,0.5,30,,0.9,0.1,0.2\n")
     [earlier] = read_records(path)
     assert earlier.values["psnr_db"] == 30 and earlier.computed == "" and "dists" not in earlier.values
     path.write_text("a,b\n1,2\n")

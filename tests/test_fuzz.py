@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from fuzz import mutate, toy
 from sfumato import container
-from sfumato.errors import FormatError
 
 FILES = toy.corpus()
 DECODED = [toy.codec().decode(data) for data in FILES]
@@ -30,31 +27,6 @@ def test_the_corpus_is_what_the_toy_weights_write(number: int) -> None:
     again = container.unpack(toy.codec().encode(toy.test_image(height, width, channels), q=q, seed=seed))
     sizes = [len(container.pack(f.header, f.sections)) for f in (again, file)]
     assert sizes[0] == pytest.approx(sizes[1], rel=0.01)
-
-
-@given(st.binary(max_size=300), st.booleans())
-@settings(max_examples=300, deadline=None)
-def test_unpack_of_any_bytes(data: bytes, valid_start: bool) -> None:
-    for partial in (False, True):
-        try:
-            file = container.unpack(FILES[1][:14] + data if valid_start else data, partial=partial)
-        except FormatError:
-            continue
-        assert partial or container.pack(file.header, file.sections, file.metadata, file.alpha).endswith(data)
-
-
-@given(st.data())
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_decode_of_a_changed_file(data: st.DataObject) -> None:
-    number = data.draw(st.integers(0, len(FILES) - 1))
-    changed = bytearray(FILES[number])
-    for _ in range(data.draw(st.integers(1, 3))):
-        changed[data.draw(st.integers(0, len(changed) - 1))] = data.draw(st.integers(0, 255))
-    try:
-        decoded = toy.codec().decode(bytes(changed))
-    except FormatError:
-        return
-    assert any(np.array_equal(decoded, photo) for photo in DECODED)
 
 
 def test_random_mutations_are_refused_or_harmless(capsys: pytest.CaptureFixture[str]) -> None:

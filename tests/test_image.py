@@ -73,20 +73,21 @@ def test_reading_leaves_the_caller_s_image_alone() -> None:
     assert image.mode == "RGB" and np.array_equal(np.asarray(image), RGB)
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "P"])
-def test_grey_and_palette_become_rgb(mode: str) -> None:
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA"])
+def test_grey_palettes_and_opaque_alpha_become_rgb(mode: str) -> None:
     image = Image.fromarray(RGB).convert(mode)
     assert np.array_equal(read(io.BytesIO(png(image))), np.asarray(image.convert("RGB")))
-
-
-def test_grey_array() -> None:
     assert np.array_equal(read(RGB[:, :, 0]), np.repeat(RGB[:, :, :1], 3, 2))
 
 
-@pytest.mark.parametrize("mode", ["LA", "RGBA"])
-def test_opaque_alpha_is_dropped(mode: str) -> None:
-    image = Image.fromarray(RGB).convert(mode)
-    assert np.array_equal(read(io.BytesIO(png(image))), np.asarray(image.convert("RGB")))
+@pytest.mark.parametrize("shape", [(3,), (4, 4, 5), (4, 4, 1), (1, 4, 4, 3), (0, 4, 3), (4, 0, 3), (0, 0)])
+def test_arrays_of_other_types_and_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ImageError, match="is empty" if 0 in shape else "array: expected uint8"):
+        read(np.zeros(shape, np.uint8))
+    with pytest.raises(ImageError, match="0x0 pixels is empty"):
+        read(Image.new("RGB", (0, 0)))
+    with pytest.raises(ImageError, match=r"array: expected uint8 .* got uint16 \[6, 9, 3\]"):
+        read(RGB.astype(np.uint16))
 
 
 def test_transparency_is_kept_by_load_and_refused_by_read() -> None:
@@ -114,25 +115,6 @@ def test_colour_keys_and_palettes_become_alpha() -> None:
     assert photo.alpha is not None
     assert np.array_equal(photo.alpha == 0, np.asarray(palette) == palette.getpixel((0, 0)))
     assert np.array_equal(photo.pixels, np.asarray(palette.convert("RGB")))
-
-
-def test_arrays_of_other_types_are_refused() -> None:
-    with pytest.raises(ImageError, match=r"array: expected uint8 .* got uint16 \[6, 9, 3\]"):
-        read(RGB.astype(np.uint16))
-
-
-@pytest.mark.parametrize("shape", [(3,), (4, 4, 5), (4, 4, 1), (1, 4, 4, 3)])
-def test_arrays_of_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ImageError, match="array: expected uint8"):
-        read(np.zeros(shape, np.uint8))
-
-
-@pytest.mark.parametrize("shape", [(0, 4, 3), (4, 0, 3), (0, 0)])
-def test_empty_images_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ImageError, match="is empty"):
-        read(np.zeros(shape, np.uint8))
-    with pytest.raises(ImageError, match="0x0 pixels is empty"):
-        read(Image.new("RGB", (0, 0)))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -271,12 +253,6 @@ def test_written_images_read_back(name: str, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_jpeg_is_written_close(tmp_path: Path) -> None:
-    flat = np.full((16, 16, 3), (200, 100, 50), np.uint8)
-    write(tmp_path / "a.jpg", flat)
-    assert np.abs(read(tmp_path / "a.jpg").astype(int) - flat).max() <= 3
-
-
 def test_unknown_suffix_is_named(tmp_path: Path) -> None:
     assert format_of("a/b.WebP") == "WEBP"
     assert format_of("nameless") == "PNG"
@@ -372,29 +348,13 @@ def test_opaque_alpha_and_too_much_exif_for_jpeg(tmp_path: Path) -> None:
 def test_strip_leaves_pixels_only() -> None:
     photo = strip(photograph())
     assert photo.icc is photo.exif is photo.xmp is None
-    assert (
-        np.abs(photo.pixels.astype(int) - RGB[..., [1, 0, 2]]).max() <= 1 and "sRGB" in photo.warnings[0]
-    )
+    assert np.abs(photo.pixels.astype(int) - RGB[..., [1, 0, 2]]).max() <= 1 and "sRGB" in photo.warnings[0]
     damaged = strip(ImageData(RGB, icc=b"no profile"))
     assert np.array_equal(damaged.pixels, RGB) and "damaged" in damaged.warnings[0]
 
 
 def test_mean_of_three_is_rounded() -> None:
     assert mean(np.array([[[0, 0, 1], [0, 1, 1], [255, 255, 255]]], np.uint8)).tolist() == [[0, 1, 255]]
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "a.sfu"
-    write_bytes(path, b"old")
-
-    def full(self: Path, target: Path) -> Path:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(OSError, match="No space left"):
-        write_bytes(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_write_bytes_replaces_follows_links_and_keeps_the_umask(tmp_path: Path) -> None:

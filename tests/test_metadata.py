@@ -241,9 +241,7 @@ def test_a_gain_map_is_told_and_nothing_speaks_of_it_any_more() -> None:
 
 def test_info_counts_what_the_file_holds(tmp_path: Path, call: Callable[..., Call]) -> None:
     """Metadata was counted inflated, so the rest came to fewer than no bytes."""
-    rgb = replace(
-        load(io.BytesIO(png(Image.fromarray(RGB)))), xmp=b"<x>" + b" " * 9000 + b"</x>", icc=WIDE
-    )
+    rgb = replace(load(io.BytesIO(png(Image.fromarray(RGB)))), xmp=b"<x>" + b" " * 9000 + b"</x>", icc=WIDE)
     data = sfumato.encode(rgb)
     (tmp_path / "a.sfu").write_bytes(data)
     done = call("info", tmp_path / "a.sfu")

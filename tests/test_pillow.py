@@ -20,11 +20,6 @@ from sfumato import container
 from tests.test_codec import photo
 
 
-@pytest.fixture(scope="module")
-def data() -> bytes:
-    return sfumato.encode(photo(96, 160), q=0.4)
-
-
 @pytest.fixture
 def path(data: bytes, tmp_path: Path) -> Path:
     (tmp_path / "a.sfu").write_bytes(data)

@@ -13,11 +13,6 @@ from tests.test_codec import photo
 
 
 @pytest.fixture(scope="module")
-def codec() -> Codec:
-    return sfumato.load()
-
-
-@pytest.fixture(scope="module")
 def original() -> np.ndarray:
     return photo(128, 192)
 

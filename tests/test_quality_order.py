@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-import sfumato
 from sfumato import codec as codec_module
 from sfumato.codec import Codec
 from sfumato.rate_control import psnr
@@ -46,11 +45,6 @@ def reversed_pairs(points: list[Point]) -> list[tuple[Point, Point]]:
         for low in points[:number]
         if high.bytes > low.bytes and high.decibels < low.decibels
     ]
-
-
-@pytest.fixture(scope="module")
-def codec() -> Codec:
-    return sfumato.load()
 
 
 @pytest.mark.parametrize("name", IMAGES)
