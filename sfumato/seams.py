@@ -2,8 +2,9 @@
 
 Tiles are coded apart, so the means at their rims are foretold without the neighbour.  Where a symbol is zero,
 as almost all are in a clear sky, the mean is all that is left of the image, and what it is wrong by shows
-as a stripe.  Once the tiles are read, a second look across the border gives the means that one tile would
-have had: any value within half a step of the coded one is as true to the file, so the better one is taken.
+as a stripe.  Once the tiles are read, a second look across the border gives the means and deviations that one
+tile would have had.  Any value within half a step of the coded one is as true to the file; of these the best
+linear estimate is taken: the coded value has an error of variance 1/12, the mean one of variance sigma^2.
 
 Symbols, checks and what a file means stay as they are; only the reconstruction differs.
 """
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sfumato import scales
 from sfumato.autoregressive import Layers, autoregressive_pass
 from sfumato.tiles import Tile
 
@@ -26,7 +28,7 @@ RATIO = 4  # cells of y for one of z, a side
 CONTEXT = 2  # cells of z on each side of a border that are looked at
 RIM = 4  # cells of y on each side of a border that may change
 HALF = 0.5  # of a quantiser's step: how far a value may lie from the one that was coded
-UNSURE = 0.75  # from here on the symbol was not zero, and the value stays
+NOISE = 1 / 12  # variance of a value within its step, before anything is known of it
 
 
 def smooth(
@@ -112,8 +114,9 @@ def _as_one(
         assert value is not None
         if section == 0:
             return value
-        off = mu - value
-        return np.where(np.abs(off) < UNSURE, value + np.clip(off, -HALF, HALF), value)
+        deviation = scales.SIGMA_MIN * np.exp(scales.LOG_STEP * index.clip(0, scales.NUM_SCALES - 1))
+        towards = (mu - value) * (NOISE / (NOISE + np.square(deviation)))
+        return value + towards.clip(-HALF, HALF)
 
     y = y_hat[:, :, _cells(rows), _cells(columns)].astype(np.float64)
     z = z_hat[:, :, rows, columns]

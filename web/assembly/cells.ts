@@ -1,5 +1,8 @@
 // Maps of latents rearranged: cells are runs of bytes, so this serves every type.
 
+// Of the deviations that scale indexes stand for: log(128 / 0.11) / 63.
+const LOG_STEP: f64 = 0.11205246312871965;
+
 // The cells whose row + column has this parity, row by row: [h, w] -> [h, w / 2].  A cell of the input is
 // `stride` bytes long, and `cell` of them, from `offset` on, are taken.
 export function pack(
@@ -109,15 +112,19 @@ export function toDouble(x: usize, count: usize, out: usize): void {
   for (let i: usize = 0; i < count; i++) store<f64>(out + i * 8, <f64>load<f32>(x + i * 4));
 }
 
-// A second look over the border of two tiles: where a symbol was zero, the mean found there, as far as it lies
-// within half a step (FORMAT.md, section 6).  parameters [cells, 2 channels]; values and out [cells, channels].
+// A second look over the border of two tiles: the best linear estimate of a value from the coded one, whose error
+// has variance 1/12, and the mean found there, within half a step of the coded one (FORMAT.md, section 6).
+// parameters [cells, 2 channels], means and scale indexes divided by 8; values and out [cells, channels].
 export function mend(parameters: usize, cells: usize, channels: usize, values: usize, out: usize): void {
   for (let p: usize = 0; p < cells; p++) {
     for (let c: usize = 0; c < channels; c++) {
       const at = (p * channels + c) * 8;
       const value = load<f64>(values + at);
       const off = load<f64>(parameters + (p * 2 * channels + c) * 8) - value;
-      store<f64>(out + at, abs<f64>(off) < 0.75 ? value + max<f64>(-0.5, min<f64>(0.5, off)) : value);
+      const index = max<f64>(0, min<f64>(63, 8 * load<f64>(parameters + (p * 2 * channels + channels + c) * 8)));
+      const deviation = 0.11 * Math.exp(index * LOG_STEP);
+      const towards = off / (1 + 12 * deviation * deviation);
+      store<f64>(out + at, value + max<f64>(-0.5, min<f64>(0.5, towards)));
     }
   }
 }
