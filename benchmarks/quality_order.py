@@ -15,8 +15,8 @@ import tyro
 from numpy.typing import NDArray
 
 from sfumato.codec import load
+from sfumato.distortion import psnr
 from sfumato.files import write_csv
-from sfumato.rate_control import psnr
 
 COLUMNS = ("image", "rate_proxy_per_pixel", "coding", "q", "bytes", "psnr_db", "lower_q_smaller_and_better")
 FLATS = {

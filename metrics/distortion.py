@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from sfumato import rate_control
+from sfumato import distortion
 
 # Five scales with a window of 11 pixels: the coarsest one needs 11 positions, so (11 - 1) * 2^4 < side.
 MS_SSIM_MINIMUM_SIDE = 161
@@ -17,7 +17,7 @@ def psnr(x: np.ndarray, y: np.ndarray) -> float:
     Equal images give infinity.  Raises ValueError for other types or shapes.
     """
     _check(x, y)
-    return rate_control.psnr(x, y)
+    return distortion.psnr(x, y)
 
 
 def ms_ssim(x: np.ndarray, y: np.ndarray) -> float:

@@ -16,7 +16,7 @@ from PIL import Image
 
 import sfumato
 from sfumato import container
-from sfumato.rate_control import psnr
+from sfumato.distortion import psnr
 from tests.conftest import Call
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from sfumato import codec as codec_module
 from sfumato.codec import Codec
-from sfumato.rate_control import psnr
+from sfumato.distortion import psnr
 from tests.test_codec import photo as noise
 
 HEIGHT, WIDTH = 96, 128
