@@ -2,6 +2,7 @@
 
 Files of version 0.1 and their converted form: the same symbols, and nearly the same pixels.  FOLDER is a
 checkout of 0.1.0, whose interpreter has torch; FILE are its weights in the form of format 3 (model 2b24eab8).
+The history has these weights: `git show 90b5284:sfumato/weights/small.safetensors`.
 The old code writes and decodes each file.  Here its payloads get a header of version 3 and the checks that
 follow from it; the new code decodes that.  Latents have to be equal, and pixels within one grey level.
 """

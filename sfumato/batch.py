@@ -206,7 +206,7 @@ def sort(job: Job, tasks: Sequence[Task], overwrite: bool = False, update: bool 
             work.notes.append(f"{folder}: {count} temporary files of a run that was killed were removed")
     for task in tasks:
         source, target = task.source, task.target
-        if overwrite or not os.path.lexists(target):
+        if overwrite or not os.path.lexists(target) or not source.exists():
             work.todo.append(replace(task, replace=overwrite))
             continue
         if target.is_file() and not target.stat().st_size:
