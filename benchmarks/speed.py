@@ -71,8 +71,10 @@ files = [f for p in folders for f in ([p] if p.is_file() else p.rglob("*"))]
 print(sum(f.stat().st_size for f in files if f.is_file() and f.suffix != ".pyc") / 1e6)
 """
 MEGABYTES = {"installed": "MB", "peak memory": "MiB"}
-COLUMNS = ("what", "unit", "pixels", "threads", "runs")
-COLUMNS += ("now", "times_avif_encode", "before", "before_over_now")
+COLUMNS = (
+    *("what", "unit", "pixels", "threads", "runs"),
+    *("now", "times_avif_encode", "before", "before_over_now"),
+)
 
 
 @dataclass(frozen=True)
