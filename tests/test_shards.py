@@ -374,7 +374,7 @@ def test_without_ray_the_command_says_what_to_install(
         (("-q", 0.4, "--target-bpp", 0.3), "give one of"),
     ):
         ended = call("batch", tmp_path / "in", tmp_path / "out", *arguments)
-        assert ended.returncode == 1 and message in ended.stderr and len(ended.stderr.splitlines()) == 1
+        assert ended.returncode == 2 and message in ended.stderr and len(ended.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
 
