@@ -142,9 +142,7 @@ def plan_files(job: Job, sources: Sequence[Path], target: Path | None) -> Plan:
 
 
 def _named(job: Job, target: Path, relative: dict[Path, Path], notes: list[str]) -> Plan:
-    """Targets for the sources, by their paths relative to where they lie: the name with the job's suffix, or
-    behind the whole name where two would meet.
-    """
+    """Targets by the relative paths, with the job's suffix, or it behind whole names where two clash."""
     sources = list(relative)
     names = names_for(list(relative.values()), job.suffix)
     groups: dict[str, list[Path]] = {}
@@ -225,10 +223,8 @@ def sort(job: Job, tasks: Sequence[Task], overwrite: bool = False, update: bool 
         elif update and isinstance(job, EncodeJob):
             work.todo.append(replace(task, replace=True))
         else:
-            ways = "--update or --overwrite replaces it"
-            if not isinstance(job, EncodeJob):
-                ways = "--overwrite replaces it"
-            reason = f"is there already, older than its input, and was kept; {ways}"
+            ways = "--update or --overwrite" if isinstance(job, EncodeJob) else "--overwrite"
+            reason = f"is there already, older than its input, and was kept; {ways} replaces it"
             work.skipped.append(Skipped(str(source), str(target), reason))
     return work
 
