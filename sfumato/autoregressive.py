@@ -17,6 +17,7 @@ modules of the same names when training.  Arrays are [B, C, H, W] of either libr
 
 from __future__ import annotations
 
+import math
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -29,7 +30,6 @@ Layers: TypeAlias = Any
 ANCHOR, NON_ANCHOR = 0, 1  # parity of row + column
 INDEX_STEP = 8.0  # scale indexes per unit of a net's output: a little under one e-fold of sigma
 SLOPE = 0.1  # of leaky ReLU below 0
-WINDOW = 8  # latents a side of an attention window; 128 pixels
 RADIUS = 2  # of the 5x5 local context
 TAPS = [(dy, dx) for dy in range(2 * RADIUS + 1) for dx in range(2 * RADIUS + 1) if (dy + dx) % 2]
 """Of its 25 taps the 12 with odd offset meet anchors; the others are not computed."""
@@ -60,12 +60,15 @@ def autoregressive_pass(
     z: Array | None = None,
     y: Array | None = None,
     chunks: int | None = None,
+    passes: int = 2,
 ) -> tuple[Array, Array]:
     """Visit z, then every chunk's anchors and non-anchors; (y_hat, z_hat) in the domain of the gains.
 
     q [B] is the quality, `z_shape` the height and width of z; y is four times as large each way.  Without z
     and y, `code` has to know the values: that is decoding.  Of a preview only the first `chunks` are visited;
     the means of the others follow from hyper and channel context alone, which costs less than half.
+
+    With `passes` = 1 every chunk is coded whole, from these two contexts (Minnen & Singh 2020): no anchors.
     """
     mu, index = prior.z_mu(q), prior.z_level(q) * INDEX_STEP
     xp = namespace(mu)
@@ -80,16 +83,22 @@ def autoregressive_pass(
             mu, _ = entropy_parameters(chunk, features, None)
             known.append(mu)
             continue
+        if passes == 1:
+            mu, index = entropy_parameters(chunk, features, None)
+            value = None if y is None else y[:, first : first + mu.shape[1]]
+            known.append(code(section, True, mu, index, value))
+            first += mu.shape[1]
+            continue
         spatial = None
-        passes = []
+        coded = []
         for parity in (ANCHOR, NON_ANCHOR):
             mu, index = entropy_parameters(chunk, pack(features, parity), spatial)
             channels = slice(first, first + mu.shape[1])
             value = None if y is None else pack(y[:, channels], parity)
-            passes.append(code(section, parity == NON_ANCHOR, mu, index, value))
+            coded.append(code(section, parity == NON_ANCHOR, mu, index, value))
             if parity == ANCHOR:
-                spatial = spatial_context(chunk, passes[ANCHOR])
-        known.append(unpack(passes[ANCHOR], passes[NON_ANCHOR]))
+                spatial = spatial_context(chunk, coded[ANCHOR])
+        known.append(unpack(coded[ANCHOR], coded[NON_ANCHOR]))
         first += known[-1].shape[1]
     return xp.concatenate(known, 1), z_hat
 
@@ -146,7 +155,7 @@ def global_context(globe: Layers, local: Array) -> Array:
     x = xp.moveaxis(local, 1, 3)
     bias = globe.bias()
     for number, block in enumerate(globe.blocks):
-        x = swin_block(block, x, bias, number % 2 * (WINDOW // 2))
+        x = swin_block(block, x, bias, number % 2 * (window_of(bias) // 2))
     return xp.moveaxis(x, 3, 1)
 
 
@@ -161,10 +170,11 @@ def window_attention(block: Layers, x: Array, bias: Array, offset: int) -> Array
 
     Only non-anchors are keys (the checkerboard mask of the paper's figure): they alone hold local context,
     and that is computed from anchors only, so nothing undecoded is read.  A row of a packed map holds every
-    second cell, so an 8x8 window has 32.  `bias` [32, 32] is added to the logits.
+    second cell, so an 8x8 window has 32.  `bias` [.., 32, 32] is added to the logits, and says how large a
+    window is.
     """
     batch, height, width, channels = x.shape
-    rows, columns = WINDOW, WINDOW // 2
+    rows, columns = window_of(bias), window_of(bias) // 2
     # the shifted grid is padded, not rolled: no window joins two opposite borders
     top, left = offset, offset // 2
     bottom, right = -(height + top) % rows, -(width + left) % columns
@@ -186,6 +196,11 @@ def window_attention(block: Layers, x: Array, bias: Array, offset: int) -> Array
     grid = out.reshape(batch, i, j, rows, columns, channels).swapaxes(2, 3)
     grid = grid.reshape(batch, i * rows, j * columns, channels)
     return grid[:, top : top + height, left : left + width]
+
+
+def window_of(bias: Array) -> int:
+    """Latents a side of the windows that a bias is of: half of their cells are non-anchors."""
+    return math.isqrt(2 * bias.shape[-1])
 
 
 def pack(x: Array, parity: int) -> Array:

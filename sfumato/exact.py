@@ -199,13 +199,16 @@ class DotProduct(FixedPointLayer):
 
 
 class PositionBias:
-    """The Laplacian position bias of a window, [cells, cells]: `table` int32 [distances], units of 2^-12."""
+    """The position bias of a window, [cells, cells].
+
+    table  int32 [2 window - 1], by distance, in units of 2^-12; an 8x8 window has 15 distances
+    """
 
     def __init__(self, table: NDArray) -> None:
-        distance = window_distances()
-        if table.shape != (int(distance.max()) + 1,):
-            raise ValueError(f"table has the shape {table.shape}, not {(int(distance.max()) + 1,)}")
-        self.bias: F64 = (table * TABLE_UNIT)[distance]
+        window = (table.size + 1) // 2
+        if table.shape != (2 * window - 1,) or window % 4:
+            raise ValueError(f"table has the shape {table.shape}, not (2 window - 1,) of a multiple of 4")
+        self.bias: F64 = (table * TABLE_UNIT)[window_distances(window)]
 
     def __call__(self) -> F64:
         return self.bias
@@ -291,10 +294,15 @@ def from_arrays(arrays: Mapping[str, NDArray]) -> Tree:
 
 def window_distances(window: int = 8) -> NDArray[np.intp]:
     """|dx| + |dy| between the non-anchors of a window, in latents, in packed row-major order."""
+    row, column = window_cells(window)
+    return np.abs(row[:, None] - row) + np.abs(column[:, None] - column)
+
+
+def window_cells(window: int = 8) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows and columns of the non-anchors of a window, in packed row-major order."""
     row = np.repeat(np.arange(window), window // 2)
     # row + column is odd at a non-anchor: even rows begin with column 1, odd rows with column 0
-    column = 2 * np.tile(np.arange(window // 2), window) + (row + 1) % 2
-    return np.abs(row[:, None] - row) + np.abs(column[:, None] - column)
+    return row, 2 * np.tile(np.arange(window // 2), window) + (row + 1) % 2
 
 
 def floor_root(x: F64) -> F64:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from sfumato import exact
-from sfumato.autoregressive import WINDOW, Array, autoregressive_pass
+from sfumato.autoregressive import Array, autoregressive_pass
 from sfumato.checks import Checksum
 from sfumato.coder import Decoder, Encoder, Meter
 from sfumato.container import Header
@@ -25,7 +25,7 @@ from sfumato.scales import Tables
 from tests.test_prior import latents, make_prior
 from training.calibration import Calibration
 from training.export import integers, laplacian
-from training.networks import attention
+from training.networks import positions
 from training.networks.layers import QualityEmbedding
 from training.networks.prior import Prior
 
@@ -332,12 +332,12 @@ def test_each_layer_is_near_its_float_form() -> None:
         for q in (0.0, 0.3, 0.5, 1.0):
             expected = curve(torch.tensor([q], dtype=torch.float64)).numpy()
             assert np.abs(expected - exact_form(curve)(q)).max() < 2e-3
-        q, k, v = torch.randn(3, 2, 4, 2, WINDOW**2 // 2, 8, dtype=torch.float64)
-        visible = torch.rand(4, WINDOW**2 // 2) < 0.7
+        q, k, v = torch.randn(3, 2, 4, 2, 8**2 // 2, 8, dtype=torch.float64)
+        visible = torch.rand(4, 8**2 // 2) < 0.7
         visible[1] = False
-        bias = attention.LaplacianBias()()
+        bias = positions.LaplacianBias()()
         found = DotProduct(np.array(12), np.array(2))(*(t.numpy() for t in (q, k, v, bias, visible)))
-        assert np.abs(attention.DotProduct()(q, k, v, bias, visible).numpy() - found).max() < 5e-3
+        assert np.abs(positions.DotProduct()(q, k, v, bias, visible).numpy() - found).max() < 5e-3
 
 
 def test_tables_of_exp_and_of_the_bias_are_correctly_rounded() -> None:
@@ -350,7 +350,7 @@ def test_tables_of_exp_and_of_the_bias_are_correctly_rounded() -> None:
     for d, value in enumerate(laplacian(1.7001953125, 0.89990234375, 14)):
         real = 4096 * 1.7001953125**2 * math.exp(-d / (2 * 0.89990234375**2 + 1e-6))
         assert abs(value - real) < 0.5 + 1e-6
-    bias = attention.LaplacianBias()
+    bias = positions.LaplacianBias()
     found = exact.PositionBias(np.array(laplacian(1.0, 1.5, 14), np.int32))()
     assert np.abs(found - bias().detach().numpy()).max() < 1 / 4096
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,6 @@ from sfumato.autoregressive import (
     ANCHOR,
     NON_ANCHOR,
     TAPS,
-    WINDOW,
     autoregressive_pass,
     global_context,
     local_context,
@@ -28,15 +28,17 @@ from sfumato.coder import Meter
 from sfumato.container import Header
 from sfumato.latents import make_symbol_coder
 from training.networks import quantise
-from training.networks.attention import GlobalContext, LaplacianBias, SwinBlock
+from training.networks.attention import GlobalContext, SwinBlock
+from training.networks.positions import LaplacianBias
 from training.networks.prior import LocalContext, Prior, index_to_scale, scale_to_index
 
 CHUNKS = (2, 2, 3, 4, 5)
+WINDOW = 8
 
 
-def make_prior() -> Prior:
+def make_prior(chunks: tuple[int, ...] = CHUNKS, pairs: int = 1, **options: Any) -> Prior:
     torch.manual_seed(0)
-    prior = Prior(CHUNKS, 4, 8, 3, 8, 8, 16, 1, 2).double().eval()
+    prior = Prior(chunks, 4, 8, 3, 8, 8, 16, pairs, 2, **options).double().eval()
     with torch.no_grad():  # layers that start small or at zero would hide what depends on them
         for parameter in prior.parameters():
             parameter += 0.1 * torch.randn_like(parameter)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sfumato.exact import BITS
-from training.networks.attention import DotProduct
+from training.networks.positions import DotProduct
 
 MARGIN = 1
 """Bits kept free above the largest activation of the calibration."""

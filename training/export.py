@@ -27,10 +27,11 @@ from sfumato import weights
 from sfumato.exact import BITS, DECIMAL, PARAMETER_UNIT, TABLE_UNIT
 from sfumato.image import write_bytes
 from sfumato.transforms import STRIDE, Transforms
-from training.networks.attention import DotProduct, LaplacianBias
+from training.networks.attention import GlobalContext
 from training.networks.costs import costs
 from training.networks.layers import QualityEmbedding, pad_with_zeros, padding_of
 from training.networks.model import Config, Model
+from training.networks.positions import DotProduct, GaussianBias, LaplacianBias, NoBias, PositionBias
 from training.run_weights import RunWeights, load_weights
 
 STRUCTURE = (nn.ModuleList, nn.Sequential, nn.LeakyReLU)
@@ -63,6 +64,8 @@ def export(trained: RunWeights) -> weights.Weights:
     """The shipped form of what a run has trained.  ValueError where a network has none."""
     model = trained.model
     c, schedule, prior = model.config, model.schedule, model.prior
+    if prior.passes != 2:
+        raise ValueError(f"files are coded in 2 passes over a chunk; this entropy model has {prior.passes}")
     names = weights.NETWORKS if model.has_denoiser else weights.NETWORKS[:3]
     config = weights.Config(
         chunks=c.chunks,
@@ -84,7 +87,7 @@ def export(trained: RunWeights) -> weights.Weights:
         state = getattr(model, name).state_dict()
         tensors |= {f"{name}.{k}": _half(v).astype(np.float16) for k, v in state.items()}
         tensors[f"graph.{name}"] = np.frombuffer(graph_of(model.preset, c, name, config.padding), np.uint8)
-    biases = tuple((abs(float(b.amplitude)), abs(float(b.sigma))) for b in prior.biases())
+    biases = tuple(_amplitude_and_sigma(bias) for bias in prior.biases())
     known = tuple(asdict(cost) for cost in costs(model.preset))
     return weights.Weights(model.preset, config, tensors, known, biases, trained.notes)
 
@@ -211,7 +214,9 @@ def integers(prior: nn.Module, fractions: Mapping[str, int]) -> dict[str, NDArra
         used.add(name)
         return np.array(fractions[name], np.int8)
 
-    for name, module in prior.named_modules():
+    for name, module in prior.named_modules(remove_duplicate=False):  # a bias may be that of several chunks
+        if isinstance(module, GlobalContext) and not len(module.blocks):
+            raise ValueError(f"layer {name} has no exact form: a global context without blocks")
         own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
         if isinstance(module, nn.Conv2d | nn.Linear):
             out |= {f"{name}.{part}": value for part, value in _matrix(name, module).items()}
@@ -223,10 +228,8 @@ def integers(prior: nn.Module, fractions: Mapping[str, int]) -> dict[str, NDArra
             out[f"{name}.eps"], out[f"{name}.fraction"] = np.array(eps, np.int64), precision
         elif isinstance(module, DotProduct):
             out[f"{name}.fraction"], out[f"{name}.heads"] = fraction(name), np.array(module.heads, np.int8)
-        elif isinstance(module, LaplacianBias):
-            amplitude, sigma = (float(p.detach().half()) for p in (module.amplitude, module.sigma))
-            table = laplacian(amplitude, sigma, int(module.distance.max()))
-            out[f"{name}.table"] = np.array(table, np.int32)
+        elif isinstance(module, PositionBias):
+            out[f"{name}.table"] = _table(name, module)
         elif isinstance(module, QualityEmbedding):
             out[f"{name}.rows"] = _parameter(module.rows)
         elif own or not (isinstance(module, STRUCTURE) or list(module.children())):
@@ -251,6 +254,24 @@ def _matrix(name: str, layer: nn.Conv2d | nn.Linear) -> dict[str, NDArray[np.int
     return out if layer.bias is None else out | {"bias": _parameter(layer.bias)}
 
 
+def _table(name: str, bias: PositionBias) -> NDArray[np.int32]:
+    """A position bias by distance, for those that are a function of it alone."""
+    if isinstance(bias, NoBias):
+        return np.zeros(2 * math.isqrt(2 * len(bias.zeros)) - 1, np.int32)
+    if isinstance(bias, LaplacianBias | GaussianBias) and not bias.amplitude.dim():
+        amplitude, sigma = (float(p.detach().half()) for p in (bias.amplitude, bias.sigma))
+        shape = laplacian if isinstance(bias, LaplacianBias) else gaussian
+        return np.array(shape(amplitude, sigma, int(bias.distance.max())), np.int32)
+    raise ValueError(f"layer {name} has no exact form: {type(bias).__name__} is no table by distance alone")
+
+
+def _amplitude_and_sigma(bias: PositionBias) -> tuple[float, float]:
+    """What `sfumato info` shows of a bias that has an exact form."""
+    if isinstance(bias, LaplacianBias | GaussianBias):
+        return abs(float(bias.amplitude)), abs(float(bias.sigma))
+    return 0.0, 0.0
+
+
 def _parameter(value: Tensor) -> NDArray[np.int64]:
     return (_half(value) / PARAMETER_UNIT).astype(np.int64)  # exact: fp16 numbers are such multiples
 
@@ -268,6 +289,14 @@ def laplacian(amplitude: float, sigma: float, furthest: int) -> list[int]:
         height = Decimal(amplitude) ** 2 / Decimal(TABLE_UNIT)
         reach = 2 * Decimal(sigma) ** 2 + Decimal("1e-6")
         return [int((height * (-d / reach).exp()).to_integral_value()) for d in range(furthest + 1)]
+
+
+def gaussian(amplitude: float, sigma: float, furthest: int) -> list[int]:
+    """round(2^12 A^2 exp(-d^2 / (2 sigma^2 + 10^-6))) for d = 0 .. furthest, as `laplacian` has it."""
+    with localcontext(DECIMAL):
+        height = Decimal(amplitude) ** 2 / Decimal(TABLE_UNIT)
+        reach = 2 * Decimal(sigma) ** 2 + Decimal("1e-6")
+        return [int((height * (-d * d / reach).exp()).to_integral_value()) for d in range(furthest + 1)]
 
 
 if __name__ == "__main__":

@@ -39,9 +39,11 @@ def restore(weights: Weights) -> tuple[Model, dict[str, Tensor]]:
             matrix = part == "weight" and f"{layer}.exponent" in entropy
             unit = 2.0 ** -int(entropy[f"{layer}.exponent"]) if matrix else PARAMETER_UNIT
             state[f"prior.{key}"] = torch.tensor(value * unit).float()
-    for number, (amplitude, sigma) in enumerate(weights.position_bias):
-        bias = f"prior.chunks.{number}.globe.bias"
-        state |= {f"{bias}.amplitude": torch.tensor(amplitude), f"{bias}.sigma": torch.tensor(sigma)}
+    for number, values in enumerate(weights.position_bias):
+        for part, learnt in zip(("amplitude", "sigma"), values, strict=True):
+            key = f"prior.chunks.{number}.globe.bias.{part}"
+            if key in model.state_dict():  # not where a preset goes without a bias
+                state[key] = torch.tensor(learnt)
     missing, unexpected = model.load_state_dict(state, strict=False)
     missing = [name for name in missing if model.has_denoiser or not name.startswith("denoiser.")]
     if missing or unexpected:

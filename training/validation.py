@@ -38,7 +38,7 @@ def calibrate(model: Model, held: Images) -> dict[str, Tensor]:
     return calibration.fractions()
 
 
-def _rounding(bits: list[Tensor]) -> SymbolCoder:
+def rounding(bits: list[Tensor]) -> SymbolCoder:
     """A coding pass that rounds like the coder and notes the bits; noise would overstate low rates."""
 
     def code(section: int, is_last: bool, mu: Tensor, index: Tensor, value: Tensor | None) -> Tensor:
@@ -68,7 +68,7 @@ def validate(model: Model, held: Images, metric: LPIPS | None) -> list[dict[str,
             q = x.new_full((len(x),), value)
             y, z = model.analyze(x, q)
             bits: list[Tensor] = []
-            y_hat, _ = autoregressive_pass(model.prior, _rounding(bits), q, (z.shape[2], z.shape[3]), z, y)
+            y_hat, _ = autoregressive_pass(model.prior, rounding(bits), q, (z.shape[2], z.shape[3]), z, y)
             base = model.synthesize(y_hat, q)
             found = {"bpp": torch.stack(bits).sum(0) / x[0, 0].numel()}
             images = {"": base.x_base.float()}

@@ -1,67 +1,28 @@
-"""The layers of the global context g_gs as torch modules: window attention with the Laplacian position bias.
+"""The layers of the global context g_gs as torch modules: window attention with a position encoding.
 
 Khoshkhahtinat et al. 2024, in Swin pairs (Liu et al. 2021).  What is computed with them: `autoregressive`.
 """
 
 from __future__ import annotations
 
-import math
+from torch import nn
 
-import torch
-from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from training.networks.positions import ENCODINGS, Position, PositionBias
 
-from sfumato.exact import OUTSIDE, window_distances
-
-
-class LaplacianBias(nn.Module):
-    """A^2 exp(-(|dx| + |dy|) / (2 sigma^2)), added to the logits; A and sigma are learnt for each chunk.
-
-    Khoshkhahtinat et al. 2024, Laplacian-shaped positional encoding; A^2 keeps the bias non-negative.
-    """
-
-    distance: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.amplitude = nn.Parameter(torch.ones(()))
-        self.sigma = nn.Parameter(torch.full((), 1.5))
-        distance = torch.tensor(window_distances(), dtype=torch.float64)
-        self.register_buffer("distance", distance, persistent=False)
-
-    def forward(self) -> Float[Tensor, "n n"]:
-        reach = 2 * self.sigma.square() + 1e-6
-        return self.amplitude.square() * torch.exp(-self.distance.to(reach.dtype) / reach)
-
-
-class DotProduct(nn.Module):
-    """softmax(q k^T / sqrt(d) + bias) v over the visible keys of each window; no parameters."""
-
-    def __init__(self, heads: int = 1) -> None:
-        super().__init__()
-        self.heads = heads
-
-    def forward(
-        self,
-        q: Float[Tensor, "b k m n d"],
-        k: Float[Tensor, "b k m n d"],
-        v: Float[Tensor, "b k m n d"],
-        bias: Float[Tensor, "n n"],
-        visible: Bool[Tensor, "k n"],
-    ) -> Float[Tensor, "b k m n d"]:
-        logits = q @ k.mT * (1 / math.sqrt(q.shape[-1])) + bias
-        logits = logits.masked_fill(~visible[:, None, None, :], OUTSIDE)
-        return logits.softmax(-1).to(v.dtype) @ v
+HEAD = 32  # channels of a head, at least
 
 
 class SwinBlock(nn.Module):
     """The layers of `autoregressive.swin_block`."""
 
-    def __init__(self, channels: int, heads: int, mlp_ratio: int) -> None:
+    def __init__(
+        self, channels: int, heads: int, mlp_ratio: int, window: int = 8, position: Position = "laplacian"
+    ) -> None:
         super().__init__()
+        encoding = ENCODINGS[position]
         self.norm1 = nn.LayerNorm(channels)
-        self.qkv = nn.Linear(channels, 3 * channels)
-        self.dot_product = DotProduct(heads)
+        self.qkv = encoding.qkv(window, channels, 3 * channels)
+        self.dot_product = encoding.dot_product(window, heads, channels // heads)
         self.out = nn.Linear(channels, channels)
         self.norm2 = nn.LayerNorm(channels)
         self.mlp_in = nn.Linear(channels, mlp_ratio * channels)
@@ -69,10 +30,31 @@ class SwinBlock(nn.Module):
 
 
 class GlobalContext(nn.Module):
-    """The layers of `autoregressive.global_context`: `pairs` of plain and shifted window attention."""
+    """The layers of `autoregressive.global_context`: `pairs` of plain and shifted window attention.
 
-    def __init__(self, channels: int, pairs: int, mlp_ratio: int) -> None:
+    With no pairs phi_gs is phi_ls, and nothing is known beyond the local context.  `bias` is that of another
+    chunk, where they share one.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        pairs: int,
+        mlp_ratio: int,
+        window: int = 8,
+        position: Position = "laplacian",
+        bias: PositionBias | None = None,
+    ) -> None:
         super().__init__()
-        heads = max(1, channels // 32)
-        self.bias = LaplacianBias()
-        self.blocks = nn.ModuleList(SwinBlock(channels, heads, mlp_ratio) for _ in range(2 * pairs))
+        if window % 4 or window < 4:  # shifted by half, a window has to begin at an even row
+            raise ValueError(f"window is {window}, not a multiple of 4")
+        heads = heads_of(channels)
+        self.bias = ENCODINGS[position].bias(window, heads) if bias is None else bias
+        self.blocks = nn.ModuleList(
+            SwinBlock(channels, heads, mlp_ratio, window, position) for _ in range(2 * pairs)
+        )
+
+
+def heads_of(channels: int) -> int:
+    """As many heads of at least `HEAD` channels as divide them; one where there are fewer."""
+    return next(n for n in range(max(1, channels // HEAD), 0, -1) if channels % n == 0)

@@ -13,6 +13,7 @@ from sfumato.diffusion import Blurring
 from sfumato.errors import WeightsError
 from sfumato.transforms import BaseReconstruction
 from training.networks.denoiser import LightDenoiser, UNet
+from training.networks.positions import Position
 from training.networks.prior import Prior
 from training.networks.quantise import Gain
 from training.networks.transform import (
@@ -45,6 +46,9 @@ class Config:
     t0: float  # where the reverse process starts, from x_base; 1: from noise alone
     d_min: float = 0.001  # what the blur leaves of the highest frequencies
     times_power: float = 2.0  # of the sampler's times; 1: evenly spaced
+    window: int = 8  # of the attention in g_gs, latents a side; a multiple of 4
+    position: Position = "laplacian"  # encoding in g_gs, a row of `positions.ENCODINGS`
+    passes: int = 2  # over each chunk: anchors and non-anchors, or 1 for all without spatial context
     gain_span: float = 2.85  # log gain from q = 0 to 1 before training: half of ln(lambda ratio)
 
     @property
@@ -102,17 +106,7 @@ class Model(nn.Module):
         self.g_a: nn.Module = LightAnalysis(c.latent, *c.encoder) if light else PaperAnalysis(c.latent)
         self.gain = Gain(c.latent, c.gain_span)
         self.h_a = HyperAnalysis(c.latent, c.hyper_width, c.z_channels, c.hyper_kernel)
-        self.prior = Prior(
-            c.chunks,
-            c.z_channels,
-            c.hyper_width,
-            c.hyper_kernel,
-            c.psi,
-            c.channel_width,
-            c.parameter_width,
-            c.pairs,
-            c.mlp_ratio,
-        )
+        self.prior = entropy_model(c)
         g_s = LightSynthesis(c.latent, *c.decoder) if light else PaperSynthesis(c.latent)
         self.g_s: nn.Module = g_s
         self.denoiser: nn.Module = (
@@ -134,6 +128,24 @@ class Model(nn.Module):
     def synthesize(self, y_hat: Float[Tensor, "b m h w"], q: Float[Tensor, " b"]) -> BaseReconstruction:
         """y_hat in the domain of the gains -> x_base in [-1, 1] and the features of the denoiser."""
         return self.g_s(y_hat / self.gain(q), q)
+
+
+def entropy_model(c: Config) -> Prior:
+    """The entropy model of these sizes, alone."""
+    return Prior(
+        c.chunks,
+        c.z_channels,
+        c.hyper_width,
+        c.hyper_kernel,
+        c.psi,
+        c.channel_width,
+        c.parameter_width,
+        c.pairs,
+        c.mlp_ratio,
+        c.window,
+        c.position,
+        c.passes,
+    )
 
 
 def channels_last(model: Model) -> Model:

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from sfumato import scales
 from sfumato.autoregressive import INDEX_STEP, TAPS, autoregressive_pass
 from training.networks import quantise
-from training.networks.attention import GlobalContext, LaplacianBias
+from training.networks.attention import GlobalContext
 from training.networks.layers import QualityEmbedding, full_precision
+from training.networks.positions import ENCODINGS, Position, PositionBias
 from training.networks.transform import HyperSynthesis
 
 
@@ -25,7 +26,7 @@ class RateEstimate(NamedTuple):
 
     y_hat: Float[Tensor, "b m h w"]
     z_hat: Float[Tensor, "b n h/4 w/4"]
-    bits: Float[Tensor, "b 6"]  # z, chunk 1 .. chunk 5
+    bits: Float[Tensor, "b sections"]  # z, chunk 1, chunk 2 ..
 
 
 class LocalContext(nn.Module):
@@ -47,7 +48,17 @@ class Chunk(nn.Module):
     """Contexts and parameter net of one chunk: g_ch, g_ls, g_gs, g_ep."""
 
     def __init__(
-        self, channels: int, before: int, psi: int, channel_width: int, width: int, pairs: int, mlp_ratio: int
+        self,
+        channels: int,
+        before: int,
+        psi: int,
+        channel_width: int,
+        width: int,
+        pairs: int,
+        mlp_ratio: int,
+        window: int,
+        position: Position,
+        bias: PositionBias | None,
     ) -> None:
         super().__init__()
         features = 2 * channels
@@ -61,7 +72,7 @@ class Chunk(nn.Module):
             else None
         )
         self.local = LocalContext(channels, features)
-        self.globe = GlobalContext(features, pairs, mlp_ratio)
+        self.globe = GlobalContext(features, pairs, mlp_ratio, window, position, bias)
         # g_ep on [phi_ls, phi_gs, phi_ch, psi_h]; its first layer is split, as anchors lack the former two
         self.enter = nn.Conv2d(psi + (features if before else 0), width, 1)
         self.enter_spatial = nn.Conv2d(2 * features, width, 1, bias=False)
@@ -74,7 +85,10 @@ class Chunk(nn.Module):
 
 
 class Prior(nn.Module):
-    """The whole entropy model; `chunks` are the channels of each chunk, in coding order."""
+    """The whole entropy model; `chunks` are the channels of each chunk, in coding order.
+
+    With one of the `passes` for each chunk there are no anchors, and the spatial contexts are not used.
+    """
 
     def __init__(
         self,
@@ -87,23 +101,34 @@ class Prior(nn.Module):
         width: int,
         pairs: int,
         mlp_ratio: int,
+        window: int = 8,
+        position: Position = "laplacian",
+        passes: int = 2,
     ) -> None:
         super().__init__()
-        self.sizes = chunks
+        if passes not in (1, 2):
+            raise ValueError(f"passes is {passes}; a chunk is coded in 1 or 2")
+        self.sizes, self.passes = chunks, passes
         self.h_s = HyperSynthesis(z_channels, hyper_width, psi, hyper_kernel)
         # factorised prior of z: a Gaussian per channel whose parameters follow q
         self.z_mu = QualityEmbedding(z_channels)
         self.z_level = QualityEmbedding(z_channels)
         with torch.no_grad():
             self.z_level.rows.add_(scale_to_index(2.0) / INDEX_STEP)
-        self.chunks = nn.ModuleList(
-            Chunk(c, sum(chunks[:j]), psi, channel_width, width, pairs, mlp_ratio)
-            for j, c in enumerate(chunks)
-        )
+        self.chunks = nn.ModuleList()
+        shared: PositionBias | None = None
+        for j, c in enumerate(chunks):
+            before = sum(chunks[:j])
+            chunk = Chunk(
+                c, before, psi, channel_width, width, pairs, mlp_ratio, window, position, shared
+            )
+            if ENCODINGS[position].is_shared:
+                shared = chunk.globe.bias
+            self.chunks.append(chunk)
 
-    def biases(self) -> list[LaplacianBias]:
-        """The position bias of each chunk, in coding order."""
-        return [module for module in self.modules() if isinstance(module, LaplacianBias)]
+    def biases(self) -> list[PositionBias]:
+        """The position bias of each chunk, in coding order; where they share one, the same for all."""
+        return [chunk.globe.bias for chunk in self.chunks]  # type: ignore[union-attr, misc]
 
     def forward(
         self, y: Float[Tensor, "b m h w"], z: Float[Tensor, "b n h/4 w/4"], q: Float[Tensor, " b"]
@@ -118,7 +143,9 @@ class Prior(nn.Module):
             centre = mu.detach()  # the decoder's path moves y, not the mean that it is coded with
             return quantise.straight_through(value - centre) + centre
 
-        y_hat, z_hat = autoregressive_pass(self, code, q, (z.shape[2], z.shape[3]), z, y)
+        y_hat, z_hat = autoregressive_pass(
+            self, code, q, (z.shape[2], z.shape[3]), z, y, passes=self.passes
+        )
         return RateEstimate(y_hat, z_hat, torch.stack(bits, 1))
 
 

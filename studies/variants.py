@@ -1,0 +1,154 @@
+"""Variants of the entropy model over seeds: a resumable table of their bits, paired differences, a figure.
+
+Seeds are the outer loop, so that a study that is cut short has equally many of every variant.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from evaluation.plots import OTHERS
+from studies.latents import QUALITIES
+from studies.steps import save
+
+STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+"""97.5 % quantiles of Student's t with 1, 2, .. degrees of freedom."""
+HEAD = ["variant", "seed", "steps", "windows", *(f"bpp_at_q{q:g}" for q in QUALITIES), "cpu_s", "model"]
+
+Table = dict[tuple[str, int], dict[str, str]]
+"""(variant, seed) -> its row."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of a variant to the reference, in % of the bits; `half` of its 95 % interval over seeds."""
+
+    q: float
+    mean: float
+    half: float  # NaN with one seed
+    seeds: int
+
+    def __str__(self) -> str:
+        interval = f" +- {self.half:.2f}" if math.isfinite(self.half) else ""
+        return f"{self.mean:+.2f}{interval}"
+
+
+def read(path: Path) -> Table:
+    """The rows of a table; none where there is no file yet."""
+    if not path.exists():
+        return {}
+    with path.open(newline="") as file:
+        return {(row["variant"], int(row["seed"])): row for row in csv.DictReader(file)}
+
+
+def write(path: Path, table: Table) -> None:
+    """All rows, in the order in which they were made; the file is whole at every moment."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with part.open("w", newline="") as file:
+        writer = csv.DictWriter(file, HEAD, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(table.values())
+    part.replace(path)
+
+
+def run(
+    path: Path,
+    variants: Sequence[str],
+    seeds: int,
+    minutes: float,
+    facts: Mapping[str, object],
+    measure: Callable[[str, int], list[float]],
+) -> Table:
+    """Measure what is missing of the table, and write each row when it is there.
+
+    facts    columns that all rows have; a table of other ones is refused
+    minutes  no row is begun that would end later, judging by the longest so far
+    measure  (variant, seed) -> bits a pixel at each of `QUALITIES`
+    """
+    table = read(path)
+    for (name, number), row in table.items():
+        if other := {k: row[k] for k, v in facts.items() if row[k] != str(v)}:
+            raise SystemExit(f"{path}: {name}, seed {number}, has {other}, not {dict(facts)}")
+    begun, longest = time.monotonic(), 0.0
+    for seed in range(seeds):
+        for variant in variants:
+            if (variant, seed) in table:
+                continue
+            start = time.monotonic()
+            if start - begun + longest > 60 * minutes:
+                return table
+            cpu = time.process_time()
+            bpp = measure(variant, seed)
+            longest = max(longest, time.monotonic() - start)
+            figures = {f"bpp_at_q{q:g}": f"{v:.6f}" for q, v in zip(QUALITIES, bpp, strict=True)}
+            seconds = f"{time.process_time() - cpu:.0f}"
+            row = {"variant": variant, "seed": str(seed), **{k: str(v) for k, v in facts.items()}}
+            table[variant, seed] = row | figures | {"cpu_s": seconds}
+            write(path, table)
+            print(f"seed {seed}: {variant} {', '.join(figures.values())} bpp, {seconds} s", flush=True)
+    return table
+
+
+def differences(table: Table, variants: Sequence[str], reference: str) -> dict[str, list[Difference]]:
+    """Of each variant, over the seeds that it shares with the reference; without one, it is left out."""
+    out: dict[str, list[Difference]] = {}
+    for variant in variants:
+        seeds = sorted(seed for name, seed in table if name == variant and (reference, seed) in table)
+        if variant == reference or not seeds:
+            continue
+        out[variant] = []
+        for q in QUALITIES:
+            key = f"bpp_at_q{q:g}"
+            pairs = [(float(table[variant, s][key]), float(table[reference, s][key])) for s in seeds]
+            found = [100 * (ours / theirs - 1) for ours, theirs in pairs]
+            out[variant].append(Difference(q, statistics.mean(found), half_interval(found), len(seeds)))
+    return out
+
+
+def half_interval(values: Sequence[float]) -> float:
+    """Half of the 95 % t-interval of a mean; NaN for one value."""
+    n = len(values)
+    if n < 2:
+        return math.nan
+    return STUDENT[min(n - 1, len(STUDENT)) - 1] * statistics.stdev(values) / math.sqrt(n)
+
+
+def report(path: Path, found: Mapping[str, Sequence[Difference]], reference: str) -> None:
+    """Prints the differences, and writes them beside the table: as CSV and as a figure."""
+    heading = ["variant", "q", "seeds", "bits_percent", "interval_percent"]
+    with path.with_name(f"{path.stem}-summary.csv").open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(heading)
+        for variant, row in found.items():
+            print(f"{variant:>20}: {', '.join(f'{d} % at q {d.q:g}' for d in row)} ({row[0].seeds} seeds)")
+            for d in row:
+                half = "" if math.isnan(d.half) else f"{d.half:.3f}"
+                writer.writerow([variant, d.q, d.seeds, f"{d.mean:.3f}", half])
+    figure = Figure(figsize=(6.4, 1 + 0.34 * max(1, len(found))), layout="constrained")
+    axes = figure.add_subplot(xlabel=f"% more bits than {reference}, 95 % interval over seeds")
+    for number, q in enumerate(QUALITIES):
+        points = [row[number] for row in found.values()]
+        axes.errorbar(
+            [d.mean for d in points],
+            [place + 0.22 * (number - 1) for place in range(len(points))],
+            xerr=[0.0 if math.isnan(d.half) else d.half for d in points],
+            fmt="o",
+            markersize=4,
+            capsize=2,
+            color=OTHERS[number],
+            label=f"q {q:g}",
+        )
+    axes.axvline(0, color="grey", linewidth=0.8)
+    axes.set_yticks(range(len(found)), [name.replace("_", " ") for name in found])
+    axes.invert_yaxis()
+    axes.legend(frameon=False)
+    save(figure, path.with_suffix(".svg"))

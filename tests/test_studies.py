@@ -1,0 +1,175 @@
+"""Studies of the entropy model on toy networks: paired, resumable, their summary that of their rows."""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from studies import grouping, grouping_cost, positions, variants
+from studies.latents import CPU, QUALITIES, Base, EntropyNetworks, Schedule, interpolated, train
+from tests.conftest import ship
+from training.data import Images
+from training.networks.model import Model
+from training.run_weights import load_weights
+
+
+@dataclass(frozen=True)
+class Place:
+    """Toy weights, two photographs to train on and one to count bits of."""
+
+    folder: Path
+    weights: Path
+
+    def arguments(self, **changes: Any) -> dict[str, Any]:
+        """For the main function of a study of two seeds."""
+        data = {"data": [self.folder / "data"], "test": self.folder / "test"}
+        small = {"seeds": 2, "steps": 8, "windows": 2, "smallest": 256, "model": str(self.weights)}
+        return {**data, "latents": self.folder / "latents", **small, **changes}
+
+    def base(self) -> Base:
+        model = load_weights(self.weights).model
+        images, test = (Images.load([self.folder / name], CPU, 64) for name in ("data", "test"))
+        return Base.load(model, images, 2, test, self.folder / "latents")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    folder = tmp_path_factory.mktemp("studies")
+    rng = np.random.default_rng(0)
+    for name, count, shape in (("data", 2, (300, 340)), ("test", 1, (128, 192))):
+        (folder / name).mkdir()
+        for number in range(count):
+            noise = rng.normal(size=(shape[0] // 20 + 1, shape[1] // 20 + 1, 3)) * 60 + 128
+            coarse = Image.fromarray(noise.clip(0, 255).astype(np.uint8))
+            coarse.resize(shape[::-1], Image.Resampling.BICUBIC).save(folder / name / f"{number}.png")
+    torch.manual_seed(0)
+    return Place(folder, ship(Model("toy"), folder / "toy.safetensors"))
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+STUDIES = (
+    (positions, ("none", "laplacian", "no g_gs"), "laplacian"),
+    (grouping, ("five uneven", "ten even, one pass", "two"), "five uneven"),
+)
+
+
+@pytest.mark.parametrize(("study", "names", "reference"), STUDIES)
+def test_study_goes_on_where_it_was_cut(
+    study: Any, names: tuple[str, ...], reference: str, place: Place, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    output = tmp_path / "table.csv"
+    # so fast that a few steps change rounded values
+    monkeypatch.setattr(study, "Schedule", partial(Schedule, rate=1e-2, warmup=1))
+    study.main(output, **place.arguments(only=names, minutes=0.0))
+    assert not output.exists() or not rows(output)
+    study.main(output, **place.arguments(only=names))
+    whole = rows(output)
+    # seeds in the outer loop: cut anywhere, the numbers of seeds differ by one at most
+    order = [n for n in dict.fromkeys(row["variant"] for row in whole)]
+    assert set(order) == set(names)
+    assert [(row["variant"], row["seed"]) for row in whole] == [(n, s) for s in "01" for n in order]
+    assert all(float(row[f"bpp_at_q{q:g}"]) > 0 for row in whole for q in QUALITIES)
+    assert len({row["bpp_at_q0.8"] for row in whole}) == len(whole), "no two are alike"
+
+    trained = []
+    original = study.train
+    monkeypatch.setattr(study, "train", lambda *args: trained.append(args[-1]) or original(*args))
+    lines = output.read_text().splitlines(keepends=True)
+    output.write_text("".join(lines[:3] + lines[4:]))
+    study.main(output, **place.arguments(only=names))
+    assert len(trained) == 1
+    again = {(row["variant"], row["seed"]): row | {"cpu_s": ""} for row in rows(output)}
+    assert again == {(row["variant"], row["seed"]): row | {"cpu_s": ""} for row in whole}
+
+    table = variants.read(output)
+    summary = {(row["variant"], row["q"]): row for row in rows(tmp_path / "table-summary.csv")}
+    assert len(summary) == 2 * len(QUALITIES) and (tmp_path / "table.svg").stat().st_size > 1000
+    for name in set(names) - {reference}:
+        a, b = (
+            100 * (float(table[name, s]["bpp_at_q0.5"]) / float(table[reference, s]["bpp_at_q0.5"]) - 1)
+            for s in (0, 1)
+        )
+        row = summary[name, "0.5"]
+        assert float(row["bits_percent"]) == pytest.approx((a + b) / 2, abs=1e-3)
+        assert float(row["interval_percent"]) == pytest.approx(12.706 * abs(a - b) / 2, abs=1e-3)
+
+    with pytest.raises(SystemExit, match="steps"):
+        study.main(output, **place.arguments(only=names, steps=3))
+
+
+def test_training_learns_and_repeats_itself(place: Place) -> None:
+    base = place.base()
+    model = base.model
+    before = base.bpp(EntropyNetworks(model.h_a, model.prior))
+    schedule = Schedule(40, 2, rate=5e-3)
+    after = base.bpp(train(positions.start("laplacian", model, 0), base, schedule, 0))
+    assert sum(after) < 0.9 * sum(before)
+    short = Schedule(3, 2)
+    found = [base.bpp(train(positions.start("none", model, s), base, short, s)) for s in (0, 0, 1)]
+    assert found[0] == found[1] != found[2]
+    assert base.bpp(EntropyNetworks(model.h_a, model.prior)) == before, "the weights are not trained along"
+
+
+def test_latents_are_those_of_the_network_and_are_kept(place: Place) -> None:
+    base, again = place.base(), place.base()
+    images = Images.load([place.folder / "test"], CPU, 64)
+    y = base.model.g_a(images.image(0).permute(2, 0, 1)[None] / 127.5 - 1)[0]
+    assert torch.equal(base.test.image(0), y.half()) and torch.equal(again.test.values, base.test.values)
+    assert base.train.shapes == ((16, 20), (16, 20)) and base.pixels == 128 * 192
+    pairs = [base.train.windows(3, np.random.default_rng(seed)) for seed in (0, 0, 1)]
+    assert torch.equal(pairs[0], pairs[1]) and not torch.equal(pairs[0], pairs[2])
+
+
+def test_every_start_is_near_the_shipped_model(place: Place) -> None:
+    """A bias that can be the Laplacian is it before training; chunks of other studies start anew."""
+    model = load_weights(place.weights).model
+    with torch.no_grad():
+        for chunk in model.prior.chunks:
+            chunk.globe.bias.amplitude.fill_(2.0)
+            chunk.globe.bias.sigma.fill_(2.5)
+    goal = positions.centred(model.prior.biases()[0]())
+    distance = {}
+    for name in positions.VARIANTS:
+        networks = positions.start(name, model, 0)
+        bias = positions.centred(networks.prior.biases()[0]().detach())
+        distance[name] = float((bias - goal).abs().max())
+    for name in ("laplacian", "laplacian_shared", "laplacian_per_head", "swin_table"):
+        assert distance[name] < 0.02, name
+    for name in ("gaussian", "linear", "diamond_scalar"):
+        assert distance[name] < 0.7 * distance["none"], name
+    own = grouping.start("one chunk", model, 0).prior.state_dict()
+    shipped = model.prior.state_dict()
+    assert torch.equal(own["h_s.head.weight"], shipped["h_s.head.weight"])
+    assert own["chunks.0.leave.weight"].shape == (28, 8, 1, 1)
+
+
+def test_intervals_are_students() -> None:
+    from scipy.stats import t
+
+    values = [1.0, 2.0, 4.0, 4.5]
+    low, high = t.interval(0.95, 3, np.mean(values), np.std(values, ddof=1) / 2)
+    assert variants.half_interval(values) == pytest.approx((high - low) / 2, rel=1e-3)
+    assert math.isnan(variants.half_interval([1.0]))
+    knots = torch.tensor([0.0, 1.0, 4.0])
+    assert interpolated(knots, torch.tensor([0.0, 0.25, 0.75, 1.0])).tolist() == [0, 0.5, 2.5, 4]
+
+
+def test_every_list_of_chunks_decodes_what_it_encoded(tmp_path: Path) -> None:
+    grouping_cost.main(tmp_path / "cost.csv", "toy", 1, ((64, 128),))
+    found = rows(tmp_path / "cost.csv")
+    assert [row["chunks"] for row in found] == list(grouping.GROUPINGS)
+    assert [int(row["sections"]) for row in found] == [5, 5, 10, 10, 5, 1, 2, 5]
