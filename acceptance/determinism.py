@@ -2,23 +2,26 @@
 
 One job decodes the golden files and passes over fixed latents, and prints a CRC-32 over every bit of every
 mean and scale index.  It runs again under other threads, instruction sets, memory layouts, batches, floating
-point modes and interpreters (each with its own numpy and onnxruntime).  Every cell has to say "same".
+point modes and interpreters (each with its own numpy and onnxruntime).  Every row has to say "same".
 """
 
 from __future__ import annotations
 
-import csv
-import io
+import ctypes
 import json
 import os
+import platform
+import shutil
 import subprocess
 import sys
+import tempfile
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
+import onnxruntime
 import tyro
 from numpy.typing import NDArray
 from rich.console import Console
@@ -27,13 +30,26 @@ from rich.table import Table
 from sfumato import container
 from sfumato.autoregressive import autoregressive_pass
 from sfumato.codec import Codec, load
-from sfumato.image import write_bytes
+from sfumato.files import write_csv
 
 ROOT = Path(__file__).parent.parent
 SIZES = ((1, 1), (3, 2), (8, 12))  # of z; 64 pixels each
 QUALITIES = (0, 100, 255)  # as the byte in a file
 FEATURES = "AVX2 AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL"
 """Of the CPU; numpy leaves alone those that it was not built for."""
+FLUSH_TO_ZERO = """
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+void flush_to_zero(void) { _mm_setcsr(_mm_getcsr() | 0x8040); }
+#elif defined(__aarch64__)
+void flush_to_zero(void) {
+    unsigned long long control;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(control));
+    __asm__ volatile("msr fpcr, %0" : : "r"(control | 1ull << 24));
+}
+#endif
+"""
+"""FTZ and DAZ in the control register of the thread, as libraries built with -ffast-math set them."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +61,22 @@ class Setting:
     environment: dict[str, str] = field(default_factory=dict)
 
 
+FTZ = Setting("denormals flushed to zero by another library", environment={"DETERMINISM_FLUSH": "1"})
 SETTINGS = (
     Setting("1 thread"),
     Setting("2 threads", threads=2),
     Setting("numpy without vector instructions", environment={"NPY_DISABLE_CPU_FEATURES": FEATURES}),
     Setting("OpenBLAS for Nehalem (SSE4.2)", environment={"OPENBLAS_CORETYPE": "Nehalem"}),
-    Setting("OpenBLAS for Haswell (AVX2)", environment={"OPENBLAS_CORETYPE": "Haswell"}),
-    Setting("every floating point warning an error", environment={"BENCHMARK_NUMPY_ERRORS": "raise"}),
+    # with the size of the cache: numpy 2.5's kernel crashes by itself where a virtual machine hides that
+    Setting(
+        "OpenBLAS for Haswell (AVX2)",
+        environment={"OPENBLAS_CORETYPE": "Haswell", "OPENBLAS_L2_SIZE": "524288"},
+    ),
+    Setting("OpenBLAS for SkylakeX (AVX-512)", environment={"OPENBLAS_CORETYPE": "SkylakeX"}),
+    Setting("every floating point warning an error", environment={"DETERMINISM_NUMPY_ERRORS": "raise"}),
+    FTZ,
 )
+COLUMNS = ("setting", "python", "numpy", "onnxruntime", "cases", "result")
 
 
 def latents(channels: int, height: int, width: int, seed: int, spread: float) -> NDArray[np.float64]:
@@ -114,16 +138,36 @@ def _crc(arrays: list[NDArray]) -> int:
     return value
 
 
-def start(setting: Setting, python: str, model: str) -> tuple[str, dict[str, int]]:
-    """(version of numpy, CRCs) from a fresh process; RuntimeError with its last line if it fails."""
+def flush_to_zero() -> None:
+    """Has a library that is compiled here set FTZ and DAZ; OSError where they do not take effect."""
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder, "flush.so")
+        command = ["cc", "-shared", "-fPIC", "-x", "c", "-", "-o", str(library)]
+        subprocess.run(command, input=FLUSH_TO_ZERO, text=True, check=True)
+        ctypes.CDLL(str(library)).flush_to_zero()
+    if (np.full(8, 2.0**-1060) * np.full(8, 2.0**-2)).any():
+        raise OSError("denormal numbers are not flushed to zero")
+
+
+def start(setting: Setting, python: str, model: str) -> dict[str, Any]:
+    """Versions and "crcs" from a fresh process; RuntimeError with its last line if it fails."""
     threads = {"OMP_NUM_THREADS": str(setting.threads)}
     command = [python, "-m", "acceptance.determinism", "--job", "--model", model]
     environment = os.environ | setting.environment | threads
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
     if done.returncode:
         raise RuntimeError(f"{setting.name}: {(done.stderr.strip() or 'no message').splitlines()[-1]}")
-    answer = json.loads(done.stdout.splitlines()[-1])
-    return answer["numpy"], answer["crcs"]
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def run_job(model: str) -> None:
+    """The job, in this process: prints its versions and CRCs as JSON."""
+    if os.environ.get("DETERMINISM_FLUSH"):
+        flush_to_zero()
+    np.seterr(all=os.environ.get("DETERMINISM_NUMPY_ERRORS", "warn"))  # type: ignore[arg-type]
+    versions = {"numpy": np.__version__, "onnxruntime": onnxruntime.__version__}
+    print(json.dumps(versions | {"python": platform.python_version(), "crcs": crcs(model)}))
 
 
 def main(
@@ -141,28 +185,27 @@ def main(
         job: run the job in this process and print its figures as JSON.
     """
     if job:
-        np.seterr(all=os.environ.get("BENCHMARK_NUMPY_ERRORS", "warn"))  # type: ignore[arg-type]
-        print(json.dumps({"numpy": np.__version__, "crcs": crcs(model)}))
+        run_job(model)
         return
-    runs = [(setting, sys.executable) for setting in SETTINGS]
-    runs += [(setting, path) for path in python for setting in SETTINGS[:2]]
-    table = Table("setting", "python", "numpy", "cases", "result")
+    settings = [setting for setting in SETTINGS if setting is not FTZ or shutil.which("cc")]
+    runs = [(setting, path) for path in (sys.executable, *python) for setting in settings]
+    table = Table(*COLUMNS)
     rows = []
     reference: dict[str, int] = {}
     for setting, path in runs:
-        version, found = start(setting, path, model)
+        answer = start(setting, path, model)
+        found = answer.pop("crcs")
         reference = reference or found
         wrong = [case for case in reference if found.get(case) != reference[case]]
         result = f"different: {', '.join(wrong)}" if wrong else "same"
-        rows.append((setting.name, version, len(found), result))
-        table.add_row(setting.name, Path(path).parent.parent.name, version, str(len(found)), result)
+        versions = (answer[name] for name in COLUMNS[1:4])
+        rows.append((setting.name, *versions, str(len(found)), result))
+        table.add_row(*rows[-1])
     Console().print(table)
+    if len(settings) < len(SETTINGS):
+        print(f"{FTZ.name}: left out, there is no C compiler")
     if output is not None:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(("setting", "numpy", "cases", "result"))
-        writer.writerows(rows)
-        write_bytes(output, text.getvalue().encode())
+        write_csv(output, COLUMNS, rows)
     if any(row[-1] != "same" for row in rows):
         sys.exit(1)
 

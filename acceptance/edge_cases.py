@@ -1,13 +1,12 @@
 """python -m acceptance.edge_cases -o CSV: images of every kind, and what is none, through the command.
 
-Each case is a file, made here, and a command line.  Told: exit code, what was said, size of the files.  A run
+Each case is a file, made here, and a command line.  Recorded: exit code, message, size of the files.  A run
 fails if a case ends otherwise than it should, shows a traceback, or leaves a file that is not whole.
 """
 
 from __future__ import annotations
 
 import contextlib
-import csv
 import io
 import os
 import resource
@@ -25,7 +24,7 @@ import tyro
 from PIL import Image, ImageCms
 
 from sfumato import __main__ as command
-from sfumato.image import write_bytes
+from sfumato.files import write_csv
 
 WIDTH, HEIGHT = 70, 50
 INTERRUPTED = """
@@ -35,12 +34,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of 
 bar = command._bar
 @contextlib.contextmanager
 def interrupting():
-    with bar() as tell:
-        def told(what, part):
-            tell(what, part)
+    with bar() as progress:
+        def report(what, part):
+            progress(what, part)
             if part >= 0.4:
                 os.kill(os.getpid(), signal.SIGINT)
-        yield told
+        yield report
 command._bar = interrupting
 command.main()
 """
@@ -52,7 +51,7 @@ class Case:
 
     name     file to make, in the folder of the run; or a path that is there
     make     writes it; None if there is nothing to make
-    says     what the command must say, on either stream
+    message  what the command must print, on either stream
     code     exit code of the command
     command  words before the file; "encode" is followed by a decode that must give the same size
     output   name of the file to write
@@ -61,7 +60,7 @@ class Case:
 
     name: str
     make: Callable[[Path], object] | None = None
-    says: str = ""
+    message: str = ""
     code: int = 0
     command: str = "encode"
     output: str = "out.sfu"
@@ -71,16 +70,16 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a case: exit code, the last line said, bytes of the file, channels after decoding."""
+    """What became of a case: exit code, the last line printed, bytes of the file, channels after decoding."""
 
     case: Case
     code: int
-    said: str
+    message: str
     size: int = 0
     channels: int = 0
 
 
-def scene() -> np.ndarray:
+def base_image() -> np.ndarray:
     """Smooth colours with an edge, uint8 [50, 70, 3]."""
     row, column = np.mgrid[0:HEIGHT, 0:WIDTH] / 20
     pixels = np.stack([np.sin(row + k) + np.cos(column - k) for k in range(3)], -1) * 60 + 128
@@ -88,7 +87,8 @@ def scene() -> np.ndarray:
     return pixels.astype(np.uint8)
 
 
-RGB = Image.fromarray(scene())
+COLUMNS = ("input", "command", "exit_code", "bytes", "channels", "message")
+RGB = Image.fromarray(base_image())
 GREY = RGB.convert("L")
 DISC = Image.fromarray((np.hypot(*(np.mgrid[0:HEIGHT, 0:WIDTH] - 25)) < 20).astype(np.uint8) * 255)
 
@@ -102,7 +102,7 @@ def save(image: Image.Image, **options: Any) -> Callable[[Path], object]:
     return lambda path: image.save(path, **options)
 
 
-def veiled(image: Image.Image) -> Image.Image:
+def with_alpha(image: Image.Image) -> Image.Image:
     image = image.copy()
     image.putalpha(DISC)
     return image
@@ -152,9 +152,9 @@ def good() -> list[Case]:
         Case("rgb.png", save(RGB)),
         Case("grey.png", save(GREY)),
         Case("bilevel.png", save(RGB.convert("1"))),
-        Case("grey-alpha.png", save(veiled(GREY))),
-        Case("alpha.png", save(veiled(RGB))),
-        Case("alpha.webp", save(veiled(RGB), lossless=True)),
+        Case("grey-alpha.png", save(with_alpha(GREY))),
+        Case("alpha.png", save(with_alpha(RGB))),
+        Case("alpha.webp", save(with_alpha(RGB), lossless=True)),
         Case("invisible.png", save(Image.new("RGBA", (WIDTH, HEIGHT)))),
         Case("opaque-alpha.tif", save(RGB.convert("RGBA"))),
         Case("palette.png", save(palette)),
@@ -177,7 +177,7 @@ def good() -> list[Case]:
         Case("two-views.mpo", save(RGB, **second)),
         Case("image.avif", save(RGB)),
         Case("image.bmp", save(RGB)),
-        Case("image.tga", save(veiled(RGB))),
+        Case("image.tga", save(with_alpha(RGB))),
         Case("jpeg-named.png", data(saved(RGB, "JPEG"))),
         Case("damaged-exif.png", data(saved(RGB, "PNG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff"))),
         Case("one-pixel.png", save(Image.new("RGB", (1, 1), "teal"))),
@@ -221,7 +221,7 @@ def bad() -> list[Case]:
         Case("to-full-disk.png", save(noise), "out.sfu: File too large", 1, limit=200),
         Case("decode-to-full-disk.sfu", encoded(noise), "File too large", 1, "decode", "out.png", 200),
         Case("decode-png.sfu", save(RGB, format="PNG"), "not a sfumato file", 1, "decode", "out.png"),
-        Case("decode-alpha.sfu", encoded(veiled(RGB)), "JPEG has no alpha", 1, "decode", "out.jpg"),
+        Case("decode-alpha.sfu", encoded(with_alpha(RGB)), "JPEG has no alpha", 1, "decode", "out.jpg"),
         Case("decode-cut.sfu", encoded(RGB, cut=5), "the file ends at byte", 1, "decode", "out.png"),
         Case("interrupted.png", save(RGB), "", 130, interrupt=True),
         Case("interrupted.sfu", encoded(RGB), "", 130, "decode", "out.png", interrupt=True),
@@ -239,26 +239,26 @@ def encoded(image: Image.Image, cut: int = 0) -> Callable[[Path], object]:
 
 
 def run(words: list[str], limit: int = 0) -> tuple[int, str]:
-    """(exit code, what was said) of the command, in this process."""
-    said, before, arguments = io.StringIO(), resource.getrlimit(resource.RLIMIT_FSIZE), sys.argv
+    """(exit code, output) of the command, in this process."""
+    printed, before, arguments = io.StringIO(), resource.getrlimit(resource.RLIMIT_FSIZE), sys.argv
     sys.argv = ["sfumato", *words]
     try:
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             if limit:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
             command.main()
     except SystemExit as end:
         if isinstance(end.code, str):
-            return 1, said.getvalue() + end.code
-        return int(end.code or 0), said.getvalue()
+            return 1, printed.getvalue() + end.code
+        return int(end.code or 0), printed.getvalue()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         sys.argv = arguments
-    return 0, said.getvalue()
+    return 0, printed.getvalue()
 
 
 def interrupted(words: list[str]) -> tuple[int, str]:
-    """(exit code, what was said) of the command in another process, interrupted in the middle of its work."""
+    """(exit code, output) of the command in another process, interrupted in the middle of its work."""
     script = [sys.executable, "-c", INTERRUPTED, *words]
     done = subprocess.run(script, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout + done.stderr
@@ -271,12 +271,13 @@ def outcome(case: Case, folder: Path) -> Outcome:
         case.make(source)
     before = sorted(folder.iterdir())
     words = [case.command, str(source), "-o", str(target)]
-    code, said = interrupted(words) if case.interrupt else run(words, case.limit)
-    lines = [line for line in said.replace(f"{folder}/", "").splitlines() if line]
-    assert code == case.code and case.says in said and "Traceback" not in said, f"{case.name}: {code}, {said}"
+    code, printed = interrupted(words) if case.interrupt else run(words, case.limit)
+    lines = [line for line in printed.replace(f"{folder}/", "").splitlines() if line]
+    good = code == case.code and case.message in printed and "Traceback" not in printed
+    assert good, f"{case.name}: {code}, {printed}"
     if code:
         assert sorted(folder.iterdir()) == before, f"{case.name}: files were left"
-        assert len(lines) == (code != 130), f"{case.name}: {said}"
+        assert len(lines) == (code != 130), f"{case.name}: {printed}"
         return Outcome(case, code, " ".join(lines))
     assert run(["decode", str(target), "-o", str(folder / "back.png")])[0] == 0, case.name
     left = sorted({*before, target, folder / "back.png"})
@@ -296,17 +297,15 @@ def main(output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None) -
     Args:
         output: CSV file, one row a case.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("input", "command", "exit_code", "bytes", "channels", "said"))
+    rows = []
     for case in cases():
         with tempfile.TemporaryDirectory() as folder:
             found = outcome(case, Path(folder).resolve())
-        row = (case.name, case.command, found.code, found.size or "", found.channels or "", found.said)
-        writer.writerow(row)
-        print(*row, sep="  ")
+        size, channels = found.size or "", found.channels or ""
+        rows.append((case.name, case.command, found.code, size, channels, found.message))
+        print(*rows[-1], sep="  ")
     if output is not None:
-        write_bytes(output, text.getvalue().encode())
+        write_csv(output, COLUMNS, rows)
 
 
 if __name__ == "__main__":

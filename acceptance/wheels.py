@@ -6,7 +6,6 @@ nothing.  It needs a package index.
 
 from __future__ import annotations
 
-import csv
 import json
 import subprocess
 import sys
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+
+from sfumato.files import write_csv
 
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 PLATFORMS = {
@@ -56,9 +57,7 @@ def main(output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]) -> None:
             error, versions = resolve(python, platforms)
             rows.append([name, python, error or "resolved", *(versions.get(part, "") for part in SHOWN)])
             print(*rows[-1], sep="  ", flush=True)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with output.open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([["system", "python", "result", *SHOWN], *rows])
+    write_csv(output, ["system", "python", "result", *SHOWN], rows)
     if any(row[2] != "resolved" for row in rows):
         sys.exit(1)
 

@@ -7,7 +7,6 @@ settings, and the CRC-32 of what they decode to.
 
 from __future__ import annotations
 
-import csv
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from typing import Annotated
 
 import tyro
 
+from sfumato.files import write_csv
 from tests.test_host import SETTINGS
 
 WRITE = """
@@ -58,8 +58,7 @@ def main(output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None) -
             for (writer, path), crc in zip(paths.items(), run(READ, setting, *paths.values()), strict=True)
         ]
     if output is not None:
-        with output.open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
+        write_csv(output, COLUMNS, rows)
     good = {row[2] for row in rows} == {"yes"} and len({row[3] for row in rows}) == 1
     print(f"{len(rows)} pairs: {'all equal' if good else 'they differ'}")
     sys.exit(0 if good else 1)

@@ -7,7 +7,6 @@ byte, one that nothing disturbed.  Linux only.
 from __future__ import annotations
 
 import contextlib
-import csv
 import resource
 import signal
 import subprocess
@@ -24,6 +23,7 @@ from PIL import Image
 
 from sfumato import container
 from sfumato.errors import FormatError
+from sfumato.files import write_csv
 
 SIGNALS = {"kill -9": "SIGKILL", "TERM": "SIGTERM", "HUP": "SIGHUP", "Ctrl-C": "SIGINT"}
 COLUMNS = (
@@ -178,12 +178,10 @@ def main(
             else:
                 print("full disk: no file system can be mounted here; left out")
     good = all(row[3:5] == [0, 0] and row[6:8] == [0, 0] and row[8] == row[9] for row in rows)
-    lines = [COLUMNS, *rows]
-    for row in lines:
+    for row in (COLUMNS, *rows):
         print(*row, sep=",")
     if output is not None:
-        with output.open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows(lines)
+        write_csv(output, COLUMNS, rows)
     sys.exit(0 if good else 1)
 
 

@@ -1,13 +1,12 @@
 """python -m benchmarks.large IMAGE ... -o CSV: a large image: time, memory, and whether its tiles show.
 
-The image of 48 megapixels is a mosaic of the given ones, mirrored at their borders so that it has no edges
-of its own.  Encode, decode and a crop each run in a process of their own, whose peak memory is told.  The
+The image of 48 megapixels is a tiling of the given ones, mirrored at their borders so that it has no edges
+of its own.  Encode, decode and a crop each run in a process of their own, whose peak memory is measured.  The
 tiles' borders are then compared with all other places: the error beside them, and the jump across them.
 """
 
 from __future__ import annotations
 
-import csv
 import multiprocessing
 import os
 import resource
@@ -23,6 +22,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from sfumato import image
+from sfumato.files import write_csv
 from sfumato.tiles import CELL, SIDE, grid
 
 HEIGHT, WIDTH = 6000, 8000  # pixels
@@ -32,7 +32,7 @@ TILE = CELL * SIDE
 SHIFT = 200  # pixels: no two of the images meet where tiles or cells do
 
 
-def mosaic(paths: list[Path]) -> UInt8[np.ndarray, "height width 3"]:
+def tiled_image(paths: list[Path]) -> UInt8[np.ndarray, "height width 3"]:
     """The images side by side and row below row, each mirrored towards its neighbours."""
     rows: list[np.ndarray] = []
     number = 0
@@ -105,19 +105,19 @@ def main(
     rows: list[tuple[str, str]] = [("threads", str(threads)), ("pixels", f"{WIDTH}x{HEIGHT}")]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        original = mosaic(images)
+        original = tiled_image(images)
         Image.fromarray(original).save(folder / "large.png", compress_level=1)
         Image.fromarray(original[: HEIGHT // 2, : WIDTH // 2]).save(folder / "quarter.png", compress_level=1)
         jobs: list[tuple[str, str, int | None, str]]
         jobs = [(what, "large", None, what) for what in ("encode", "decode", "crop")]
         jobs += [("encode", "quarter", None, "encode 12 MP")]
         jobs += [("decode", "quarter", n, f"decode 12 MP with {n} steps") for n in STEPS]
-        for what, source, steps, told in jobs:
+        for what, source, steps, label in jobs:
             context = multiprocessing.get_context("spawn")
             with ProcessPoolExecutor(1, context) as pool:
                 job = pool.submit(work, what, folder, quality, source, steps)
                 seconds, peak = job.result()
-            rows += [(f"{told}, s", f"{seconds:.2f}"), (f"{told}, peak MB", f"{peak:.0f}")]
+            rows += [(f"{label}, s", f"{seconds:.2f}"), (f"{label}, peak MB", f"{peak:.0f}")]
         size = (folder / "large.sfu").stat().st_size
         rows += [("bytes", str(size)), ("bpp", f"{8 * size / HEIGHT / WIDTH:.4f}")]
         rows.append(("tiles", str(len(grid(HEIGHT, WIDTH)))))
@@ -127,9 +127,7 @@ def main(
         apart = np.abs(part - np.load(folder / "crop.npy")).max()
         rows.append(("crop against whole, largest difference", str(apart)))
         rows += [(name, f"{value:.4f}") for name, value in seams(original, decoded).items()]
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with output.open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([("what", "value"), *rows])
+    write_csv(output, ("what", "value"), rows)
     for row in rows:
         print(*row, sep=": ")
 

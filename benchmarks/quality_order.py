@@ -6,7 +6,6 @@ several for nearly flat images.  PSNR is that of the default decoding.
 
 from __future__ import annotations
 
-import csv
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +15,8 @@ import tyro
 from numpy.typing import NDArray
 
 from sfumato.codec import load
-from sfumato.rate_control import psnr
+from sfumato.distortion import psnr
+from sfumato.files import write_csv
 
 COLUMNS = ("image", "rate_proxy_per_pixel", "coding", "q", "bytes", "psnr_db", "lower_q_smaller_and_better")
 FLATS = {
@@ -82,8 +82,7 @@ def main(
                 print(*rows[-1], sep=",", flush=True)
     print(", ".join(f"{coding}: {count} pairs" for coding, count in counts.items()))
     if output is not None:
-        with output.open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
+        write_csv(output, COLUMNS, rows)
     sys.exit(1 if counts["encode"] else 0)
 
 

@@ -6,7 +6,6 @@ of a plain encode at the q that was found, both measured in turn.
 
 from __future__ import annotations
 
-import csv
 import statistics
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ import tyro
 
 from sfumato import image
 from sfumato.codec import Codec, load
+from sfumato.files import write_csv
 from sfumato.lpips import ALEX_FEATURES, weights_folder
 from sfumato.rate_control import Target, TargetBpp, TargetError, TargetLPIPS, TargetPSNR
 
@@ -72,23 +72,19 @@ def main(
     perceptual = (weights_folder() / ALEX_FEATURES).is_file()
     paths = sorted(images.glob("*.png"))[:first]
     codec.encode(image.read(paths[0]))  # the first call is slow
-    output.parent.mkdir(parents=True, exist_ok=True)
     table: list[list[object]] = []
-    with output.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        heading = ["picture", "kind", "target", "reached", "off_percent", "q", "walks"]
-        writer.writerow([*heading, "search_s", "encode_s", "times_encode"])
-        for path in paths:
-            table += (new := rows(codec, path, perceptual))
-            writer.writerows(new)
+    for path in paths:
+        table += rows(codec, path, perceptual)
+    heading = ["image", "kind", "target", "reached", "off_percent", "q", "trials"]
+    write_csv(output, [*heading, "search_s", "encode_s", "times_encode"], table)
     for kind in dict.fromkeys(row[1] for row in table):
         ends = [row for row in table if row[1] == kind and float(str(row[5])) in (0, 1)]
         chosen = [row for row in table if row[1] == kind and row not in ends]
-        off, walks, times = ([float(str(row[i])) for row in chosen] for i in (4, 6, 9))
+        off, trials, times = ([float(str(row[i])) for row in chosen] for i in (4, 6, 9))
         print(
             f"{kind}: {len(chosen)} files, none misses; off by {statistics.mean(off):.2f} % on average, "
-            f"{max(off):.2f} % at most; {statistics.mean(walks):.2f} walks on average, "
-            f"{max(walks):.0f} at most; {statistics.median(times):.2f} plain encodes "
+            f"{max(off):.2f} % at most; {statistics.mean(trials):.2f} trials on average, "
+            f"{max(trials):.0f} at most; {statistics.median(times):.2f} plain encodes "
             f"(median), {max(times):.2f} at most; {len(ends)} more are at q = 0 or 1"
         )
 

@@ -237,7 +237,7 @@ def fill(dest: Store, entries: int, size: int = 256) -> None:
     names = [f"{i // 1000:05d}/{i:08d}.jpg" for i in range(entries)]
     made = manifest.prepare(source, names, dest, job, "files", size, {})
     row = {"width": 640, "height": 480, "bytes": 12_345, "bpp": 0.32, "quality": 0.5, "model": "00000000"}
-    row |= {"image_bytes": 123_456, "seconds": 0.123456, "remarks": []}
+    row |= {"image_bytes": 123_456, "seconds": 0.123456, "warnings": []}
     for shard in made.shards[:-1]:
         pairs = zip(shard.sources, shard.targets, strict=True)
         rows = [{"input": a, "output": b, **row, "shard": shard.name} for a, b in pairs]

@@ -21,7 +21,7 @@ ABOVE = """# The command
 Written by `python -m docs.command` from what `sfumato COMMAND --help` prints.
 
 An option that is not given does what its text says, or takes the default. Exit codes: 0 done, 1 something
-could not be done, 2 arguments not understood, 130 Ctrl-C. `sfumato --version` prints the versions of the
+could not be done, 2 bad arguments, 130 interrupted. `sfumato --version` prints the versions of the
 package and of the format.
 """
 
@@ -52,7 +52,7 @@ def _entries(boxes: str) -> list[tuple[str, str]]:
     for line in re.findall(r"^│ (.*?) *│$", boxes, re.M):
         spelling, _, meaning = line.partition("  ") if not line.startswith(" ") else ("", "", line)
         if spelling:
-            found.append((re.sub(r"\{None\}\||[{}]", "", spelling), meaning.strip()))
+            found.append((spelling, meaning.strip()))
         else:
             name, before = found.pop()
             found.append((name, f"{before} {meaning.strip()}".strip()))
@@ -61,10 +61,11 @@ def _entries(boxes: str) -> list[tuple[str, str]]:
 
 
 def _defaults(meaning: str) -> tuple[str, str]:
-    """(meaning, default); "" for what has no default worth telling."""
-    words, _, note = meaning.rpartition("(")
-    default = note.removesuffix(")").removeprefix("default: ")
-    return words.strip(), {"None": "", "False": "", "required": "required"}.get(default, f"`{default}`")
+    """(meaning, default); "" for what has no default worth showing."""
+    found = re.fullmatch(r"(.*?)\s*\((?:default: ([^()]*)|required)\)", meaning)
+    if found is None:
+        return meaning, ""
+    return found[1], "required" if found[2] is None else f"`{found[2]}`"
 
 
 def _help(*command: str) -> str:

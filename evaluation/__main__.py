@@ -43,7 +43,7 @@ def evaluate(
 
     Args:
         images: folder of images; its name is the name of the data set.
-        output: folder for pictures.csv, sets.csv, index.html and the coded files.
+        output: folder for images.csv, sets.csv, index.html and the coded files.
         codecs: names joined by commas: sfumato[:steps=4,realism=0.5,model=base], jpeg, webp, avif, jxl,
             jpeg2000, heic.
         metrics: names joined by commas; DISTS and LPIPS with VGG take most of the time.

@@ -4,7 +4,7 @@
       for every codec and setting:
         encode -> OUT/files/DATASET/CODEC/SETTING/IMAGE.suffix -> decode -> metrics -> Record
 
-Records are in OUT/pictures.csv, those of the whole data set in OUT/sets.csv.
+Records are in OUT/images.csv, those of the whole data set in OUT/sets.csv.
 
 Records that are there already, with their file, are not measured again.
 """
@@ -89,7 +89,7 @@ def measure(
     advance: Callable[[int], None] = lambda count: None,
     warn: Callable[[str], None] = lambda line: None,
 ) -> Result:
-    """Measures, and writes `pictures.csv` and `sets.csv` into `config.out`.
+    """Measures, and writes `images.csv` and `sets.csv` into `config.out`.
 
     `advance` is called with the number of records done, `warn` with every warning as it comes; an image,
     codec or metric that fails is left out.  Raises ValueError for an unknown metric and for a folder that
@@ -256,7 +256,7 @@ class _Run:
         return one if path.is_file() and path.stat().st_size == one.bytes else None
 
     def _read_earlier(self) -> list[Record]:
-        path = self.config.out / "pictures.csv"
+        path = self.config.out / "images.csv"
         if self.config.fresh or not path.is_file():
             return []
         records = read_records(path)
@@ -272,14 +272,14 @@ class _Run:
             earlier = {
                 k: one for k, one in self._earlier.items() if self._ids.get(one.image) in ("", one.image_id)
             }
-            write_records(self.config.out / "pictures.csv", (earlier | self._records).values())
+            write_records(self.config.out / "images.csv", (earlier | self._records).values())
 
     def finish(self) -> Result:
         """Records and metrics of the whole data set, written to their files."""
         self._earlier = {k: one for k, one in self._earlier.items() if one.codec not in self.codec_ids}
         self._write_records()
         # Back from the files, so that a page made of them later is the same.
-        self.result.records = read_records(self.config.out / "pictures.csv")
+        self.result.records = read_records(self.config.out / "images.csv")
         path = self.config.out / "sets.csv"
         if names := [name for name in self.config.metrics if name in dataset_metrics()]:
             crop_px = datasets.crop_side(self.config.images)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import io
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -12,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.metrics import dataset_metrics, image_metrics
-from sfumato.files import write_bytes
+from sfumato.files import write_csv
 
 NAN = math.nan
 SECTIONS = ("bits_z", *(f"bits_chunk{j}" for j in range(1, 6)))
+OLD_COLUMNS = {"picture": "image", "picture_id": "image_id"}  # before 0.2
 # Columns of the first release, in its order; all others follow in the order of the fields.
 LEADING = (
-    *("dataset", "codec", "setting", "picture", "width", "height", "bytes", "bpp"),
+    *("dataset", "codec", "setting", "image", "width", "height", "bytes", "bpp"),
     *("psnr_db", "lpips_alex", "ms_ssim", "encode_s", "decode_s"),
 )
 
@@ -30,7 +30,7 @@ class Record:
     dataset: str  # name of the folder
     codec: str
     setting: str  # the codec's own: quality, or q
-    image: str = field(metadata={"column": "picture"})  # name of the file without its suffix
+    image: str  # name of the file without its suffix
     width: int  # pixels
     height: int
     bytes: int  # size of the file on disk, all headers included
@@ -44,7 +44,7 @@ class Record:
     # that does nothing but run this codec, interpreter and libraries included.
     peak_mb: float = NAN
     jobs: int = 1  # workers that ran at the same time
-    image_id: str = field(default="", metadata={"column": "picture_id"})  # of the pixels
+    image_id: str = ""  # of the pixels
     codec_id: str = ""  # of the codec's version, weights and options
     computed: str = field(default="", metadata={"column": "metrics"})  # tried, so a NaN differs from a gap
 
@@ -80,14 +80,11 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
 def write_table(path: Path, kind: type, records: Iterable[Any]) -> None:
     """A CSV with the fields of a dataclass as columns, NaN as an empty field; written whole or not at all."""
     columns = _columns(kind)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
+    rows = []
     for record in records:
         values = ((getattr(record, one.name), key) for one, key in columns.values())
-        writer.writerow([_text(value.get(key, NAN) if key else value) for value, key in values])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, text.getvalue().encode())
+        rows.append([_text(value.get(key, NAN) if key else value) for value, key in values])
+    write_csv(path, list(columns), rows)
 
 
 def read_table(path: Path, kind: Callable[..., Any]) -> list[Any]:
@@ -104,7 +101,8 @@ def read_table(path: Path, kind: Callable[..., Any]) -> list[Any]:
     }
     with open(path, newline="") as file:
         reader = csv.DictReader(file)
-        found = reader.fieldnames or []
+        found = [OLD_COLUMNS.get(name, name) for name in reader.fieldnames or ()]
+        reader.fieldnames = found
         if not required <= set(found) <= set(columns):
             raise ValueError(f"{path}: columns are {found}, expected {list(columns)}")
         records = []

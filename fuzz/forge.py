@@ -6,13 +6,11 @@ far memory rose over that of the loaded codec.
 
 from __future__ import annotations
 
-import csv
 import io
 import struct
-import time
 import zlib
-from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
 
-from fuzz.mutate import peak
+from fuzz.tally import Tally
 from fuzz.toy import codec, corpus
 from sfumato import container
 from sfumato.autoregressive import autoregressive_pass
@@ -30,7 +28,6 @@ from sfumato.checks import Checksum
 from sfumato.coder import Decoder, Encoder
 from sfumato.container import Header, Section
 from sfumato.errors import FormatError
-from sfumato.image import write_bytes
 from sfumato.latents import make_symbol_coder, quality
 from sfumato.scales import SYMBOL_MAX, Tables
 from sfumato.tiles import grid
@@ -150,7 +147,7 @@ def exact(number: int, rng: Generator) -> bytes:
     return container.pack(header, [Section(payload, container.image_check(header, payload))])
 
 
-def veiled(number: int, rng: Generator) -> bytes:
+def with_alpha(number: int, rng: Generator) -> bytes:
     """Any stream as the alpha of a valid file, its CRC right."""
     file = container.unpack(drawn(number, rng))
     payload = stream(rng, file.header.height, file.header.width)[: container.alpha_limit(file.header)]
@@ -180,7 +177,7 @@ KINDS = {
     "payload of another length or content": other_length,
     "random payloads": noise,
     "lossless image": exact,
-    "alpha": veiled,
+    "alpha": with_alpha,
     "metadata": noted,
 }
 
@@ -210,41 +207,23 @@ def main(
         seed: of the forgeries.
     """
     codec().decode(corpus()[0])
-    before = peak()
+    tally = Tally()
     rng = np.random.default_rng(seed)
-    counts: Counter[tuple[str, str]] = Counter()
-    slowest: dict[tuple[str, str], float] = {}
-
-    def tried(kind: str, data: bytes, **options: bool) -> None:
-        begun = time.perf_counter()
-        key = (kind, outcome(data, **options))
-        counts[key] += 1
-        slowest[key] = max(slowest.get(key, 0.0), time.perf_counter() - begun)
-
     for number in track(range(n // len(KINDS)), description="forgeries"):
         for kind, make in KINDS.items():
             try:
                 data = make(number, rng)
             except FormatError:  # random payloads that decode to no symbols: there is no right check
-                counts[kind, "no such file"] += 1
+                tally.counts[kind, "no such file"] += 1
                 continue
-            tried(kind, data)
+            tally.add(kind, partial(outcome, data))
     for data in corpus():
         for size in range(len(data)):
-            tried("prefix", data[:size])
-            tried("prefix as a preview", data[:size], partial=True)
-    if any(key[:1] == ("prefix",) and key[1] == "image" for key in counts):
+            tally.add("prefix", partial(outcome, data[:size]))
+            tally.add("prefix as a preview", partial(outcome, data[:size], partial=True))
+    if tally.counts["prefix", "image"]:
         raise AssertionError("a prefix was taken for a whole file")
-    rows = [(*key, counts[key], f"{slowest.get(key, 0):.3f}") for key in sorted(counts)]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("forgery", "outcome", "files", "slowest_s"))
-    writer.writerows(rows)
-    writer.writerow(("memory of the loaded codec", f"{before:.0f} MB", "", ""))
-    writer.writerow(("peak of the whole run", f"{peak():.0f} MB", n, ""))
-    print(text.getvalue())
-    if output is not None:
-        write_bytes(output, text.getvalue().encode())
+    tally.report("forgery", n, output)
 
 
 if __name__ == "__main__":

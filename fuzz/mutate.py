@@ -1,17 +1,13 @@
 """python -m fuzz.mutate -n 100000 -o CSV: random mutations of valid files, each decoded.
 
-Allowed: FormatError, or the very image of the file before the mutation.  Told: how many of each, the
+Allowed: FormatError, or the very image of the file before the mutation.  Reported: how many of each, the
 slowest, and how far memory rose over that of the loaded codec.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import resource
-import time
-from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -19,10 +15,10 @@ import numpy as np
 import tyro
 from rich.progress import track
 
+from fuzz.tally import Tally
 from fuzz.toy import codec, corpus
 from sfumato import container
 from sfumato.errors import FormatError
-from sfumato.image import write_bytes
 
 Generator = np.random.Generator
 
@@ -68,11 +64,6 @@ def resize(data: bytes, rng: Generator) -> bytes:
             continue
 
 
-def peak() -> float:
-    """Largest memory of this process so far, MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def main(
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 100_000,
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
@@ -87,36 +78,23 @@ def main(
     """
     files = corpus()
     images = [codec().decode(data, steps=0) for data in files]
-    before = peak()
+    tally = Tally()
     rng = np.random.default_rng(seed)
-    counts: Counter[tuple[str, str]] = Counter()
-    slowest: dict[tuple[str, str], float] = {}
-    for _ in track(range(n), description="mutations"):
-        chosen = int(rng.integers(len(files)))
-        kind, data = mutate(files[chosen], files, rng)
-        begun = time.perf_counter()
+
+    def outcome(data: bytes) -> str:
         try:
             decoded = codec().decode(data, steps=0)
         except FormatError:
-            outcome = "FormatError"
-        else:
-            same = [np.array_equal(decoded, expected) for expected in images]
-            if not any(same):
-                raise AssertionError(f"another image, from {data.hex()}")
-            outcome = "picture"
-        counts[kind, outcome] += 1
-        key = (kind, outcome)
-        slowest[key] = max(slowest.get(key, 0.0), time.perf_counter() - begun)
-    rows = [(*key, counts[key], f"{slowest[key]:.3f}") for key in sorted(counts)]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("mutation", "outcome", "files", "slowest_s"))
-    writer.writerows(rows)
-    writer.writerow(("memory of the loaded codec", f"{before:.0f} MB", "", ""))
-    writer.writerow(("peak of the whole run", f"{peak():.0f} MB", n, ""))
-    print(text.getvalue())
-    if output is not None:
-        write_bytes(output, text.getvalue().encode())
+            return "FormatError"
+        if not any(np.array_equal(decoded, expected) for expected in images):
+            raise AssertionError(f"another image, from {data.hex()}")
+        return "image"
+
+    for _ in track(range(n), description="mutations"):
+        chosen = int(rng.integers(len(files)))
+        kind, data = mutate(files[chosen], files, rng)
+        tally.add(kind, partial(outcome, data))
+    tally.report("mutation", n, output)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ CASES: dict[str, tuple[int, int, int, float | None, int | None, dict[str, bytes]
     "wide": (40, 130, 3, 1.0, 7, {}),
     "note": (65, 3, 3, 0.3, None, {"NOTE": b"hello"}),
     "flat": (200, 10, 3, 0.0, 2**32 - 1, {"NOTE": b"", "MORE": bytes(200)}),
-    "veil": (33, 70, 2, 0.4, None, {"XMP ": b"<x/>"}),
+    "translucent": (33, 70, 2, 0.4, None, {"XMP ": b"<x/>"}),
     "exact": (9, 21, 3, None, None, {"NOTE": b"none is lost"}),
     "mask": (16, 60, 2, None, None, {}),
 }

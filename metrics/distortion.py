@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
+
+from sfumato import distortion
 
 # Five scales with a window of 11 pixels: the coarsest one needs 11 positions, so (11 - 1) * 2^4 < side.
 MS_SSIM_MINIMUM_SIDE = 161
@@ -17,8 +17,7 @@ def psnr(x: np.ndarray, y: np.ndarray) -> float:
     Equal images give infinity.  Raises ValueError for other types or shapes.
     """
     _check(x, y)
-    mse = float(np.mean(np.square(x.astype(np.float64) - y.astype(np.float64))))
-    return math.inf if mse == 0 else 10 * math.log10(255**2 / mse)
+    return distortion.psnr(x, y)
 
 
 def ms_ssim(x: np.ndarray, y: np.ndarray) -> float:

@@ -1,15 +1,14 @@
 """The command: `sfumato encode`, `decode`, `batch`, `compare`, `info`, `register`.
 
-Exit codes: 0 all was done; 1 something could not be done, told in one line a file; 2 an argument that is not
-understood; 130 Ctrl-C.
+Exit codes: 0 done; 1 something could not be done, one line for each file; 2 bad arguments; 130 Ctrl-C.
 """
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
+import re
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict
@@ -17,8 +16,6 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.progress import MofNCompleteColumn, TimeRemainingColumn
-from rich.table import Table
 
 from sfumato import (
     DEFAULT_MODEL,
@@ -28,8 +25,20 @@ from sfumato import (
     container,
     file_info,
     files,
+    folder_command,
     register,
     terminal,
+    writing,
+)
+from sfumato.command_options import (
+    Flag,
+    Integer,
+    Model,
+    Number,
+    OptionalInteger,
+    OptionalModel,
+    OptionalNumber,
+    option,
 )
 from sfumato.jobs import (
     STREAM,
@@ -37,63 +46,64 @@ from sfumato.jobs import (
     DecodeJob,
     EncodeJob,
     Job,
-    JobResult,
     UsageError,
     error_message,
 )
 from sfumato.terminal import bar as _bar
 from sfumato.terminal import print_json as _json
-from sfumato.terminal import print_table as _print
-from sfumato.terminal import say, warn
+from sfumato.terminal import print_line, warn
 from sfumato.tiles import MAX_PIXELS
 
 SHELLS = ("bash", "zsh", "fish")
 PAGES = (".html", ".htm")
-Out = Annotated[str | None, tyro.conf.arg(aliases=["-o"], metavar="{None}|PATH")]  # str: Path drops a last /
-ABOUT = f"""Images to small files and back.
+ABOUT = f"""Learned image compression: images to small files and back.
 
-sfumato --completion SHELL prints the completion for {", ".join(SHELLS)}; sfumato --version the versions.
-Exit codes: 0 done, 1 something could not be done, 2 arguments not understood, 130 Ctrl-C."""
+sfumato --version prints the versions, sfumato --completion SHELL the completion for {", ".join(SHELLS)}.
+Exit codes: 0 done, 1 something could not be done, 2 bad arguments, 130 interrupted."""
+
+Images = Annotated[tuple[Path, ...], tyro.conf.Positional, option("IMAGE ...")]
+Files = Annotated[tuple[Path, ...], tyro.conf.Positional, option("FILE ...")]
+Out = Annotated[str | None, option("PATH", "-o")]  # str: Path drops a last /
 
 
 def encode(
-    source: Annotated[Path, tyro.conf.Positional],
+    source: Images,
     out: Out = None,
-    quality: Annotated[float | None, tyro.conf.arg(aliases=["-q"])] = None,
-    target_bytes: int | None = None,
-    target_bpp: float | None = None,
-    target_psnr: float | None = None,
-    target_lpips: float | None = None,
-    model: str = DEFAULT_MODEL,
-    seed: int | None = None,
-    strip: bool = False,
-    jobs: int | None = None,
-    overwrite: bool = False,
-    update: bool = False,
-    max_pixels: int = MAX_PIXELS,
-    lossless_if_smaller: bool = False,
-    json: bool = False,
+    quality: Annotated[float | None, option("Q", "-q", default="0.5")] = None,
+    target_bytes: OptionalInteger = None,
+    target_bpp: OptionalNumber = None,
+    target_psnr: OptionalNumber = None,
+    target_lpips: OptionalNumber = None,
+    model: Model = DEFAULT_MODEL,
+    seed: OptionalInteger = None,
+    strip: Flag = False,
+    lossless_if_smaller: Flag = False,
+    jobs: OptionalInteger = None,
+    overwrite: Flag = False,
+    update: Flag = False,
+    max_pixels: Integer = MAX_PIXELS,
+    json: Flag = False,
 ) -> None:
-    """Make an image a small file, or a folder of images a folder of small files.
+    """Encode images as .sfu files.
 
     Args:
-        source: the image: PNG, JPEG, WebP, AVIF, TIFF, ...; or a folder; or - for standard input.
-        out: the file to write, or the folder to write to (a name that ends in / is made one), or - for
-            standard output; without it the image's name with .sfu.
-        quality: 0 (about 0.04 bits per pixel) .. 1 (about 1.1); 0.5 if no target is given either.
-        target_bytes: the best file of at most so many bytes.
-        target_bpp: the best file of at most so many bits per pixel.
-        target_psnr: the smallest file of at least so many decibels.
-        target_lpips: the smallest file of at most this LPIPS; its weights: docs/everyday.md.
-        model: weights by name, or a path to a file of weights.
-        seed: of the noise that decoding with steps uses; without it, one that follows from the file.
-        strip: leave out what comes with the pixels (EXIF, XMP, DPI, text, profile); the colours become sRGB.
-        jobs: processes that work on a folder; without it as many as there are processors.
-        overwrite: replace what is there already; without it nothing that is whole is replaced.
-        update: of a folder, replace also .sfu files that are older than their image.
-        max_pixels: refuse larger images, both sides rounded up to multiples of 64, before they are decoded.
-        lossless_if_smaller: keep every pixel, as WebP or PNG inside the file, where that has fewer bytes.
-        json: print one JSON object a file.
+        source: Image (PNG, JPEG, WebP, AVIF, TIFF, ...), several of them, a folder, or - for standard input.
+        out: File or folder to write, or - for standard output. Several images and folders go into a folder.
+            Without it, beside the image, with the suffix .sfu.
+        quality: From 0 (about 0.04 bits per pixel) to 1 (about 1.1).
+        target_bytes: Make the best file of at most this many bytes.
+        target_bpp: Make the best file of at most this many bits per pixel.
+        target_psnr: Make the smallest file of at least this PSNR in dB.
+        target_lpips: Make the smallest file of at most this LPIPS (needs its weights, see docs/everyday.md).
+        model: Weights, by name or by path.
+        seed: Seed of the decoder's noise; without it, one that follows from the file.
+        strip: Leave out EXIF, XMP, resolution, text and colour profile; colours become sRGB.
+        lossless_if_smaller: Store the pixels losslessly, as WebP or PNG in the file, where that is smaller.
+        jobs: Processes for several files; without it one per processor.
+        overwrite: Replace files that exist; without it every whole file is kept.
+        update: Of several files, replace .sfu files that are older than their image.
+        max_pixels: Refuse larger images, sides rounded up to multiples of 64, before they are decoded.
+        json: Print one JSON object per file.
     """
     settings = EncodeJob(
         quality, target_bytes, target_bpp, target_psnr, target_lpips, model, seed, strip, overwrite,
@@ -103,62 +113,62 @@ def encode(
 
 
 def decode(
-    source: Annotated[Path, tyro.conf.Positional],
+    source: Files,
     out: Out = None,
-    steps: int | None = None,
-    realism: float = 1.0,
-    eta: float = 0.0,
-    partial: bool = False,
-    chunks: int | None = None,
-    crop: tuple[int, int, int, int] | None = None,
-    model: str | None = None,
-    strip: bool = False,
-    jobs: int | None = None,
-    overwrite: bool = False,
-    max_pixels: int = MAX_PIXELS,
-    json: bool = False,
+    steps: OptionalInteger = None,
+    realism: Number = 1.0,
+    eta: Number = 0.0,
+    partial: Flag = False,
+    chunks: OptionalInteger = None,
+    crop: Annotated[tuple[int, int, int, int] | None, option("X Y WIDTH HEIGHT")] = None,
+    model: OptionalModel = None,
+    strip: Flag = False,
+    jobs: OptionalInteger = None,
+    overwrite: Flag = False,
+    max_pixels: Integer = MAX_PIXELS,
+    json: Flag = False,
 ) -> None:
-    """Make a file an image again, or a folder of files a folder of PNG images.
+    """Decode .sfu files to images.
 
     Args:
-        source: the .sfu file; or a folder; or - for standard input.
-        out: the image to write, in the format of its suffix, or the folder to write to (a name that ends
-            in / is made one), or - for a PNG on standard output; without it the name with .png.
-        steps: of the diffusion that restores texture; 0 gives the certain image. Without it 1, or 0 for
-            previews.
-        realism: 0 (the most faithful image) .. 1 (the most natural one), with steps.
-        eta: fresh noise at each step, 0 (none) .. 1.
-        partial: accept a file that is cut short and show what its beginning holds.
-        chunks: 0 .. 5, decode only so many of the file's chunks: a preview, sooner.
-        crop: X Y WIDTH HEIGHT in pixels: decode only this part.
-        model: a path to the file of weights that wrote it, if those are not in the package.
-        strip: leave out what comes with the pixels; the colours become sRGB.
-        jobs: processes that work on a folder; without it as many as there are processors.
-        overwrite: replace what is there already; without it nothing that is whole is replaced.
-        max_pixels: refuse to decode more, both sides rounded up to multiples of 64; of a crop what it takes.
-        json: print one JSON object a file.
+        source: The .sfu file, several of them, a folder, or - for standard input.
+        out: Image or folder to write, or - for a PNG on standard output; the suffix names the format. Several
+            files and folders go into a folder. Without it, beside the file, with the suffix .png.
+        steps: Steps of the diffusion, which restores texture; 0 gives the base reconstruction. Without it 1,
+            or 0 for previews.
+        realism: With steps, from 0 (the most faithful image) to 1 (the most natural one).
+        eta: With steps, fresh noise at each of them, from 0 (none) to 1.
+        partial: Accept a file that is cut short, and decode what is there.
+        chunks: Decode only this many of the file's chunks: a preview, sooner.
+        crop: Decode only this rectangle, in pixels.
+        model: Path to the weights that wrote the file, if they are not in the package.
+        strip: Leave out EXIF, XMP, resolution, text and colour profile; colours become sRGB.
+        jobs: Processes for several files; without it one per processor.
+        overwrite: Replace files that exist; without it every whole file is kept.
+        max_pixels: Refuse to decode more, sides rounded up to multiples of 64; of a crop, what it needs.
+        json: Print one JSON object per file.
     """
     settings = DecodeJob(steps, realism, eta, partial, chunks, crop, model, overwrite, strip, max_pixels)
     _do(settings, source, out, jobs, overwrite, json)
 
 
 def compare(
-    source: Annotated[Path, tyro.conf.Positional],
-    baselines: str = "avif,webp,jpeg",
+    source: Annotated[Path, tyro.conf.Positional, option("IMAGE")],
     out: Out = None,
-    quality: Annotated[float, tyro.conf.arg(aliases=["-q"])] = 0.4,
-    model: str = DEFAULT_MODEL,
-    overwrite: bool = False,
+    baselines: Annotated[str, option("NAMES")] = "avif,webp,jpeg",
+    quality: Annotated[float, option("Q", "-q")] = 0.4,
+    model: Model = DEFAULT_MODEL,
+    overwrite: Flag = False,
 ) -> None:
-    """Make a page that shows an image at the same size by several codecs.
+    """Show an image at equal size by several codecs, on an HTML page.
 
     Args:
-        source: the image.
-        baselines: codecs beside sfumato, separated by commas: avif, webp, jpeg.
-        out: the page to write, a name with .html; without it the image's name with .html.
-        quality: of sfumato, 0 .. 1; the others take the size that follows.
-        model: weights by name, or a path to a file of weights.
-        overwrite: replace a page that is there already.
+        source: The image.
+        out: Page or folder to write; without it, beside the image, with the suffix .html.
+        baselines: Codecs beside sfumato, separated by commas: avif, webp, jpeg.
+        quality: Quality of sfumato, from 0 to 1; the others get the bytes of its file.
+        model: Weights, by name or by path.
+        overwrite: Replace a page that exists.
     """
     from sfumato import compare as comparison
 
@@ -172,127 +182,79 @@ def compare(
         made = comparison.compare(source, names, load(model), quality, bar)
         files.write_bytes(target, made.page().encode("utf-8", "replace"), overwrite)
     sizes = ", ".join(f"{v.label}: {v.size_bytes} bytes" for v in made.comparison.renditions)
-    say(f"{target}: {sizes}", sys.stdout if target.is_file() else sys.stderr)
+    print_line(f"{target}: {sizes}", sys.stdout if target.is_file() else sys.stderr)
 
 
-def info(
-    file: Annotated[Path | None, tyro.conf.Positional] = None, model: str | None = None, json: bool = False
-) -> None:
-    """Tell what is in a file, or what a model costs.
+def info(file: Files = (), model: OptionalModel = None, json: Flag = False) -> None:
+    """Show what .sfu files hold, or what a model costs.
 
     Args:
-        file: a .sfu file.
-        model: weights by name, or a path to a file of weights.
-        json: print one JSON object.
+        file: The .sfu files.
+        model: Weights, by name or by path.
+        json: Print one JSON object per file.
     """
-    if (file is None) == (model is None):
-        raise UsageError("give a file or --model, one of the two")
-    if file is not None:
-        file_info.print_file(file, json)
+    if bool(file) == (model is not None):
+        raise UsageError("give files or --model, one of the two")
+    for path in file:
+        file_info.print_file(path, json)
     if model is not None:
         file_info.print_model(model, json)
 
 
 def _do(
     job: Job,
-    source: Path,
+    sources: tuple[Path, ...],
     out: str | None,
     jobs: int | None,
     overwrite: bool,
     as_json: bool,
     update: bool = False,
 ) -> None:
+    if not sources:
+        raise UsageError("name a file, several of them, a folder, or - for standard input")
+    if len(sources) > 1:
+        planned = batch.plan_files(job, sources, _folder(out))
+        folder_command.run(job, planned, f"{len(sources)} files", jobs, overwrite, as_json, update)
+        return
+    (source,) = sources
     if source.is_dir():
-        _do_folder(job, source, out, jobs, overwrite, as_json, update)
+        if out is None:
+            raise UsageError(f"{source} is a folder; name one for what is written with -o")
+        if Path(out) == STREAM:
+            raise UsageError(
+                f"{source} is a folder: that does not go to standard output; name a folder with -o"
+            )
+        planned = batch.plan(job, source, Path(out))
+        folder_command.run(job, planned, str(source), jobs, overwrite, as_json, update)
         return
     target = _target(source, out, job.suffix, overwrite)
     _check_suffix(job, target)
     with _bar() as bar:
         report = job.run(source, target, bar)
-    if not as_json:  # there they are part of the object
-        _remark(report)
     stream = sys.stdout if target.is_file() else sys.stderr  # beside the bytes, where those go to a pipe
     if as_json:
         _json(asdict(report), stream)
         return
+    folder_command.print_warnings(report)
     size = f"{report.width}x{report.height}, {report.bytes} bytes, {report.bpp:.3f} bpp"
-    say(f"{target}: {size}, quality {report.quality:.3f}, {report.seconds:.2f} s", stream)
+    print_line(f"{target}: {size}, quality {report.quality:.3f}, {report.seconds:.2f} s", stream)
 
 
-def _do_folder(
-    job: Job, source: Path, out: str | None, jobs: int | None, overwrite: bool, as_json: bool, update: bool
-) -> None:
+def _folder(out: str | None) -> Path | None:
+    """The folder for what several files become; None: beside each of them."""
     if out is None:
-        raise UsageError(f"{source} is a folder; name one for what is written with -o")
-    if Path(out) == STREAM:
-        raise UsageError(f"{source} is a folder: that does not go to standard output; name a folder with -o")
-    begun = time.perf_counter()
-    planned = batch.plan(job, source, Path(out))
-    work = batch.sort(job, planned.tasks, overwrite, update)
-    if work.todo:
-        job.check()
-    for note in (*planned.notes, *work.notes):
-        warn(note)
-    for skipped in work.skipped:
-        if as_json:
-            _json(asdict(skipped))
-        elif skipped.reason != batch.DONE:
-            warn(f"{skipped.output}: {skipped.reason}")
-    if done := sum(skipped.reason == batch.DONE for skipped in work.skipped):
-        if not as_json:
-            warn(f"{out}: {done} files skipped: each {batch.DONE}; --overwrite writes them again")
-    reports: list[JobResult] = []
-    failures = list(work.failures)
-    for failure in failures:
-        _fail(failure, as_json)
-    progress = terminal.progress(MofNCompleteColumn(), TimeRemainingColumn())
-    processes = batch.processors() if jobs is None else jobs
-    with progress, contextlib.closing(batch.run(job, work.todo, processes)) as outcomes:
-        bar = progress.add_task(terminal.printable(source), total=len(work.todo))
-        for outcome in outcomes:
-            progress.advance(bar)
-            if isinstance(outcome, batch.Failure):
-                failures.append(outcome)
-                _fail(outcome, as_json)
-                continue
-            reports.append(outcome)
-            if as_json:
-                _json(asdict(outcome))
-            else:
-                _remark(outcome)
-    if not as_json:
-        counts = len(work.skipped), len(failures)
-        _print(_summary(job, reports, *counts, time.perf_counter() - begun))
-    if failures:
-        sys.exit(1)
-
-
-def _fail(failure: batch.Failure, as_json: bool) -> None:
-    if as_json:
-        _json(asdict(failure))
-    else:
-        warn(f"sfumato: {failure.input}: {failure.error}")
-
-
-def _remark(report: JobResult) -> None:
-    for sentence in report.remarks:
-        warn(f"{report.input}: {sentence}")
-
-
-def _summary(job: Job, reports: list[JobResult], skipped: int, failures: int, seconds: float) -> Table:
-    files, images = sum(r.bytes for r in reports), sum(r.image_bytes for r in reports)
-    before, after = (images, files) if isinstance(job, EncodeJob) else (files, images)
-    bpp = f"{sum(r.bpp for r in reports) / len(reports):.3f}" if reports else "-"
-    table = Table("files", "skipped", "failed", "bytes before", "bytes after", "mean bpp", "seconds")
-    table.columns[0].justify = "right"
-    cells = [len(reports), skipped, failures, before, after]
-    table.add_row(*map(str, cells), bpp, f"{seconds:.1f}")
-    return table
+        return None
+    if not out.endswith(("/", os.sep)) and not Path(out).is_dir():
+        raise UsageError(f"{out} is no folder, and there are several inputs: make one of it with {out}/")
+    return Path(out)
 
 
 def _target(source: Path, out: str | None, suffix: str, overwrite: bool) -> Path:
-    """Where to write: what was asked for, in a folder the source's name with another suffix; UsageError for
-    what is there already, unless that may be replaced."""
+    """Where to write: what was asked for, in a folder the source's name with another suffix.
+
+    UsageError for what cannot be meant; OSError for a folder that is missing, and for what is there already,
+    unless that may be replaced.
+    """
     if source == STREAM or out == str(STREAM):
         if out is None:
             raise UsageError("from standard input: name a file with -o, or - for standard output")
@@ -301,28 +263,35 @@ def _target(source: Path, out: str | None, suffix: str, overwrite: bool) -> Path
     target = source.with_suffix(suffix) if out is None else Path(out)
     if out is not None and (out.endswith(("/", os.sep)) or target.is_dir()):
         if target.exists() and not target.is_dir():
-            raise UsageError(f"{target} is no folder")
+            raise NotADirectoryError(errno.ENOTDIR, "is no folder", str(target))
         if source == STREAM:
             raise UsageError(f"{out} is a folder; name a file with -o for what comes from standard input")
         if not target.exists() and not target.parent.is_dir():
-            raise UsageError(f"{target.parent}: no such folder")
+            raise FileNotFoundError(errno.ENOENT, "no such folder", str(target.parent))
         target = target / source.with_suffix(suffix).name
     elif not target.parent.is_dir():
-        raise UsageError(f"{target.parent}: no such folder")
+        raise FileNotFoundError(errno.ENOENT, "no such folder", str(target.parent))
     if target.is_dir():
         raise UsageError(f"{target} is a folder; name a file with -o")
     if target.exists() and source.exists() and target.samefile(source):
         raise UsageError(f"{target} is the input; name another file with -o")
     if os.path.lexists(target) and not overwrite and (target.is_file() or not target.exists()):
-        raise UsageError(f"{target} exists; name another with -o, or replace it with --overwrite")
+        way = "exists; name another with -o, or replace it with --overwrite"
+        raise FileExistsError(errno.EEXIST, way, str(target))
     return target
 
 
 def _check_suffix(job: Job, target: Path) -> None:
-    """UsageError where an encoder would write its bytes under the name of another format."""
+    """UsageError where an encoder would write its bytes under the name of another format, and for a suffix
+    that no decoder can write."""
     suffix = target.suffix.lower()
-    if isinstance(job, EncodeJob) and suffix in batch.PICTURES | {".html", ".htm", ".jxl"}:
+    if isinstance(job, EncodeJob) and suffix in batch.IMAGE_SUFFIXES | {".html", ".htm", ".jxl"}:
         raise UsageError(f"{target}: encode writes {SUFFIX} files, not {suffix}; name it with {SUFFIX}")
+    if isinstance(job, DecodeJob):
+        try:
+            writing.format_of(target)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
 
 
 def _arguments(given: list[str]) -> list[str]:
@@ -334,14 +303,30 @@ def _arguments(given: list[str]) -> list[str]:
     return ["--tyro-print-completion", given[1]]
 
 
+def _parse(commands: dict[str, Callable[..., None]], arguments: list[str]) -> None:
+    """Runs the command that the arguments name; SystemExit with code 2 if they are not understood."""
+    markers = (tyro.conf.FlagCreatePairsOff,)
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            commands, prog="sfumato", description=ABOUT, args=arguments, config=markers
+        )
+    except SystemExit as end:
+        dashed = [
+            word for word in arguments if word.startswith("-") and len(word) > 1 and Path(word).exists()
+        ]
+        if end.code == 2 and dashed:
+            warn(f"sfumato: a name that begins with a dash is taken for an option: write ./{dashed[0]}")
+        raise
+
+
 def main() -> None:
     """Entry point; the exit codes are those above."""
     terminal.prepare()
     warnings.simplefilter(
         "ignore"
-    )  # Pillow's on odd files: what matters of them is told as a remark or an error
-    if sys.argv[1:] == ["--version"]:
-        say(f"sfumato {__version__}, format {container.VERSION}")
+    )  # Pillow's on odd files: what matters becomes a warning of ours, or an error
+    if sys.argv[1:] in (["--version"], ["-V"]):
+        print_line(f"sfumato {__version__}, format {container.VERSION}")
         return
     try:
         commands: dict[str, Callable[..., None]] = {
@@ -352,8 +337,9 @@ def main() -> None:
             "info": info,
             "register": register.register,
         }
-        arguments = _arguments(sys.argv[1:])
-        tyro.extras.subcommand_cli_from_dict(commands, prog="sfumato", description=ABOUT, args=arguments)
+        for command in commands.values():  # a break in the source is none in the help
+            command.__doc__ = re.sub(r"\n {12,}", " ", command.__doc__ or "")
+        _parse(commands, _arguments(sys.argv[1:]))
     except KeyboardInterrupt:
         sys.exit(130)
     except terminal.Ended as end:
@@ -369,7 +355,7 @@ def main() -> None:
             _json({"error": message})
         else:
             warn(f"sfumato: {message}")
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ workers with it; a file that was being written is not there.
 from __future__ import annotations
 
 import contextlib
+import errno
 import multiprocessing
 import os
 import signal
@@ -29,9 +30,9 @@ from typing import NamedTuple
 
 from sfumato import container, files, image
 from sfumato.errors import FormatError
-from sfumato.jobs import SUFFIX, DecodeJob, EncodeJob, Job, JobResult, UsageError, error_message
+from sfumato.jobs import STREAM, SUFFIX, DecodeJob, EncodeJob, Job, JobResult, UsageError, error_message
 
-PICTURES = frozenset(
+IMAGE_SUFFIXES = frozenset(
     ".apng .avif .bmp .gif .jp2 .jpeg .jpg .jfif .pbm .pgm .png .pnm .ppm .tga .tif .tiff .webp"
     # read with a plugin, or refused by name: never passed over without a word
     " .heic .heif .hif .dng .jxl .j2k .jpf .jpx .j2c .jpe .arw .cr2 .cr3 .nef .orf .pef .raf .rw2 .srw .psd"
@@ -89,26 +90,23 @@ DONE = "is there already, and no older than its input"
 def plan(job: Job, source: Path, target: Path) -> Plan:
     """The tasks of a folder, in the order of names; hidden files are left out.
 
-    Files that would share a target, also on a disk that does not tell A from a, get targets with their whole
+    Files that would share a target, also on a disk that takes A for a, get targets with their whole
     names: a.jpg.sfu beside a.png.sfu.  Raises UsageError where there is nothing to do, or a decoder would
     write among what it reads, where the originals may lie.
     """
     if target.exists() and not target.is_dir():
-        raise UsageError(f"{target} is not a folder, as {source} is")
+        raise NotADirectoryError(errno.ENOTDIR, f"is not a folder, as {source} is", str(target))
     decodes = isinstance(job, DecodeJob)
     if decodes and target.exists() and target.samefile(source):
         raise UsageError(f"{target} is the folder of the input; name another one with -o")
-    suffixes = {SUFFIX} if decodes else PICTURES
+    suffixes = {SUFFIX} if decodes else IMAGE_SUFFIXES
     sources: list[Path] = []
     others: Counter[str] = Counter()
     notes: list[str] = []
     for folder, folders, names in os.walk(source):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        notes += [
-            f"{Path(folder, name)}: a link to a folder, left out"
-            for name in folders
-            if Path(folder, name).is_symlink()
-        ]
+        links = [path for name in folders if (path := Path(folder, name)).is_symlink()]
+        notes += [f"{path}: a link to a folder, left out" for path in links]
         for name in sorted(names):
             path = Path(folder, name)
             if name.startswith("."):
@@ -120,30 +118,41 @@ def plan(job: Job, source: Path, target: Path) -> Plan:
             else:
                 notes.append(f"{path}: no file, or a link to nothing, left out")
     if not sources:
-        raise UsageError(f"{source}: no files to read; looked for {' '.join(sorted(suffixes))}")
+        looked = f"no files to read; looked for {' '.join(sorted(suffixes))}"
+        raise FileNotFoundError(errno.ENOENT, looked, str(source))
     if others:
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(others.items()))
         what = "no .sfu files" if decodes else "no images by their suffix"
         notes.append(f"{source}: {others.total()} files are {what} and were left out: {kinds}")
-    return _named(job, source, target, sources, notes)
+    return _named(job, target, {path: path.relative_to(source) for path in sources}, notes)
 
 
-def _named(job: Job, source: Path, target: Path, sources: list[Path], notes: list[str]) -> Plan:
-    """Targets for the sources: the name with the job's suffix, or behind the whole name where two would
-    meet.
+def plan_files(job: Job, sources: Sequence[Path], target: Path | None) -> Plan:
+    """The tasks of several files, which go into the folder `target`, or, if that is None, beside each.
+
+    Names as `plan` gives them.  UsageError for what is no file by its name, and for two of one name.
     """
+    names = {path: path if target is None else Path(path.name) for path in sources}
+    for path, name in names.items():
+        if path.is_dir() or path == STREAM:
+            raise UsageError(f"{path}: give several files, or one folder, or - alone")
+        if same := [other for other in names if other != path and names[other] == name]:
+            raise UsageError(f"{path} and {same[0]} would be one file in {target}")
+    return _named(job, Path() if target is None else target, names, [])
 
-    relative = {path: path.relative_to(source) for path in sources}
+
+def _named(job: Job, target: Path, relative: dict[Path, Path], notes: list[str]) -> Plan:
+    """Targets by the relative paths, with the job's suffix, or it behind whole names where two clash."""
+    sources = list(relative)
     names = names_for(list(relative.values()), job.suffix)
     groups: dict[str, list[Path]] = {}
     for path in sources:
         groups.setdefault(folded(names[relative[path]]), []).append(path)
     for group in groups.values():
-        if len(group) > 1 and not _tells_case(target):
+        if len(group) > 1 and not _is_case_sensitive(target):
             left_out = [path for path in group[1:] if path in sources]
-            notes += [
-                f"{path}: {group[0]} would be the same file in {target}; rename one" for path in left_out
-            ]
+            clash = f"{group[0]} would be the same file in {target}; rename one"
+            notes += [f"{path}: {clash}" for path in left_out]
             sources = [path for path in sources if path not in left_out]
     for path in sorted(sources):
         plain, full = relative[path].with_suffix(job.suffix), names[relative[path]]
@@ -171,18 +180,18 @@ def names_for(sources: Sequence[Path], suffix: str) -> dict[Path, Path]:
 
 
 def folded(path: Path) -> str:
-    """What names have in common that are one on a disk that tells neither case nor composition of letters."""
+    """What names have in common that are one on a disk that heeds neither case nor composition of letters."""
     return unicodedata.normalize("NFC", str(path)).casefold()
 
 
-def _tells_case(folder: Path) -> bool:
+def _is_case_sensitive(folder: Path) -> bool:
     """Whether A and a are two files in this folder, or in the first above it that is there."""
     while not folder.is_dir():
         folder = folder.parent
     try:
         with tempfile.NamedTemporaryFile(prefix=".case", suffix=".part", dir=folder) as file:
             return not (folder / Path(file.name).name.swapcase()).exists()
-    except OSError:  # not to be written in: told when it is tried
+    except OSError:  # not to be written in: an error when it is tried
         return True
 
 
@@ -195,7 +204,7 @@ def sort(job: Job, tasks: Sequence[Task], overwrite: bool = False, update: bool 
             work.notes.append(f"{folder}: {count} temporary files of a run that was killed were removed")
     for task in tasks:
         source, target = task.source, task.target
-        if overwrite or not os.path.lexists(target):
+        if overwrite or not os.path.lexists(target) or not source.exists():
             work.todo.append(replace(task, replace=overwrite))
             continue
         if target.is_file() and not target.stat().st_size:
@@ -214,10 +223,8 @@ def sort(job: Job, tasks: Sequence[Task], overwrite: bool = False, update: bool 
         elif update and isinstance(job, EncodeJob):
             work.todo.append(replace(task, replace=True))
         else:
-            ways = "--update or --overwrite replaces it"
-            if not isinstance(job, EncodeJob):
-                ways = "--overwrite replaces it"
-            reason = f"is there already, older than its input, and was kept; {ways}"
+            ways = "--update or --overwrite" if isinstance(job, EncodeJob) else "--overwrite"
+            reason = f"is there already, older than its input, and was kept; {ways} replaces it"
             work.skipped.append(Skipped(str(source), str(target), reason))
     return work
 
@@ -288,7 +295,7 @@ def _attempt(
         broken: BaseException | None = None
         for future in _as_completed(pool, futures):
             if isinstance(future.exception(), BrokenProcessPool):
-                broken = future.exception()  # told last, after all that was done before
+                broken = future.exception()  # reported last, after all that was done before
             else:
                 yield futures[future], future.result()
         if broken is not None:

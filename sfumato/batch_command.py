@@ -14,6 +14,15 @@ from rich.progress import MofNCompleteColumn, TimeRemainingColumn
 from rich.table import Table
 
 from sfumato import DEFAULT_MODEL, conversion, manifest, terminal
+from sfumato.command_options import (
+    Flag,
+    Integer,
+    Number,
+    OptionalInteger,
+    OptionalModel,
+    OptionalNumber,
+    option,
+)
 from sfumato.conversion import Conversion, Row
 from sfumato.jobs import DecodeJob, EncodeJob, UsageError
 from sfumato.storage import Store
@@ -25,62 +34,62 @@ BOOKKEEPING = ("overwrite", "max_pixels")  # settings that may change from one r
 
 
 def batch(
-    source: Annotated[str, tyro.conf.Positional],
-    dest: Annotated[str, tyro.conf.Positional],
+    source: Annotated[str, tyro.conf.Positional, option("SOURCE")],
+    dest: Annotated[str, tyro.conf.Positional, option("DEST")],
     task: Task = "encode",
-    quality: Annotated[float | None, tyro.conf.arg(aliases=["-q"])] = None,
-    target_bytes: int | None = None,
-    target_bpp: float | None = None,
-    target_psnr: float | None = None,
-    target_lpips: float | None = None,
-    model: str | None = None,
-    steps: int | None = None,
-    realism: float = 1.0,
-    strip: bool = False,
-    lossless_if_smaller: bool = False,
-    layout: manifest.Layout | None = None,
-    shard_size: int = 256,
-    jobs: int | None = None,
-    address: str | None = None,
-    overwrite: bool = False,
-    max_pixels: int = MAX_PIXELS,
-    json: bool = False,
+    quality: Annotated[float | None, option("Q", "-q", default="0.5")] = None,
+    target_bytes: OptionalInteger = None,
+    target_bpp: OptionalNumber = None,
+    target_psnr: OptionalNumber = None,
+    target_lpips: OptionalNumber = None,
+    model: OptionalModel = None,
+    steps: OptionalInteger = None,
+    realism: Number = 1.0,
+    strip: Flag = False,
+    lossless_if_smaller: Flag = False,
+    layout: Annotated[manifest.Layout | None, option("{files,tar,parquet}")] = None,
+    shard_size: Integer = 256,
+    jobs: OptionalInteger = None,
+    address: Annotated[str | None, option("HOST:PORT")] = None,
+    overwrite: Flag = False,
+    max_pixels: Integer = MAX_PIXELS,
+    json: Flag = False,
 ) -> None:
-    """Convert a folder or bucket of images, or of tar shards, on a Ray cluster; run it again to resume.
+    """Encode, decode or transcode a folder or bucket on a Ray cluster; run it again to resume.
 
-    Needs sfumato[ray]; docs/scale.md tells more.
+    Needs sfumato[ray]; see docs/scale.md.
 
     Args:
-        source: a folder, by path or URL (s3://, gs://, https://), of files or of WebDataset's tar shards; or
-            one shard, or shards numbered {0000..0099}.tar.
-        dest: the folder to write to, by path or URL; it also holds the state of the job, and its tables of
-            results and errors.
-        task: encode images; decode .sfu files to PNG; transcode JPEG, AVIF and WebP, where that makes them
+        source: Folder, by path or URL (s3://, gs://, https://), of images or of WebDataset's tar shards; or
+            shards by name, numbered {0000..0099}.tar.
+        dest: Folder to write, by path or URL; it also holds the state of the job, and its tables of results
+            and errors.
+        task: Encode images; decode .sfu files to PNG; transcode JPEG, AVIF and WebP where that makes them
             smaller; evaluate: write a table of sizes and distances, and no files.
-        quality: 0 (about 0.04 bits per pixel) .. 1 (about 1.1); 0.5 if no target is given either.
-        target_bytes: the best file of at most so many bytes.
-        target_bpp: the best file of at most so many bits per pixel.
-        target_psnr: the smallest file of at least so many decibels.
-        target_lpips: the smallest file of at most this LPIPS; its weights: docs/everyday.md.
-        model: weights by name, or a path to a file of weights that every node has.
-        steps: of decode: as there.
-        realism: of decode: as there.
-        strip: leave out what comes with the pixels (EXIF, XMP, DPI, text, profile); the colours become sRGB.
-        lossless_if_smaller: keep every pixel, as WebP or PNG inside the file, where that has fewer bytes.
-        layout: files of their own; tar shards, where what lies beside an image in its sample goes along; or
-            Parquet tables with a column of bytes. Without it tar for tar shards, else files.
-        shard_size: files that are one unit of work, and of resuming; tar shards are units as they are.
-        jobs: actors of one thread each; without it one for every CPU of the cluster.
-        address: of the cluster's head; without it RAY_ADDRESS, or a cluster on this machine, or one made for
-            the job.
-        overwrite: replace what is there already with other contents.
-        max_pixels: refuse larger images, both sides rounded up to multiples of 64, before they are decoded.
-        json: print one JSON object a file.
+        quality: From 0 (about 0.04 bits per pixel) to 1 (about 1.1).
+        target_bytes: Make the best file of at most this many bytes.
+        target_bpp: Make the best file of at most this many bits per pixel.
+        target_psnr: Make the smallest file of at least this PSNR in dB.
+        target_lpips: Make the smallest file of at most this LPIPS (needs its weights, see docs/everyday.md).
+        model: Weights, by name or by a path that every node has.
+        steps: Of decode, as there.
+        realism: Of decode, as there.
+        strip: Leave out EXIF, XMP, resolution, text and colour profile; colours become sRGB.
+        lossless_if_smaller: Store the pixels losslessly, as WebP or PNG in the file, where that is smaller.
+        layout: Files; tar shards, with whatever lies beside an image in its sample; or Parquet tables with a
+            column of bytes. Without it tar for tar shards, else files.
+        shard_size: Files in one unit of work, and of resuming; tar shards are units as they are.
+        jobs: Actors of one thread each; without it one per CPU of the cluster.
+        address: Head of the cluster; without it RAY_ADDRESS, a cluster on this machine, or one made for the
+            job.
+        overwrite: Replace files that exist with other contents.
+        max_pixels: Refuse larger images, sides rounded up to multiples of 64, before they are decoded.
+        json: Print one JSON object per file.
     """
     begun = time.perf_counter()
-    goals = quality, target_bytes, target_bpp, target_psnr, target_lpips
+    targets = quality, target_bytes, target_bpp, target_psnr, target_lpips
     if task == "decode":
-        if any(goal is not None for goal in goals):
+        if any(target is not None for target in targets):
             raise UsageError("--task decode takes no quality and no target")
         decoding = DecodeJob(steps, realism, model=model, strip=strip, max_pixels=max_pixels)
         converts: Conversion = conversion.Decode(decoding)
@@ -88,7 +97,7 @@ def batch(
         if steps is not None or realism != 1.0:
             raise UsageError(f"--steps and --realism are of --task decode, not {task}")
         encoding = EncodeJob(
-            *goals,
+            *targets,
             model or DEFAULT_MODEL,
             strip=strip,
             max_pixels=max_pixels,

@@ -233,19 +233,19 @@ class Codec:
         else:
             pixels = _to_uint8(self._decoded(file, part, options), part.height, part.width)
         pixels = image.mean(pixels) if header.grey and pixels.ndim == 3 else np.ascontiguousarray(pixels)
-        plane, remarks = None, []
+        plane, warnings = None, []
         if not file.complete and options.chunks is None:
-            remarks.append(f"cut short: {len(file.sections)} of {len(header.sections)} sections are shown")
+            warnings.append(f"cut short: {len(file.sections)} of {len(header.sections)} sections are shown")
         if file.alpha == b"":
             plane = np.full(pixels.shape[:2], 255, np.uint8)
-            remarks.append("cut short before the end of alpha: shown opaque")
+            warnings.append("cut short before the end of alpha: shown opaque")
         elif file.alpha is not None:
             plane = part.of(lossless.unpack(file.alpha, header.height, header.width)).copy()
         extras = metadata.fields(file.metadata)
         if options.crop is not None and extras["exif"]:
             extras["exif"] = metadata.upright_exif(extras["exif"], crop=True)
         report(options.progress, "done", 1.0)
-        return ImageData(pixels, plane, **extras, remarks=tuple(remarks))
+        return ImageData(pixels, plane, **extras, warnings=tuple(warnings))
 
     @QUIET
     def decode_float(self, data: bytes, options: DecodeOptions = DEFAULTS) -> Float[np.ndarray, "3 h w"]:

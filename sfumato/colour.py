@@ -101,7 +101,7 @@ def from_described_space(
 
 
 def srgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, list[str], bytes | None]:
-    """(grey, grey with alpha, RGB or RGBA; remarks; the profile that still holds)."""
+    """(grey, grey with alpha, RGB or RGBA; warnings; the profile that still holds)."""
     mode, space = image.mode, (icc or b"")[16:20]
     if mode in ("CMYK", "LAB"):
         try:
@@ -117,20 +117,20 @@ def srgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, list[str],
         image = image.convert("L" if mode == "1" else "RGB")
     if icc is None or (space == b"RGB " and image.mode[0] == "R"):
         return image, [], icc
-    said = f"a colour profile that does not fit {image.mode} was left out"
+    note = f"a colour profile that does not fit {image.mode} was left out"
     if space == b"GRAY" and image.mode[0] == "L":
         try:
             ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
             profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
             curve = np.asarray(_through(ramp, profile, ImageCms.Flags.NOOPTIMIZE))[0, :, 1]
         except (ImageCms.PyCMSError, OSError):
-            return image, [said], None
+            return image, [note], None
         if np.abs(curve.astype(int) - np.arange(256)).max() <= 1:
             return image, [], None
         same = list(range(256)) if image.mode == "LA" else []
-        said = "grey was converted to sRGB through its ICC profile"
-        return image.point([*curve.tolist(), *same]), [said], None
-    return image, [said], None
+        note = "grey was converted to sRGB through its ICC profile"
+        return image.point([*curve.tolist(), *same]), [note], None
+    return image, [note], None
 
 
 def apply_icc(pixels: UInt8[np.ndarray, "h w 3"], icc: bytes) -> tuple[UInt8[np.ndarray, "h w 3"], str]:
@@ -147,8 +147,8 @@ def is_srgb(icc: bytes) -> bool:
     """Whether a profile of RGB says sRGB: it moves no colour of a grid by more than one level."""
     level = np.arange(0, 256, 15, dtype=np.uint8)
     grid = np.stack(np.meshgrid(level, level, level), -1).reshape(-1, 18, 3)
-    converted, said = apply_icc(grid, icc)
-    return said == CONVERTED and int(np.abs(converted.astype(int) - grid).max()) <= 1
+    converted, note = apply_icc(grid, icc)
+    return note == CONVERTED and int(np.abs(converted.astype(int) - grid).max()) <= 1
 
 
 def _through(

@@ -22,7 +22,7 @@ from PIL import Image, features
 
 from sfumato import image
 from sfumato.decode_options import DecodeOptions
-from sfumato.rate_control import psnr
+from sfumato.distortion import psnr
 from sfumato.viewer import MIMES, Comparison, Rendition, page
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, final
 
 from sfumato import DEFAULT_MODEL, image
-from sfumato.batch import PICTURES, Failure
+from sfumato.batch import IMAGE_SUFFIXES, Failure
 from sfumato.jobs import SUFFIX, DecodeJob, EncodeJob, error_message, report
 
 Row = dict[str, Any]
@@ -76,12 +76,12 @@ class Encode(Conversion):
 
     @property
     def suffixes(self) -> frozenset[str]:
-        return PICTURES
+        return IMAGE_SUFFIXES
 
     def apply(self, data: bytes, source: str, target: str) -> Converted:
         begun = time.perf_counter()
-        written, remarks = self.job.convert(named(data, source))
-        return Converted(written, asdict(report(source, target, written, len(data), begun, remarks)))
+        written, warnings = self.job.convert(named(data, source))
+        return Converted(written, asdict(report(source, target, written, len(data), begun, warnings)))
 
 
 @final
@@ -105,7 +105,7 @@ class Transcode(Conversion):
             "output": name if name.endswith(own) else name + own,
             "bytes": len(data),
             "bpp": found.row["bpp"] * len(data) / len(found.data),
-            "remarks": (*found.row["remarks"], f"kept: would have {len(found.data)} bytes as {SUFFIX}"),
+            "warnings": (*found.row["warnings"], f"kept: would have {len(found.data)} bytes as {SUFFIX}"),
         }
         return Converted(data, found.row | changes)
 
@@ -125,8 +125,8 @@ class Decode(Conversion):
 
     def apply(self, data: bytes, source: str, target: str) -> Converted:
         begun = time.perf_counter()
-        written, image_data, remarks = self.job.convert(data, Path(target))
-        done = report(source, target, data, len(written), begun, remarks)
+        written, image_data, warnings = self.job.convert(data, Path(target))
+        done = report(source, target, data, len(written), begun, warnings)
         height, width = image_data.pixels.shape[:2]
         return Converted(written, asdict(replace(done, width=width, height=height)))
 
@@ -142,7 +142,7 @@ class Evaluate(Conversion):
 
     @property
     def suffixes(self) -> frozenset[str]:
-        return PICTURES
+        return IMAGE_SUFFIXES
 
     def apply(self, data: bytes, source: str, target: str) -> Converted:
         from sfumato import api, lpips, rate_control

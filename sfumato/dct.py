@@ -26,7 +26,7 @@ def dct(x: Float[Array, "*n h w"]) -> Float[Array, "*n h w"]:
 
         u_n = c_n sum_j x_j cos(pi n (2 j + 1) / (2 N)),    c_0 = sqrt(1 / N), c_n = sqrt(2 / N)
 
-    It diagonalises the Laplacian with reflecting borders, which is what heat dissipation needs
+    It diagonalises the Laplacian with reflecting borders, which is what blurring by the heat equation needs
     (Rissanen et al. 2022, section 3), and keeps white noise white.
 
     The result is float64 for float64 input and float32 otherwise, autocast or not: in half precision

@@ -64,7 +64,7 @@ class DecodeOptions:
     crop      the part to decode, a Crop or its four numbers, with eta = 0: of a large image, only the tiles
               that it needs are read
     partial   accept a file that is cut short: what is missing is replaced by what is expected, and a missing
-              alpha by an opaque one; the image's remarks say so
+              alpha by an opaque one; the image's warnings say so
     chunks    0 .. 5, decode only so many chunks, faster, for a preview; None for all.  What follows them is
               not looked at, and may be missing
     max_pixels  pixels that are decoded at most, both sides rounded up to multiples of 64; of a crop those of

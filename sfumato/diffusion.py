@@ -34,7 +34,7 @@ class Blurring:
 
         u_t = alpha_t u_x + sigma_t u_epsilon,    alpha_t = a_t d_t,    u = DCT(image)
 
-    a_t, sigma_t: the cosine noise schedule.  d_t: the dissipation of heat, one factor a frequency, that
+    a_t, sigma_t: the cosine noise schedule.  d_t: the blur, one factor a frequency, that
     removes detail first.  Its unit is the pixel, so a schedule means the same at every image size.
 
     All methods take times t [B] in [0, 1] (0 the image, 1 nearly pure noise; not checked, which would
@@ -74,9 +74,7 @@ class Blurring:
         sigma_b = self.sigma_b_max * namespace(t).sin(_exact(t) * (math.pi / 2)) ** 2
         return _cast(sigma_b**2 / 2, dtype)
 
-    def d(
-        self, t: Float[Array, " b"], height: int, width: int, dtype: Any = None
-    ) -> Float[Array, "b 1 h w"]:
+    def d(self, t: Float[Array, " b"], height: int, width: int, dtype: Any = None) -> Float[Array, "b 1 h w"]:
         """d_t = (1 - d_min) exp(-lambda tau_t) + d_min, the blur's factor on each frequency; section 4."""
         tau = self.tau(t, namespace(t).float64)
         decay = namespace(t).exp(-like(frequencies(height, width), tau) * tau)
@@ -95,7 +93,7 @@ class Blurring:
         return self.a(at, np.float64).item(), self.sigma(at, np.float64).item()
 
     def reach(self, t: float) -> int | None:
-        """How far a local `blur` looks, in pixels; None where heat has gone too far for that."""
+        """How far a local `blur` looks, in pixels; None where the blur is too wide for that."""
         kernel = self._kernel(t)
         return None if kernel is None else len(kernel) // 2
 

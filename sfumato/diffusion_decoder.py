@@ -55,7 +55,7 @@ class Region(NamedTuple):
 def halo(config: Config, chosen: DiffusionOptions) -> int | None:
     """Pixels around a part of the image that the steps look at, a multiple of 64; None: all of them.
 
-    Fresh noise, heat that has gone far, and a network that looks at everything need the whole image.
+    Fresh noise, a wide blur, and a network that looks at everything need the whole image.
     """
     if not chosen.steps:
         return 0

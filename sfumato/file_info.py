@@ -10,8 +10,8 @@ from rich.table import Table
 from sfumato import container
 from sfumato.jobs import file_fields, read
 from sfumato.terminal import print_json as _json
+from sfumato.terminal import print_line
 from sfumato.terminal import print_table as _print
-from sfumato.terminal import say
 
 
 def print_file(path: Path, as_json: bool) -> None:
@@ -21,19 +21,19 @@ def print_file(path: Path, as_json: bool) -> None:
     header, pixels = found.header, found.header.width * found.header.height
     sizes = {name: len(s.payload) for name, s in zip(header.sections, found.sections, strict=False)}
     if as_json:
-        told = {"input": str(path), **file_fields(data), "version": container.VERSION}
-        told |= {"seed": header.noise_seed, "complete": found.complete, "sections": sizes}
-        _json(told | {"metadata": {tag: len(value) for tag, value in found.metadata.items()}})
+        fields = {"input": str(path), **file_fields(data), "version": container.VERSION}
+        fields |= {"seed": header.noise_seed, "complete": found.complete, "sections": sizes}
+        _json(fields | {"metadata": {tag: len(value) for tag, value in found.metadata.items()}})
         return
     whole = f"{len(found.sections)} of {len(header.sections)}"
     state = "" if found.complete else f", cut short after {whole} sections"
-    say(f"{path}: {header.width}x{header.height}, version {container.VERSION}{state}")
-    say(f"{'grey' if header.grey else 'colour'}, {'opaque' if found.alpha is None else 'with alpha'}")
+    print_line(f"{path}: {header.width}x{header.height}, version {container.VERSION}{state}")
+    print_line(f"{'grey' if header.grey else 'colour'}, {'opaque' if found.alpha is None else 'with alpha'}")
     if header.is_lossless:
         kind = "WebP" if found.sections and found.sections[0].payload[:4] == b"RIFF" else "PNG"
-        say(f"lossless: a {kind} of its pixels" if found.sections else "lossless")
+        print_line(f"lossless: a {kind} of its pixels" if found.sections else "lossless")
     else:
-        say(f"quality {header.q / 255:.3f}, model {header.model:08x}, noise seed {header.noise_seed}")
+        print_line(f"quality {header.q / 255:.3f}, model {header.model:08x}, noise seed {header.noise_seed}")
     table = Table("part", "bytes", "bits per pixel", "share")
     sizes["header, lengths, checks"] = container.overhead_bytes(data)
     sizes |= {"alpha": len(found.alpha)} if found.alpha else {}
@@ -45,11 +45,11 @@ def print_file(path: Path, as_json: bool) -> None:
         table.add_row(escape(name), str(size), f"{8 * size / pixels:.4f}", f"{size / len(data):.1%}")
     _print(table)
     for tag, value in found.metadata.items():
-        say(f"metadata {tag!r}: {len(value)} bytes before they were deflated")
+        print_line(f"metadata {tag!r}: {len(value)} bytes before they were deflated")
 
 
 def print_model(name: str, as_json: bool) -> None:
-    """Prints what a model costs and what is told of its weights."""
+    """Prints what a model costs and what is known of its weights."""
     from sfumato.weights import read_weights
 
     weights = read_weights(name)
@@ -67,7 +67,7 @@ def print_model(name: str, as_json: bool) -> None:
     table.add_row("decode, steps 1", "", f"{k['prior'] + k['g_s'] + k['denoiser']:.2f}")
     _print(table)
     denoiser = weights.denoiser_id or "not trained, steps 0 only"
-    say(f"weights {weights.model_id:08x}, denoiser {denoiser}")
+    print_line(f"weights {weights.model_id:08x}, denoiser {denoiser}")
     table = Table("chunk", "channels", "A", "sigma", title="Laplacian position bias")
     biases = zip(weights.config.chunks, weights.position_bias, strict=True)
     for j, (channels, (amplitude, sigma)) in enumerate(biases, start=1):

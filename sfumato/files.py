@@ -7,13 +7,15 @@ there is replaced only where the caller allows it, and keeps its permissions and
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
+import io
 import os
 import re
 import secrets
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -72,6 +74,19 @@ def write_bytes(path: str | os.PathLike[str], data: bytes, overwrite: bool = Tru
                 with contextlib.suppress(FileNotFoundError):
                     part.unlink()
         _sync_folder(target.parent)
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Writes a table, a line a row, as `write_bytes` does; its folder is made if there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, csv_bytes([columns, *rows]))
+
+
+def csv_bytes(rows: Iterable[Sequence[object]]) -> bytes:
+    """Rows as CSV in UTF-8; bytes of names that are no text as they are."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode("utf-8", "surrogateescape")
 
 
 def remove_abandoned(folder: Path) -> int:

@@ -65,7 +65,7 @@ def load(source: Source, max_pixels: int | None = MAX_PIXELS) -> ImageData:
     multiples of 64, as they are coded; None for no limit but the format's.
 
     Raises ImageError for what is not an image, is damaged or cut short, has several frames, or more than
-    65535 pixels a side, 2^27 or `max_pixels` in all (told before they are decoded), and for samples whose
+    65535 pixels a side, 2^27 or `max_pixels` in all (before they are decoded), and for samples whose
     range is unknown or high dynamic; OSError where the system does (FileNotFoundError, IsADirectoryError ..).
     """
     if isinstance(source, ImageData):
@@ -104,17 +104,17 @@ def read(source: Source) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def in_srgb(image_data: ImageData) -> ImageData:
-    """The image with its colours converted to sRGB and no profile; its remarks say so."""
+    """The image with its colours converted to sRGB and no profile; its warnings say so."""
     if not image_data.icc or image_data.pixels.ndim == 2:
         return replace(image_data, icc=None)
-    pixels, said = colour.apply_icc(image_data.pixels, image_data.icc)
-    return replace(image_data, pixels=pixels, icc=None, remarks=(*image_data.remarks, said))
+    pixels, converted = colour.apply_icc(image_data.pixels, image_data.icc)
+    return replace(image_data, pixels=pixels, icc=None, warnings=(*image_data.warnings, converted))
 
 
 def strip(image_data: ImageData) -> ImageData:
     """The image without ICC, EXIF, XMP, resolution and text, its colours converted to sRGB."""
     image_data = in_srgb(image_data)
-    return ImageData(image_data.pixels, image_data.alpha, remarks=image_data.remarks)
+    return ImageData(image_data.pixels, image_data.alpha, warnings=image_data.warnings)
 
 
 def upright(image_data: ImageData) -> ImageData:
@@ -141,8 +141,8 @@ def without_tint(image_data: ImageData) -> ImageData:
         return image_data
     grey = image_data.pixels
     if image_data.icc:
-        grey, said = colour.apply_icc(grey, image_data.icc)
-        if said != colour.CONVERTED:  # nobody knows what they mean: they stay as they are
+        grey, converted = colour.apply_icc(grey, image_data.icc)
+        if converted != colour.CONVERTED:  # nobody knows what they mean: they stay as they are
             return image_data
     return replace(image_data, pixels=mean(grey), icc=None) if _nearly_grey(grey) else image_data
 
@@ -201,7 +201,7 @@ def _name(source: Source) -> str:
         return os.fspath(source)
     if isinstance(source, np.ndarray | ImageData):
         return "array"
-    return str(getattr(source, "filename", "") or getattr(source, "name", "") or "picture")
+    return str(getattr(source, "filename", "") or getattr(source, "name", "") or "image")
 
 
 def _read_file(file: IO[bytes], name: str, max_pixels: int | None) -> ImageData:
@@ -288,7 +288,7 @@ def _image_data(
     meta: bytes = b"",
 ) -> ImageData:
     """`again` decodes the file anew with another raw mode; `bits` are what it has, if Pillow hides it;
-    `space` and `icc` are what it says of its colour and Pillow does not tell, `meta` the box of an AVIF or
+    `space` and `icc` are what it says of its colour and Pillow does not pass on, `meta` the box of an AVIF or
     HEIC.
     """
     frames = getattr(image, "n_frames", 1)
@@ -305,22 +305,22 @@ def _image_data(
     if image.format == "HEIF" and b"irot" not in meta and b"imir" not in meta:
         turn = int(image.info.get("original_orientation") or 1)  # nothing but EXIF says how it lies
     dpi, text = metadata.dpi_of(image), metadata.text_of(image)
-    remarks = list(metadata.losses(image, meta, xmp))
+    warnings = list(metadata.losses(image, meta, xmp))
     bits = max(bits, top.bit_length(), int(image.info.get("bit_depth") or 8))
     if bits > 8:
-        remarks.append(f"{bits}-bit samples were reduced to 8 bits")
+        warnings.append(f"{bits}-bit samples were reduced to 8 bits")
     image, curved = colour.to_uint8(image, name, raw, top, again, space)
-    image, said, icc = colour.srgb(image, icc)
+    image, converted, icc = colour.srgb(image, icc)
     if space is not None:
-        image, told, icc = colour.from_described_space(image, space, curved)
-        said = [*said, told]
+        image, note, icc = colour.from_described_space(image, space, curved)
+        converted = [*converted, note]
     icc = None if icc and colour.is_srgb(icc) else icc  # it would say what is taken for granted
     if turn in SIDEWAYS and dpi:
         dpi = dpi[::-1]
     pixels = np.array(image.transpose(UPRIGHT[turn]) if turn in UPRIGHT else image)
     exif = None if exif is None else metadata.upright_exif(exif, turn in UPRIGHT, turn in SIDEWAYS)
     if xmp and (kept := metadata.without_gain_map(metadata.upright_xmp(xmp))) is None:
-        said = [*said, "XMP was left out, as it speaks of a gain map"]
+        converted = [*converted, "XMP was left out, as it speaks of a gain map"]
         xmp = None
     elif xmp:
         xmp = kept
@@ -329,7 +329,7 @@ def _image_data(
         pixels, alpha = np.ascontiguousarray(pixels[..., :-1]), np.ascontiguousarray(pixels[..., -1])
         pixels = pixels[..., 0] if image.mode == "LA" else pixels
         alpha = None if alpha.min() == 255 else alpha
-    image_data = ImageData(pixels, alpha, icc, exif, xmp, (*remarks, *said), dpi, text)
+    image_data = ImageData(pixels, alpha, icc, exif, xmp, (*warnings, *converted), dpi, text)
     return metadata.fitted(in_srgb(image_data) if len(icc or b"") > METADATA_MAX // 2 else image_data)
 
 

@@ -21,7 +21,7 @@ class ImageData:
     icc      colour profile of RGB pixels, if not sRGB's
     exif     from its TIFF header on; its orientation says upright
     xmp      a packet of XML
-    remarks  sentences that say what was changed, or is missing
+    warnings  sentences that say what was changed, or is missing
     dpi      pixels per inch, horizontally and vertically, above 0
     text     keyword -> text, as in the text chunks of PNG; a comment has the keyword Comment
     """
@@ -31,7 +31,7 @@ class ImageData:
     icc: bytes | None = None
     exif: bytes | None = None
     xmp: bytes | None = None
-    remarks: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     dpi: tuple[float, float] | None = None
     text: Mapping[str, str] = field(default_factory=dict)
 

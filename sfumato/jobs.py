@@ -49,7 +49,7 @@ class JobResult:
     model: str  # number of the weights, hexadecimal; "lossless" for a file that has none
     image_bytes: int  # of the other file
     seconds: float
-    remarks: tuple[str, ...] = ()  # sentences on what was changed or left out
+    warnings: tuple[str, ...] = ()  # sentences on what was changed or left out
 
 
 class Job(ABC):
@@ -94,10 +94,10 @@ class EncodeJob(Job):
             raise UsageError(
                 "give one of --quality, --target-bytes, --target-bpp, --target-psnr, --target-lpips"
             )
+        if self.quality is not None and not 0 <= self.quality <= 1:
+            raise UsageError(f"q is {self.quality}, not in 0..1")
 
     def check(self) -> None:
-        if self.quality is not None and not 0 <= self.quality <= 1:
-            raise ValueError(f"q is {self.quality}, not in 0..1")
         self._target()
         if self.model != DEFAULT_MODEL:  # that one is there, and takes a while
             from sfumato.codec import load
@@ -112,12 +112,12 @@ class EncodeJob(Job):
             size = given.getbuffer().nbytes
         else:
             size = source.stat().st_size
-        data, remarks = self.convert(given, progress)
+        data, warnings = self.convert(given, progress)
         _write(target, data, self.overwrite)
-        return report(source, target, data, size, begun, remarks)
+        return report(source, target, data, size, begun, warnings)
 
     def convert(self, given: image.Source, progress: Progress | None = None) -> tuple[bytes, tuple[str, ...]]:
-        """The image as the bytes of a .sfu file, and remarks."""
+        """The image as the bytes of a .sfu file, and warnings."""
         from sfumato.codec import load
 
         codec = load(self.model)
@@ -132,11 +132,9 @@ class EncodeJob(Job):
             data = found.data
         else:
             q = 0.5 if self.quality is None else self.quality
-            data = codec.encode(
-                image_data, q=q, seed=self.seed, lossless_if_smaller=exact, progress=progress
-            )
-        advice = None if self.lossless_if_smaller else lossless.remark(image_data, len(data))
-        return data, (*image_data.remarks, advice) if advice else image_data.remarks
+            data = codec.encode(image_data, q=q, seed=self.seed, lossless_if_smaller=exact, progress=progress)
+        advice = None if self.lossless_if_smaller else lossless.warning(image_data, len(data))
+        return data, (*image_data.warnings, advice) if advice else image_data.warnings
 
     def _target(self) -> Target | None:
         if self.target_bytes is self.target_bpp is self.target_psnr is self.target_lpips is None:
@@ -146,7 +144,10 @@ class EncodeJob(Job):
         targets: list[tuple[type[Target], float | None]]
         targets = [(TargetBytes, self.target_bytes), (TargetBpp, self.target_bpp)]
         targets += [(TargetPSNR, self.target_psnr), (TargetLPIPS, self.target_lpips)]
-        return next(target(goal) for target, goal in targets if goal is not None)
+        try:
+            return next(target(value) for target, value in targets if value is not None)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -174,34 +175,37 @@ class DecodeJob(Job):
 
     def run(self, source: Path, target: Path, progress: Progress | None = None) -> JobResult:
         begun = time.perf_counter()
-        format_of(target)  # a suffix that cannot be written is told before the work
+        format_of(target)  # a suffix that cannot be written is an error before the work
         data = read(source)
-        written, image_data, remarks = self.convert(data, target, progress)
+        written, image_data, warnings = self.convert(data, target, progress)
         _write(target, written, self.overwrite)
-        done = report(source, target, data, len(written), begun, remarks)
+        done = report(source, target, data, len(written), begun, warnings)
         height, width = image_data.pixels.shape[:2]  # of a crop its own
         return replace(done, width=width, height=height)
 
     def convert(
         self, data: bytes, target: Path, progress: Progress | None = None
     ) -> tuple[bytes, image.ImageData, tuple[str, ...]]:
-        """The bytes of an image file in the format of the target's suffix, the image, and remarks."""
+        """The bytes of an image file in the format of the target's suffix, the image, and warnings."""
         from sfumato.api import decode_image
         from sfumato.decode_options import DecodeOptions
 
-        options = DecodeOptions(
-            steps=self.steps, realism=self.realism, eta=self.eta, crop=self.crop, partial=self.partial,
-            chunks=self.chunks, max_pixels=self.max_pixels, progress=progress,
-        )  # fmt: skip
+        try:
+            options = DecodeOptions(
+                steps=self.steps, realism=self.realism, eta=self.eta, crop=self.crop, partial=self.partial,
+                chunks=self.chunks, max_pixels=self.max_pixels, progress=progress,
+            )  # fmt: skip
+        except ValueError as error:
+            raise UsageError(str(error)) from error
         image_data = decode_image(data, options, model=self.model)
         if self.strip:
             image_data = image.strip(image_data)
         written, left_out = to_bytes(target, image_data)
-        return written, image_data, (*image_data.remarks, *left_out)
+        return written, image_data, (*image_data.warnings, *left_out)
 
 
 def error_message(error: BaseException) -> str | None:
-    """The one line that tells a person what went wrong; None for what must be a bug in the program."""
+    """The one line for a person on what went wrong; None for what must be a bug in the program."""
     if isinstance(error, HostError):
         return str(error)
     if isinstance(error, ImportError):  # as where memory is short
@@ -254,7 +258,7 @@ def report(
     data: bytes,
     image_bytes: int,
     begun: float,
-    remarks: tuple[str, ...],
+    warnings: tuple[str, ...],
 ) -> JobResult:
     """The report on the .sfu file `data`, begun at that reading of `time.perf_counter`."""
     seconds = time.perf_counter() - begun
@@ -264,5 +268,5 @@ def report(
         **file_fields(data),
         image_bytes=image_bytes,
         seconds=seconds,
-        remarks=remarks,
+        warnings=warnings,
     )

@@ -133,7 +133,7 @@ class LatentCoder:
             coders = [Decoder(self.tables, piece.payload) for piece in mine]
             checksum = Checksum(header, tile.number if len(tiles) > 1 else None)
 
-            def sealed(
+            def section_done(
                 section: int,
                 checksum: Checksum = checksum,
                 mine: list[Section] = mine,
@@ -145,7 +145,7 @@ class LatentCoder:
                 except FormatError as error:
                     raise FormatError(f"{header.sections[section]}: {error}") from None
 
-            code = make_symbol_coder(coders, checksum, sealed)
+            code = make_symbol_coder(coders, checksum, section_done)
             size = tile.height, tile.width
             found, z_found = autoregressive_pass(
                 self.prior, code, quality(header), size, chunks=len(mine) - 1
@@ -171,13 +171,13 @@ class LatentCoder:
         checksum = Checksum(header, tile.number if count > 1 else None)
         checks = [0] * len(header.sections)
 
-        def sealed(section: int) -> None:
+        def section_done(section: int) -> None:
             checks[section] = checksum.check(section)
             if progress is not None:
                 progress((tile.number + (section + 1) / len(header.sections)) / count)
 
         y, z = y[(..., *tile.slices(RATIO))], z[(..., *tile.slices())]
-        code = make_symbol_coder(coders, checksum, sealed)
+        code = make_symbol_coder(coders, checksum, section_done)
         size = tile.height, tile.width
         y_hat, z_hat = autoregressive_pass(
             self.prior, code, quality(header), size, z.astype(np.float64), y.astype(np.float64)

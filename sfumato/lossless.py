@@ -100,7 +100,7 @@ def pixels(file: File, part: Crop, max_pixels: int | None) -> Pixels:
     return part.of(whole)
 
 
-def remark(image_data: ImageData, size: int) -> str | None:
+def warning(image_data: ImageData, size: int) -> str | None:
     """A sentence if the lossless file of an image has fewer bytes than `size`; else None."""
     if (found := file(image_data, size - 1)) is None:
         return None

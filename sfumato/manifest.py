@@ -11,7 +11,6 @@ A shard is the unit of work and of resuming: one tar of the source, or a fixed n
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +21,7 @@ from typing import Any, Literal
 
 from sfumato.batch import folded, names_for
 from sfumato.conversion import Conversion, Row
+from sfumato.files import csv_bytes
 from sfumato.jobs import UsageError
 from sfumato.storage import Store, expand
 
@@ -196,11 +196,8 @@ def write_tables(rows: Sequence[Row], dest: Store) -> None:
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["path", "error"])
-    table.writerows([row["input"], row["error"]] for row in rows if "error" in row)
-    dest.write(ERRORS, text.getvalue().encode("utf-8", "surrogateescape"), overwrite=True)
+    errors = ([row["input"], row["error"]] for row in rows if "error" in row)
+    dest.write(ERRORS, csv_bytes([["path", "error"], *errors]), overwrite=True)
     names = list(dict.fromkeys(key for row in rows for key in row))
     columns = {name: pa.array([_valid(row.get(name)) for row in rows]) for name in names}
     out = io.BytesIO()

@@ -57,7 +57,7 @@ def fields(found: Mapping[str, bytes]) -> dict[str, Any]:
 
 
 def fitted(image_data: ImageData) -> ImageData:
-    """The image without what is too much for a .sfu file, the largest first; its remarks name it."""
+    """The image without what is too much for a .sfu file, the largest first; its warnings name it."""
     while True:
         sizes = {tag: len(value) for tag, value in entries(image_data).items()}
         if sum(sizes.values()) + 16 * len(sizes) <= METADATA_MAX:
@@ -66,16 +66,16 @@ def fitted(image_data: ImageData) -> ImageData:
         size = f"{tag.strip()} of {sizes[tag]} bytes was left out: the limit is {METADATA_MAX}"
         kind = {tag: kind for kind, tag in TAGS.items()}.get(tag)
         change: dict[str, Any] = {kind: None} if kind else {"text": {}}
-        image_data = replace(image_data, **change, remarks=(*image_data.remarks, size))
+        image_data = replace(image_data, **change, warnings=(*image_data.warnings, size))
 
 
 def dpi_of(image: Any) -> tuple[float, float] | None:
-    """The resolution that an image file tells, in pixels per inch."""
+    """The resolution that an image file gives, in pixels per inch."""
     given = image.info.get("dpi")
     if image.format in ("JPEG", "MPO") and image.info.get("jfif_unit") not in (1, 2):
         with contextlib.suppress(Exception):
             if 282 not in image.getexif():
-                return None  # Pillow's 72, where nothing is told
+                return None  # Pillow's 72, where nothing is known
     if image.format == "TIFF" and 282 not in image.tag_v2:
         return None  # Pillow's 1
     try:
@@ -104,8 +104,8 @@ def losses(image: Any, meta: bytes, xmp: bytes | None) -> Iterator[str]:
     HEIC.
     """
     frames = getattr(image, "n_frames", 1)
-    told = b"".join(data for kind, data in getattr(image, "applist", ()) if kind in ("APP1", "APP2"))
-    gain = b"hdrgainmap" in meta.lower() or b"tmap" in meta or b"21496" in meta + told
+    segments = b"".join(data for kind, data in getattr(image, "applist", ()) if kind in ("APP1", "APP2"))
+    gain = b"hdrgainmap" in meta.lower() or b"tmap" in meta or b"21496" in meta + segments
     gain = gain or (image.format in ("JPEG", "MPO") and any(word in (xmp or b"") for word in GAIN_MAP))
     if gain:
         yield "its gain map (HDR) was left out"
@@ -113,7 +113,7 @@ def losses(image: Any, meta: bytes, xmp: bytes | None) -> Iterator[str]:
         yield f"{frames - 1} further images in the file were left out"
     elif b"auxl" in meta and b"depth" in meta.lower():
         yield "its depth map was left out"
-    if b"http://ns.adobe.com/xmp/extension/" in told:
+    if b"http://ns.adobe.com/xmp/extension/" in segments:
         yield "extended XMP was left out"
     if 0x0404 in (image.info.get("photoshop") or {}):
         yield "IPTC captions were left out"
@@ -167,7 +167,7 @@ def upright_exif(exif: bytes, turned: bool = False, swapped: bool = False, crop:
 
 
 def orientation(exif: bytes) -> int:
-    """The orientation, 1 .. 8, that an EXIF block tells; 1 if none."""
+    """The orientation, 1 .. 8, that an EXIF block gives; 1 if none."""
     order = "<" if exif[:2] == b"II" else ">"
     with contextlib.suppress(struct.error):
         (first,) = struct.unpack_from(order + "I", exif, 4)

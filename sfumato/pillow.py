@@ -51,7 +51,7 @@ class SfumatoImageFile(ImageFile.ImageFile):
             file = container.unpack(data[: container.HEADER_MAX], partial=True)
         except FormatError as error:
             raise SyntaxError(str(error)) from error  # Pillow's word for: not this format
-        with contextlib.suppress(FormatError):  # what is wrong further on is told when it is needed
+        with contextlib.suppress(FormatError):  # what is wrong further on is an error when it is needed
             file = container.unpack(data, partial=True)
         header = file.header
         pixels, limit = padded_pixels(header.height, header.width), _limit()

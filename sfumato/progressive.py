@@ -6,7 +6,7 @@
             show(image)
     reader.close()
 
-A file has six sections: z and five chunks, the most telling first.  z says how likely symbols are, and next
+A file has six sections: z and five chunks, the most important first.  z says how likely symbols are, and next
 to nothing of the image, so the first image comes with chunk 1.  A lossless file has one section, and no
 preview.  Each image is decoded from the start,
 and costs two thirds (chunk 1) to all (chunk 5) of decoding the file.

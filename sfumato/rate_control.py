@@ -23,6 +23,7 @@ import numpy as np
 from sfumato import DEFAULT_MODEL, arguments, container, image, lossless, lpips
 from sfumato.codec import Codec, load
 from sfumato.decode_options import Progress
+from sfumato.distortion import psnr
 from sfumato.latents import AnalysisResult
 from sfumato.tiles import MAX_PIXELS
 
@@ -228,12 +229,6 @@ def encode_to(
         max_pixels=max_pixels, progress=progress,
     )  # fmt: skip
     return result.data
-
-
-def psnr(original: Pixels, decoded: Pixels) -> float:
-    """10 log10(255^2 / MSE) in dB over all samples; infinite for equal images."""
-    mse = float(np.square(original.astype(np.float64) - decoded).mean())
-    return math.inf if mse == 0 else 10 * math.log10(255**2 / mse)
 
 
 def bisect(

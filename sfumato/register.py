@@ -27,8 +27,9 @@ from typing import Literal
 from PIL import Image
 
 from sfumato import files
+from sfumato.command_options import Flag
 from sfumato.jobs import UsageError
-from sfumato.terminal import say, warn
+from sfumato.terminal import print_line, warn
 
 MIME = "image/x-sfumato"
 XML_MARKS = "<!-- sfumato: begin -->", "<!-- sfumato: end -->"
@@ -142,14 +143,14 @@ def entries(
     ]
 
 
-def register(user: bool = False, system: bool = False, print: bool = False, undo: bool = False) -> None:
+def register(user: Flag = False, system: Flag = False, print: Flag = False, undo: Flag = False) -> None:
     """Make .sfu a file type of the desktop: media type, magic of file(1), thumbnails, ImageMagick.
 
     Args:
-        user: for this user; the default.
-        system: for all users, in /usr/local/share and /etc.
-        print: write nothing; show which files would be written, and what they hold.
-        undo: take away what was registered.
+        user: For this user; the default.
+        system: For all users, in /usr/local/share and /etc.
+        print: Write nothing; show which files would be written, and what they hold.
+        undo: Remove what was registered.
     """
     if user and system:
         raise UsageError("--user and --system exclude each other")
@@ -161,9 +162,9 @@ def register(user: bool = False, system: bool = False, print: bool = False, undo
     for entry in found:
         if not undo:
             entry.write()
-            say(f"{entry.path}: written")
+            print_line(f"{entry.path}: written")
         elif entry.remove():
-            say(f"{entry.path}: {'block ' if entry.path.exists() else ''}removed")
+            print_line(f"{entry.path}: {'block ' if entry.path.exists() else ''}removed")
     _update(found[0].path.parent.parent)
 
 

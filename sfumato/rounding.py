@@ -1,4 +1,4 @@
-"""Whether this thread rounds floating-point numbers as IEEE 754 does if it is not told otherwise."""
+"""Whether this thread rounds floating-point numbers as IEEE 754 does by default."""
 
 from __future__ import annotations
 

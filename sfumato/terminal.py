@@ -50,14 +50,14 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
-def say(text: object, stream: TextIO | None = None) -> None:
+def print_line(text: object, stream: TextIO | None = None) -> None:
     """Prints one line, `printable`, to standard output if no other stream is given."""
     print(printable(text), file=stream or sys.stdout, flush=True)
 
 
 def warn(text: object) -> None:
     """Prints one line to standard error."""
-    say(text, sys.stderr)
+    print_line(text, sys.stderr)
 
 
 def print_json(value: object, stream: TextIO | None = None) -> None:

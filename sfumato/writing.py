@@ -98,8 +98,8 @@ def to_bytes(path: str | os.PathLike[str], image_data: ImageData) -> tuple[bytes
         if extras:
             bare, converted = _without_profile(image_data, bare)
             try:
-                said = f"{' and '.join(extras)} do not go into {name}: left out ({error})"
-                return _encoded(bare, form), (*sentences, said, *converted)
+                note = f"{' and '.join(extras)} do not go into {name}: left out ({error})"
+                return _encoded(bare, form), (*sentences, note, *converted)
             except Exception as other:  # so it is the pixels
                 error = other
         size = f"{image_data.pixels.shape[1]}x{image_data.pixels.shape[0]}"
@@ -143,8 +143,8 @@ def _without_profile(image_data: ImageData, bare: ImageData) -> tuple[ImageData,
     """(`bare` with the image's colours in sRGB, what was done in words)."""
     if not image_data.icc or image_data.pixels.ndim == 2:
         return bare, ()
-    pixels, said = colour.apply_icc(image_data.pixels, image_data.icc)
-    return replace(bare, pixels=pixels, icc=None), (said,)
+    pixels, note = colour.apply_icc(image_data.pixels, image_data.icc)
+    return replace(bare, pixels=pixels, icc=None), (note,)
 
 
 def _encoded(image_data: ImageData, form: Format) -> bytes:

@@ -73,7 +73,7 @@ def main(
     """Train and compare; run again with the same --runs and output to go on where it stopped.
 
     Args:
-        images: folder of images to judge by.
+        images: folder of images to measure on.
         output: folder for the table and the figure.
         data: training images, as for `python -m training`.
         runs: folder for the runs, one a denoiser.

@@ -6,7 +6,6 @@ in float32; then the time of the pass with writing, for images of 0.4 to 12 mega
 
 from __future__ import annotations
 
-import csv
 import statistics
 import time
 from collections.abc import Iterable
@@ -28,6 +27,7 @@ from sfumato.codec import Codec
 from sfumato.coder import Coder, Encoder, Meter
 from sfumato.container import Header
 from sfumato.diffusion_decoder import DiffusionOptions
+from sfumato.files import write_csv
 from sfumato.latents import make_symbol_coder, quality
 from training.export import export
 from training.networks.prior import Prior
@@ -79,7 +79,7 @@ class Pair:
 
 
 def costs(pair: Pair, images: list[Path], lpips: LPIPS | None) -> Iterable[list[object]]:
-    """Rows: bits of both kinds by the meter, their difference in percent, PSNR and LPIPS of both."""
+    """Rows: bits of both kinds by the ideal code, their difference in percent, PSNR and LPIPS of both."""
     for path in images:
         pixels = image.read(path)
         for q in QUALITIES:
@@ -131,12 +131,8 @@ def timings(pair: Pair, pixels: np.ndarray, runs: int) -> Iterable[list[object]]
 
 def write(path: Path, heading: list[str], rows: Iterable[list[object]]) -> list[list[object]]:
     """The rows, which are on disk as well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     found = list(rows)
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(heading)
-        writer.writerows(found)
+    write_csv(path, heading, found)
     return found
 
 
@@ -158,7 +154,7 @@ def main(
     """
     pair = Pair(model)
     paths = sorted(images.glob("*.png"))
-    heading = ["picture", "q", "exact_bits", "float32_bits", "over_percent"]
+    heading = ["image", "q", "exact_bits", "float32_bits", "over_percent"]
     heading += ["exact_psnr_db", "exact_lpips_alex", "float32_psnr_db", "float32_lpips_alex"]
     lpips = None if metrics is None else load_lpips("alex", metrics)
     rows = write(output / "exact.csv", heading, costs(pair, paths, lpips))

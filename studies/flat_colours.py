@@ -6,7 +6,6 @@ are coded at each quality; the largest error of any sample is noted, inside and 
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +14,9 @@ import tyro
 
 from sfumato.codec import load
 from sfumato.decode_options import DecodeOptions
+from sfumato.files import write_csv
 
+COLUMNS = ("model", "colour", "q", "steps", "bytes", "largest_inside", "largest_at_border")
 SIDE = 256  # pixels
 COLOURS = {
     "green": (0, 255, 0),
@@ -51,24 +52,21 @@ def main(
         qualities: q of the files.
         steps: numbers of steps.
     """
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with output.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["model", "colour", "q", "steps", "bytes", "largest_inside", "largest_at_border"])
-        for model in models:
-            codec = load(model)
-            for name, colour in COLOURS.items():
-                image = np.full((SIDE, SIDE, 3), colour, np.uint8)
-                for q in qualities:
-                    data = codec.encode(image, q=q)
-                    for count in steps:
-                        if count and not codec.denoiser_id:
-                            continue
-                        shown = codec.decode_image(data, DecodeOptions(steps=count))
-                        inside, border = errors(shown.rgb, colour)
-                        row = [f"{codec.model_id:08x}", name, q, count, len(data), inside, border]
-                        writer.writerow(row)
-                        print(*row, sep="  ", flush=True)
+    rows: list[list[object]] = []
+    for model in models:
+        codec = load(model)
+        for name, colour in COLOURS.items():
+            image = np.full((SIDE, SIDE, 3), colour, np.uint8)
+            for q in qualities:
+                data = codec.encode(image, q=q)
+                for count in steps:
+                    if count and not codec.denoiser_id:
+                        continue
+                    shown = codec.decode_image(data, DecodeOptions(steps=count))
+                    inside, border = errors(shown.rgb, colour)
+                    rows.append([f"{codec.model_id:08x}", name, q, count, len(data), inside, border])
+                    print(*rows[-1], sep="  ", flush=True)
+    write_csv(output, COLUMNS, rows)
 
 
 if __name__ == "__main__":

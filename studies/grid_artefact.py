@@ -6,7 +6,6 @@ patches of all images, and the power at multiples of 1/8 cycle a pixel, as a sha
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Annotated
 
@@ -16,8 +15,10 @@ from jaxtyping import Float, UInt8
 
 from evaluation.measure import images_in
 from sfumato.codec import load
+from sfumato.files import write_csv
 from sfumato.image import read
 
+COLUMNS = ("model", "q", "steps", "bpp", "tile_rms_levels", "highest_peak", "median_peak")
 PERIOD = 8  # pixels
 SIDE = 512  # pixels of the part that is transformed, from the middle
 LUMA = np.array([0.299, 0.587, 0.114])  # BT.601
@@ -60,24 +61,21 @@ def main(
     """
     originals = [read(path) for path in images_in(images)]
     expected = np.sum([peaks(original) for original in originals], 0)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with output.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["model", "q", "steps", "bpp", "tile_rms_levels", "highest_peak", "median_peak"])
-        for name in models:
-            codec = load(name)
-            for q in qualities:
-                files = [codec.encode(original, q=q) for original in originals]
-                bpp = np.mean([8 * len(d) / o[..., 0].size for d, o in zip(files, originals, strict=True)])
-                for count in steps:
-                    decoded = [codec.decode(data, steps=count) for data in files]
-                    mean = np.mean([tile(o, d) for o, d in zip(originals, decoded, strict=True)], 0)
-                    ratio = np.sum([peaks(rgb) for rgb in decoded], 0) / expected
-                    figures = f"{bpp:.4f}", f"{np.sqrt((mean**2).mean()):.3f}"
-                    shares = f"{ratio.max():.2f}", f"{np.median(ratio):.2f}"
-                    row = [f"{codec.model_id:08x}", q, count, *figures, *shares]
-                    writer.writerow(row)
-                    print(*row, sep="  ", flush=True)
+    rows: list[list[object]] = []
+    for name in models:
+        codec = load(name)
+        for q in qualities:
+            files = [codec.encode(original, q=q) for original in originals]
+            bpp = np.mean([8 * len(d) / o[..., 0].size for d, o in zip(files, originals, strict=True)])
+            for count in steps:
+                decoded = [codec.decode(data, steps=count) for data in files]
+                mean = np.mean([tile(o, d) for o, d in zip(originals, decoded, strict=True)], 0)
+                ratio = np.sum([peaks(rgb) for rgb in decoded], 0) / expected
+                figures = f"{bpp:.4f}", f"{np.sqrt((mean**2).mean()):.3f}"
+                shares = f"{ratio.max():.2f}", f"{np.median(ratio):.2f}"
+                rows.append([f"{codec.model_id:08x}", q, count, *figures, *shares])
+                print(*rows[-1], sep="  ", flush=True)
+    write_csv(output, COLUMNS, rows)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ trained without the part; 0 means that the part does nothing.
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 import statistics
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from sfumato import image
 from sfumato.codec import Codec
+from sfumato.files import write_csv
 from sfumato.weights import Weights, read_weights
 
 QUALITIES = (0.2, 0.5, 0.8)
@@ -109,10 +109,8 @@ def main(
         half = CONFIDENCE * statistics.stdev(found) / math.sqrt(len(found)) if len(found) > 1 else math.nan
         rows.append([name, q, len(found), f"{np.mean(found):.2f}", f"{half:.2f}", f"{whole.model_id:08x}"])
         print(f"{name}, q {q}: {rows[-1][3]} +- {rows[-1][4]} % of the bits")
-    output.parent.mkdir(parents=True, exist_ok=True)
     heading = ["without", "q", "images", "bits_percent", "interval_percent", "model"]
-    with output.open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([heading, *rows])
+    write_csv(output, heading, rows)
 
 
 if __name__ == "__main__":

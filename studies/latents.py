@@ -189,8 +189,8 @@ def train(networks: EntropyNetworks, base: Base, schedule: Schedule, seed: int) 
     """Train in place, and return the moving average."""
     networks.train().requires_grad_(True)
     average = copy.deepcopy(networks).requires_grad_(False)
-    parameters = list(networks.parameters())
-    smooth = list(average.parameters())
+    parameters: list[Tensor] = list(networks.parameters())
+    smooth: list[Tensor] = list(average.parameters())
     optimiser = torch.optim.AdamW(
         parameters, lr=schedule.rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True
     )

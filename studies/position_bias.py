@@ -5,7 +5,6 @@ The paper's claim: early chunks, which have the least context of other channels,
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +15,7 @@ from rich.table import Table
 
 from sfumato import image
 from sfumato.codec import Codec
+from sfumato.files import write_csv
 from sfumato.weights import read_weights
 
 QUALITIES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -50,9 +50,7 @@ def main(
         rates = [f"{b / pixels:.4f}" for b in bits[:, section]]
         rows.append([name, channels, a, sigma, *rates, *(f"{s:.3f}" for s in bits[:, section] / bits.sum(1))])
     heading = ["section", "channels", "A", "sigma", *names]
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with output.open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([heading, *rows])
+    write_csv(output, heading, rows)
     shown = [0, 1, 2, 3, *range(len(heading) - len(QUALITIES), len(heading))]
     table = Table(*(heading[i].replace("share_at_", "") for i in shown), title="share of the bits")
     for row in rows:

@@ -7,7 +7,6 @@ to decode.
 
 from __future__ import annotations
 
-import csv
 import statistics
 import time
 from pathlib import Path
@@ -24,6 +23,7 @@ from metrics.perceptual import LPIPS
 from sfumato import container, image
 from sfumato.codec import Codec, load
 from sfumato.errors import FormatError
+from sfumato.files import write_csv
 
 REDUCTION = 8
 
@@ -95,15 +95,11 @@ def main(
     codec = load(model)
     lpips = None if metrics is None else load_lpips("alex", metrics)
     table: list[list[object]] = []
-    heading = ["rgb", "q", "chunks", "bytes", "share", "psnr_db", "lpips_alex", "thumbnail_db"]
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with output.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*heading, "decode_s", "times_whole"])
-        for path in sorted(images.glob("*.png"))[:first]:
-            for quality in qualities:
-                table += (new := rows(codec, path, quality, lpips, runs))
-                writer.writerows(new)
+    for path in sorted(images.glob("*.png"))[:first]:
+        for quality in qualities:
+            table += rows(codec, path, quality, lpips, runs)
+    heading = ["image", "q", "chunks", "bytes", "share", "psnr_db", "lpips_alex", "thumbnail_db"]
+    write_csv(output, [*heading, "decode_s", "times_whole"], table)
     for quality in qualities:
         for chunks in range(1, len(codec.sections)):
             chosen = [row for row in table if row[1] == quality and row[2] == chunks]

@@ -8,7 +8,6 @@ there is no interval.
 
 from __future__ import annotations
 
-import csv
 import math
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +17,7 @@ import tyro
 from evaluation.curves import bd_rate, mean_curves
 from evaluation.published import published_curves
 from evaluation.records import read_records
+from sfumato.files import write_csv
 
 COLUMNS = ("codec", "against", "metric", "bd_rate_percent", "overlap", "refused", "source")
 
@@ -48,9 +48,7 @@ def main(
                 head = [ours.codec, theirs.codec, metric, percent, f"{delta.overlap:.2f}"]
                 lines.append([*head, delta.refused, theirs.source])
                 print(*lines[-1][:-1], sep="  ")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with output.open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *lines])
+    write_csv(output, COLUMNS, lines)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ Bjontegaard delta rate over the five qualities of the validation (estimated rate
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from typing import Annotated
 import tyro
 from bjontegaard import bd_rate
 
+from sfumato.files import write_csv
 from training.loop import Run, train
 from training.recipes import FIDELITY, Recipe, small_more
 
@@ -158,13 +158,7 @@ def write(path: Path, rows: list[dict[str, object]]) -> None:
     """The table as CSV."""
     if not rows:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    temporary.replace(path)
+    write_csv(path, list(rows[0]), [list(row.values()) for row in rows])
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ BEFORE and NOW are folders of results with the tables of the same sets of images
 
 from __future__ import annotations
 
-import csv
 import math
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +15,7 @@ import tyro
 from evaluation.curves import RATES, Curve, at_rate, bd_rate, mean_curves
 from evaluation.metrics import METRICS
 from evaluation.records import DatasetRecord, read_records, read_table
+from sfumato.files import write_csv
 
 SETS = ("kodak", "cid22", "text")
 CODEC = "sfumato"
@@ -60,14 +60,12 @@ def main(
                 continue
             delta = bd_rate(old, new, metric)
             values = [at_rate(one, metric, rate) for rate in RATES for one in (old, new)]
-            told = delta.refused or f"{delta.percent:.2f}"
-            rows.append([name, metric, told, *("" if math.isnan(v) else f"{v:.5g}" for v in values)])
+            percent = delta.refused or f"{delta.percent:.2f}"
+            rows.append([name, metric, percent, *("" if math.isnan(v) else f"{v:.5g}" for v in values)])
             print(*rows[-1], sep="  ")
     if not rows:
         raise SystemExit(f"{before} and {now} have no set of {', '.join(SETS)} in common")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with output.open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([head, *rows])
+    write_csv(output, head, rows)
 
 
 if __name__ == "__main__":

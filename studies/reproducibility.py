@@ -6,13 +6,14 @@ compared where both have one, by step, so the machine's speed does not matter.
 
 from __future__ import annotations
 
-import csv
 import json
 import statistics
 from pathlib import Path
 from typing import Annotated
 
 import tyro
+
+from sfumato.files import write_csv
 
 TERMS = ("loss", "bpp", "mse")
 SPAN = 1000  # steps
@@ -38,12 +39,9 @@ def main(
     """
     first, second = curve(logged), curve(again)
     steps = sorted(first.keys() & second.keys())
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with output.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["step", *(f"{term}_{run}" for term in TERMS for run in ("logged", "again"))])
-        for step in steps:
-            writer.writerow([step, *(run[step][term] for term in TERMS for run in (first, second))])
+    columns = ["step", *(f"{term}_{run}" for term in TERMS for run in ("logged", "again"))]
+    rows = ([step, *(run[step][term] for term in TERMS for run in (first, second))] for step in steps)
+    write_csv(output, columns, rows)
     for start in range(0, steps[-1] if steps else 0, SPAN):
         span = [step for step in steps if start < step <= start + SPAN]
         one, other = (statistics.mean(run[step]["loss"] for step in span) for run in (first, second))

@@ -6,7 +6,6 @@ Every image is encoded once for each quality and decoded with each number of ste
 
 from __future__ import annotations
 
-import csv
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -26,6 +25,7 @@ from evaluation.plots import OTHERS
 from metrics.frechet import Frechet
 from sfumato.codec import Codec
 from sfumato.diffusion_decoder import DiffusionOptions
+from sfumato.files import write_csv
 from sfumato.image import read
 from sfumato.lpips import weights_folder
 from sfumato.weights import read_weights
@@ -105,13 +105,9 @@ def measure(
 
 def write(path: Path, rows: Sequence[object]) -> None:
     """Dataclass rows as CSV, floats to six digits."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([field.name for field in fields(rows[0])])  # type: ignore[arg-type]
-        for row in rows:
-            values = asdict(row).values()  # type: ignore[call-overload]
-            writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in values])
+    columns = [field.name for field in fields(rows[0])]  # type: ignore[arg-type]
+    values = (asdict(row).values() for row in rows)  # type: ignore[call-overload]
+    write_csv(path, columns, ([f"{v:.6g}" if isinstance(v, float) else v for v in row] for row in values))
 
 
 def draw(path: Path, curves: dict[str, np.ndarray], original: np.ndarray) -> None:
@@ -152,7 +148,7 @@ def main(
     realism: tuple[float, ...] = (1.0,),
     weights: Path | None = None,
 ) -> None:
-    """Decode equal files with different numbers of steps, and judge what comes out.
+    """Decode equal files with different numbers of steps, and measure what comes out.
 
     Args:
         folders: of images, a set each.

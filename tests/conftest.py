@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from metrics import features
 from metrics.dists import CHANNELS, DISTS, HEADS
 from sfumato.__main__ import main
+from sfumato.codec import Codec, load
 from sfumato.image import write_bytes
 from sfumato.weights import Weights, to_bytes
 from training.export import export
@@ -56,6 +57,20 @@ def ship(model: Model, path: Path) -> Path:
     """Writes them to a file."""
     write_bytes(path, to_bytes(shipped_form(model)))
     return path
+
+
+@pytest.fixture(scope="session")
+def codec() -> Codec:
+    """The shipped one."""
+    return load()
+
+
+@pytest.fixture(scope="session")
+def data(codec: Codec) -> bytes:
+    """A small file of it."""
+    from tests.test_codec import photo
+
+    return codec.encode(photo(96, 160), q=0.4)
 
 
 class Call(NamedTuple):

@@ -16,7 +16,7 @@ from PIL import Image
 
 import sfumato
 from sfumato import container
-from sfumato.rate_control import psnr
+from sfumato.distortion import psnr
 from tests.conftest import Call
 
 
@@ -74,10 +74,10 @@ def test_nothing_is_overwritten_unasked(photo: Path, call: Callable[..., Call]) 
     assert call("encode", photo).returncode == 0
     before = photo.read_bytes()
     done = call("decode", photo.with_suffix(".sfu"))  # would become photo.png, the original
-    assert done.returncode == 1 and "photo.png exists" in done.stderr
+    assert done.returncode == 1 and "photo.png: exists" in done.stderr
     assert photo.read_bytes() == before
     done = call("encode", photo, "-o", photo)
-    assert done.returncode == 1 and "is the input" in done.stderr
+    assert done.returncode == 2 and "is the input" in done.stderr
     assert photo.read_bytes() == before
 
 
@@ -88,6 +88,9 @@ def test_info_model_prints_costs(call: Callable[..., Call]) -> None:
         assert word in done.stdout
 
 
+BAD_ARGUMENTS = ("q is", "name a file", "unknown suffix", "give files")
+
+
 def errors(tmp_path: Path) -> list[tuple[tuple[object, ...], str]]:
     (tmp_path / "text.png").write_text("no image")
     (tmp_path / "empty.sfu").write_bytes(b"")
@@ -96,12 +99,13 @@ def errors(tmp_path: Path) -> list[tuple[tuple[object, ...], str]]:
         (("encode", tmp_path / "absent.png"), "No such file"),
         (("encode", tmp_path / "text.png", "-o", tmp_path / "b.sfu"), "text.png: not an image"),
         (("encode", tmp_path / "photo.png", "-q", "1.5"), "q is 1.5"),
+        (("encode",), "name a file"),
         (("encode", tmp_path / "photo.png", "--model", "huge"), "no weights 'huge'"),
         (("encode", tmp_path / "photo.png", "-o", tmp_path / "no" / "a.sfu"), "no such folder"),
         (("decode", tmp_path / "empty.sfu"), "ends at byte 0"),
         (("decode", tmp_path / "text.sfu", "-o", tmp_path / "b.png"), "not a sfumato file"),
         (("decode", tmp_path / "text.sfu", "-o", tmp_path / "a.xyz"), "unknown suffix '.xyz'"),
-        (("info",), "give a file or --model"),
+        (("info",), "give files or --model"),
         (("info", "--model", "huge"), "no weights 'huge'"),
     ]
 
@@ -111,7 +115,7 @@ def test_every_error_is_one_line_and_leaves_nothing(photo: Path, call: Callable[
     before = sorted(p.name for p in photo.parent.iterdir())
     for arguments, message in cases:
         done = call(*arguments)
-        assert done.returncode == 1, arguments
+        assert done.returncode == (2 if message.startswith(BAD_ARGUMENTS) else 1), arguments
         assert message in done.stderr and "Traceback" not in done.stderr, done.stderr
         assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert sorted(p.name for p in photo.parent.iterdir()) == before
@@ -146,34 +150,86 @@ def test_a_crop_can_be_decoded_alone(photo: Path, call: Callable[..., Call]) -> 
     assert done.returncode == 1 and "crop 80,0,30,7 is no part of 90x60 pixels" in done.stderr
 
 
-def test_version() -> None:
+def test_version_and_help(call: Callable[..., Call]) -> None:
     assert run("--version").stdout == f"sfumato {sfumato.__version__}, format {container.VERSION}\n"
+    listed = call("-h").stdout
+    commands = ("encode", "decode", "batch", "compare", "info", "register")
+    assert all(word in listed for word in commands) and "--version" in listed
+    for command in commands:
+        done = call(command, "--help")
+        assert done.returncode == 0 and "None" not in done.stdout and "--no-" not in done.stdout, done.stdout
 
 
-def test_help_names_every_command() -> None:
-    done = run("--help")
-    assert done.returncode == 0 and all(word in done.stdout for word in ("encode", "decode", "info"))
+def test_several_inputs_on_one_line(photo: Path, call: Callable[..., Call]) -> None:
+    folder = photo.parent
+    photos = [photo, folder / "b.png", folder / "b.bmp"]
+    with Image.open(photo) as image:
+        for path in photos[1:]:
+            image.crop((0, 0, 20, 10)).save(path)
+    done = call("encode", *photos, "--jobs", 1)
+    assert done.returncode == 0 and (folder / "photo.sfu").is_file(), done.stderr
+    files = [folder / name for name in ("photo.sfu", "b.png.sfu", "b.bmp.sfu")]
+    assert all(path.is_file() for path in files) and "b.bmp: becomes" in done.stderr
+    found = [line["width"] for line in call("info", *files, "--json").objects]
+    assert found == [90, 20, 20]
+    (folder / "cut.sfu").write_bytes(files[0].read_bytes()[:60])
+    back = folder / "back"
+    done = call("decode", *files, folder / "cut.sfu", "-o", f"{back}/", "--jobs", 1)
+    assert done.returncode == 1 and done.stderr.count("sfumato: ") == 1 and "cut.sfu: " in done.stderr
+    assert sorted(path.name for path in back.iterdir()) == ["b.bmp.png", "b.png.png", "photo.png"]
+    files[1].unlink()
+    done = call("decode", *files, "-o", back, "--jobs", 1)
+    assert done.returncode == 1 and "2 files skipped" in done.stderr
+    assert "b.png.sfu: No such file" in done.stderr and (back / "b.png.png").stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["-o", "one.sfu"], "one.sfu is no folder, and there are several inputs"),
+        (["."], "give several files, or one folder"),
+        (["-"], "give several files, or one folder"),
+        (["folder/photo.png", "-o", "folder"], "would be one file in folder"),
+    ],
+)
+def test_several_inputs_that_cannot_be_meant(
+    more: list[str], message: str, photo: Path, call: Callable[..., Call], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photo.parent)
+    Path("folder").mkdir()
+    done = call("encode", "photo.png", "other.png", *more)
+    assert done.returncode == 2 and message in done.stderr and not list(photo.parent.rglob("*.sfu"))
+
+
+def test_a_name_that_begins_with_a_dash(
+    photo: Path, call: Callable[..., Call], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photo.parent)
+    photo.rename("-photo.png")
+    done = call("encode", "-photo.png")
+    assert done.returncode == 2 and "write ./-photo.png" in done.stderr
+    assert call("encode", "./-photo.png").returncode == 0 and Path("-photo.sfu").is_file()
 
 
 def test_json_of_every_command(photo: Path, call: Callable[..., Call]) -> None:
     file, back = photo.with_suffix(".sfu"), photo.with_name("back.bmp")
     done = call("encode", photo, "-q", 0.2, "--json")
-    (told,) = done.objects
+    (printed,) = done.objects
     size = file.stat().st_size
     assert done.returncode == 0 and done.stderr == ""
-    assert (told["input"], told["output"]) == (str(photo), str(file))
-    assert (told["width"], told["height"], told["bytes"]) == (90, 60, size)
-    assert told["image_bytes"] == photo.stat().st_size
-    assert told["bpp"] == pytest.approx(8 * size / 5400) and told["quality"] == 51 / 255
-    assert told["seconds"] > 0 and len(told["model"]) == 8
+    assert (printed["input"], printed["output"]) == (str(photo), str(file))
+    assert (printed["width"], printed["height"], printed["bytes"]) == (90, 60, size)
+    assert printed["image_bytes"] == photo.stat().st_size
+    assert printed["bpp"] == pytest.approx(8 * size / 5400) and printed["quality"] == 51 / 255
+    assert printed["seconds"] > 0 and len(printed["model"]) == 8
 
     (again,) = call("decode", file, "-o", back, "--json").objects
     assert again["output"] == str(back) and again["image_bytes"] == back.stat().st_size
     same = ("width", "height", "bytes", "bpp", "quality", "model")
-    assert all(again[key] == told[key] for key in same)
+    assert all(again[key] == printed[key] for key in same)
 
     (inside,) = call("info", file, "--json").objects
-    assert all(inside[key] == told[key] for key in same)
+    assert all(inside[key] == printed[key] for key in same)
     names = ["z", *(f"chunk {number}" for number in range(1, 6))]
     assert inside["complete"] and list(inside["sections"]) == names
     (costs,) = call("info", "--model", "small", "--json").objects
@@ -183,29 +239,30 @@ def test_json_of_every_command(photo: Path, call: Callable[..., Call]) -> None:
 def test_json_of_errors(photo: Path, call: Callable[..., Call]) -> None:
     for arguments, message in errors(photo.parent):
         done = call(*arguments, "--json")
-        assert done.returncode == 1 and done.stderr == "", arguments
-        (told,) = done.objects
-        assert list(told) == ["error"] and message in told["error"]
+        assert done.returncode == (2 if message.startswith(BAD_ARGUMENTS) else 1), arguments
+        assert not done.stderr
+        (printed,) = done.objects
+        assert list(printed) == ["error"] and message in printed["error"]
     assert call("encode", photo, "--unheard-of", "--json").returncode == 2
 
 
 def test_targets(photo: Path, call: Callable[..., Call]) -> None:
-    (told,) = call("encode", photo, "--target-bytes", 150, "--json").objects
-    assert 0.9 * 150 < told["bytes"] == photo.with_suffix(".sfu").stat().st_size <= 150
-    (told,) = call("encode", photo, "--target-bpp", 0.25, "--json", "--overwrite").objects
-    assert 0.22 < told["bpp"] <= 0.25
+    (printed,) = call("encode", photo, "--target-bytes", 150, "--json").objects
+    assert 0.9 * 150 < printed["bytes"] == photo.with_suffix(".sfu").stat().st_size <= 150
+    (printed,) = call("encode", photo, "--target-bpp", 0.25, "--json", "--overwrite").objects
+    assert 0.22 < printed["bpp"] <= 0.25
     original = np.asarray(Image.open(photo))
     reached = [psnr(original, sfumato.decode(sfumato.encode(original, q=q))) for q in (0.3, 0.6)]
-    (told,) = call("encode", photo, "--target-psnr", sum(reached) / 2, "--json", "--overwrite").objects
-    assert 0.3 < told["quality"] < 0.6
+    (printed,) = call("encode", photo, "--target-psnr", sum(reached) / 2, "--json", "--overwrite").objects
+    assert 0.3 < printed["quality"] < 0.6
     done = call("encode", photo, "--target-bytes", 40, "--overwrite")
     assert done.returncode == 1 and "40 bytes cannot be met: this image has" in done.stderr
     done = call("encode", photo, "--target-bytes", 150, "-q", 0.5, "--overwrite")
-    assert done.returncode == 1 and "give one of --quality, --target-bytes" in done.stderr
+    assert done.returncode == 2 and "give one of --quality, --target-bytes" in done.stderr
 
 
 def test_pipes(photo: Path) -> None:
-    """Bytes in and out of standard streams; what is told goes to standard error."""
+    """Bytes in and out of standard streams; what is printed goes to standard error."""
     command = [sys.executable, "-m", "sfumato"]
     encoded = subprocess.run(
         [*command, "encode", "-", "-o", "-", "--json"],
@@ -228,7 +285,7 @@ def test_pipes(photo: Path) -> None:
 
 def test_standard_input_needs_a_name_to_write(call: Callable[..., Call]) -> None:
     done = call("encode", "-")
-    assert done.returncode == 1 and "name a file with -o, or - for standard output" in done.stderr
+    assert done.returncode == 2 and "name a file with -o, or - for standard output" in done.stderr
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="the program bash is not there")
@@ -247,4 +304,4 @@ def test_completion(call: Callable[..., Call], tmp_path: Path) -> None:
     for shell in ("zsh", "fish"):
         assert "--target-bytes" in call("--completion", shell).stdout
     done = call("--completion", "ksh")
-    assert done.returncode == 1 and "takes the name of a shell: bash, zsh, fish" in done.stderr
+    assert done.returncode == 2 and "takes the name of a shell: bash, zsh, fish" in done.stderr

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import subprocess
 import sys
 import textwrap
@@ -22,17 +21,12 @@ from sfumato.weights import Tensors, read_weights, to_bytes
 
 
 def photo(height: int, width: int) -> np.ndarray:
-    """A smooth scene with an edge, lettering-like detail and some noise, the same at every call."""
+    """A smooth image with an edge, lettering-like detail and some noise, the same at every call."""
     row, column = np.mgrid[0:height, 0:width] / 64
-    scene = np.stack([np.sin(row + k) + np.cos(column * (1 + k / 2)) for k in range(3)], -1) * 50 + 128
-    scene[(row * 64 % 40 < 4) & (column * 64 % 24 < 14)] = 20
-    scene += np.random.default_rng(0).normal(0, 3, scene.shape)
-    return scene.clip(0, 255).astype(np.uint8)
-
-
-@pytest.fixture(scope="module")
-def codec() -> Codec:
-    return sfumato.load()
+    image = np.stack([np.sin(row + k) + np.cos(column * (1 + k / 2)) for k in range(3)], -1) * 50 + 128
+    image[(row * 64 % 40 < 4) & (column * 64 % 24 < 14)] = 20
+    image += np.random.default_rng(0).normal(0, 3, image.shape)
+    return image.clip(0, 255).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -78,27 +72,6 @@ def test_any_number_of_threads_gives_the_same_image(codec: Codec, steps: int) ->
     assert np.abs(decoded[0] - decoded[1]).max() <= 1, "one grey level"
 
 
-def decode_into(queue: multiprocessing.Queue, codec: Codec, data: bytes) -> None:
-    queue.put(codec.decode(data, steps=1))
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
-@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
-def test_a_forked_process_decodes_as_its_parent() -> None:
-    """Threads do not survive a fork: a session of the parent would wait for its own for ever."""
-    codec = Codec(read_weights("small"), threads=2)
-    data = codec.encode(photo(70, 90))
-    here = codec.decode(data, steps=1)
-    context = multiprocessing.get_context("fork")
-    queue = context.Queue()
-    child = context.Process(target=decode_into, args=(queue, codec, data))
-    child.start()
-    there = queue.get(timeout=60)
-    child.join(60)
-    assert child.exitcode == 0
-    assert np.abs(here.astype(int) - there).max() <= 1
-
-
 def test_threads_and_providers_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     weights = read_weights("small")
     with pytest.raises(ValueError, match="no provider 'Fast' in this onnxruntime; it has .*CPUExecution"):
@@ -120,15 +93,6 @@ def test_threads_follow_the_environment_up_to_what_the_machine_has(monkeypatch: 
         monkeypatch.setenv("OMP_NUM_THREADS", value)
         assert _threads(None) == expected
     assert _threads(1) == 1
-
-
-def test_a_file_written_in_one_process_is_read_in_another(codec: Codec, tmp_path: Path) -> None:
-    (tmp_path / "a.sfu").write_bytes(codec.encode(photo(70, 90)))
-    script = "import sys, sfumato, numpy; data = open(sys.argv[1], 'rb').read()"
-    script += "; numpy.save(sys.argv[2], sfumato.decode(data))"
-    subprocess.run([sys.executable, "-c", script, tmp_path / "a.sfu", tmp_path / "a.npy"], check=True)
-    here = codec.decode((tmp_path / "a.sfu").read_bytes())
-    assert np.abs(np.load(tmp_path / "a.npy").astype(int) - here).max() <= 1
 
 
 def test_prefixes_are_previews_that_get_better(codec: Codec) -> None:
@@ -165,7 +129,7 @@ def test_every_prefix_is_a_preview_or_a_format_error(codec: Codec, small_file: b
 
 
 def test_every_flipped_byte_is_a_format_error_or_harmless(codec: Codec, small_file: bytes) -> None:
-    """In a process of its own, so that its memory can be told: at most 200 MB beyond a plain decode."""
+    """In a process of its own, so that its memory can be measured: at most 200 MB beyond a plain decode."""
     script = textwrap.dedent("""
         import resource, sys
         import numpy as np
@@ -193,28 +157,6 @@ def test_every_flipped_byte_is_a_format_error_or_harmless(codec: Codec, small_fi
     refused, megabytes = map(int, done.stdout.split())
     assert refused > 2 * len(small_file)
     assert megabytes <= 200
-
-
-def test_a_huge_size_in_the_header_is_refused_before_the_work(small_file: bytes) -> None:
-    """134 megapixels claimed: in a process of its own, at most 200 MB beyond a plain decode."""
-    script = textwrap.dedent("""
-        import resource, sys
-        import sfumato
-        from sfumato import container
-        data = sys.stdin.buffer.read()
-        codec = sfumato.load()
-        codec.decode(data)
-        file = container.unpack(data)
-        huge = container.Header(16383, 8191, file.header.q, file.header.model)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        try:
-            codec.decode(container.pack(huge, file.sections))
-        except sfumato.FormatError:
-            print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
-    """)
-    done = subprocess.run([sys.executable, "-c", script], input=small_file, capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr.decode()
-    assert int(done.stdout) <= 200
 
 
 def test_both_sides_see_the_same_q(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,19 +202,6 @@ def test_a_file_of_another_model_is_refused_by_name(codec: Codec, small_file: by
         sfumato.decode(other)
 
 
-@pytest.mark.parametrize("bad", [-0.1, 1.1, float("nan")])
-def test_quality_out_of_range_is_named(codec: Codec, bad: float) -> None:
-    with pytest.raises(ValueError, match=f"q is {bad}"):
-        codec.encode(photo(8, 8), q=bad)
-
-
-def test_bad_decode_arguments(codec: Codec, small_file: bytes) -> None:
-    with pytest.raises(ValueError, match="steps"):
-        codec.decode(small_file, steps=-1)
-    with pytest.raises(ValueError, match="realism"):
-        codec.decode(small_file, realism=1.5)
-
-
 def test_inputs_of_every_kind_give_the_same_file(codec: Codec, tmp_path: Path) -> None:
     pixels = photo(30, 50)
     Image.fromarray(pixels).save(tmp_path / "a.png")
@@ -312,9 +241,9 @@ def test_steps_need_a_trained_denoiser_and_use_the_seed(tmp_path: Path) -> None:
     assert container.unpack(other).header.seed == 8
     assert not np.array_equal(codec.decode(other, steps=4), four)
     assert np.array_equal(codec.decode(other, steps=0), base), "the seed is of no consequence without steps"
-    told: list[str] = []
-    codec.decode(data, steps=2, progress=lambda what, part: told.append(what))
-    assert "restoration" in told and told[-1] == "done"
+    reported: list[str] = []
+    codec.decode(data, steps=2, progress=lambda what, part: reported.append(what))
+    assert "restoration" in reported and reported[-1] == "done"
 
 
 def test_whole_files_are_decoded_with_the_default_steps_and_previews_with_none(tmp_path: Path) -> None:
@@ -365,7 +294,7 @@ def test_importing_the_package_and_its_bytes_half_is_cheap() -> None:
 
 
 def with_alpha(height: int, width: int) -> np.ndarray:
-    """The scene behind a round window with a soft edge."""
+    """The image behind a round window with a soft edge."""
     row, column = np.mgrid[0:height, 0:width]
     distance = np.hypot(row - height / 2, column - width / 2)
     return np.dstack([photo(height, width), (height / 2 - distance).clip(0, 16).astype(np.uint8) * 15])
@@ -411,7 +340,7 @@ def test_what_comes_along_comes_back(codec: Codec) -> None:
     source = sfumato.ImageData(photo(20, 30), None, b"icc", b"II*\0exif", b"<xmp/>")
     data = codec.encode(source)
     back = sfumato.decode_image(data)
-    assert (back.icc, back.exif, back.xmp, back.remarks) == (b"icc", b"II*\0exif", b"<xmp/>", ())
+    assert (back.icc, back.exif, back.xmp, back.warnings) == (b"icc", b"II*\0exif", b"<xmp/>", ())
     assert np.array_equal(back.pixels, codec.decode(codec.encode(source.pixels)))
     assert codec.encode(source, strip=True) == codec.encode(source.pixels)
     with pytest.raises(ValueError, match=r"metadata of 16777224 bytes \(XMP 16777216\), the limit"):
@@ -425,7 +354,7 @@ def test_a_preview_without_alpha_is_opaque_and_says_so(codec: Codec) -> None:
     assert plane
     preview = codec.decode_image(data[:-1], DecodeOptions(partial=True))
     assert preview.alpha is not None and preview.alpha.min() == 255
-    assert preview.remarks[1] == "cut short before the end of alpha: shown opaque"
+    assert preview.warnings[1] == "cut short before the end of alpha: shown opaque"
     assert np.array_equal(preview.pixels, codec.decode(data, steps=0)[..., :3])
     with pytest.raises(sfumato.FormatError, match="inside alpha"):
         codec.decode(data[:-1])

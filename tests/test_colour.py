@@ -54,7 +54,7 @@ def test_deep_png_is_rounded_to_the_nearest(kind: int, channels: int) -> None:
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     photo = load(io.BytesIO(raw_png(7, 5, 16, kind, rows)))
     assert np.array_equal(np.atleast_3d(photo.array), eight(values))
-    assert photo.remarks == (DEEP,)
+    assert photo.warnings == (DEEP,)
 
 
 @pytest.mark.parametrize("kind", [0, 2])
@@ -79,15 +79,15 @@ def test_deep_tiff_is_rounded_to_the_nearest(
     right = eight(values)
     if photometric == 5:
         right = np.asarray(Image.frombytes("CMYK", (7, 5), right.tobytes()).convert("RGB"))
-        assert photo.remarks[1:] == ("CMYK was converted to RGB without a colour profile",)
-    assert np.array_equal(photo.array, right) and photo.remarks[0] == DEEP
+        assert photo.warnings[1:] == ("CMYK was converted to RGB without a colour profile",)
+    assert np.array_equal(photo.array, right) and photo.warnings[0] == DEEP
 
 
 def test_deep_ppm() -> None:
     values = RNG.integers(0, 65536, (5, 7, 3), np.uint16)
     for name, data in (("P6", values), ("P5", values[..., 0])):
         photo = load(io.BytesIO(f"{name} 7 5 65535\n".encode() + data.astype(">u2").tobytes()))
-        assert np.abs(photo.array.astype(int) - data / 257).max() <= 0.51 and photo.remarks == (DEEP,)
+        assert np.abs(photo.array.astype(int) - data / 257).max() <= 0.51 and photo.warnings == (DEEP,)
 
 
 def test_integers_without_a_known_range_are_refused() -> None:
@@ -109,12 +109,12 @@ def test_bits_that_pillow_hides_are_told() -> None:
     assert bit_depth(b"....av1C\x81\x04\x4c\x00") == 10 and bit_depth(b"av1C\x81\x04\x6c\x00") == 12
     assert bit_depth(b"av1C\x81\x04\x0c\x00") == bit_depth(b"av1C\x81") == bit_depth(b"") == 8
     deep = Image.fromarray(RNG.integers(0, 65536, (8, 9)).astype(np.uint16))
-    assert load(saved(deep, "JPEG2000")).remarks == (DEEP,)
+    assert load(saved(deep, "JPEG2000")).warnings == (DEEP,)
     plain = Image.fromarray(RNG.integers(0, 256, (8, 9, 3), np.uint8))
-    assert load(saved(plain, "JPEG2000")).remarks == load(saved(plain, "AVIF")).remarks == ()
+    assert load(saved(plain, "JPEG2000")).warnings == load(saved(plain, "AVIF")).warnings == ()
     imagecodecs = pytest.importorskip("imagecodecs", reason="imagecodecs writes the 10-bit AVIF")
     data = imagecodecs.avif_encode(RNG.integers(0, 1024, (16, 16, 3), np.uint16), bitspersample=10)
-    assert load(io.BytesIO(data)).remarks == ("10-bit samples were reduced to 8 bits",)
+    assert load(io.BytesIO(data)).warnings == ("10-bit samples were reduced to 8 bits",)
 
 
 @pytest.mark.parametrize("name", ["JPEG", "TIFF"])
@@ -122,9 +122,9 @@ def test_cmyk_becomes_rgb(name: str) -> None:
     rgb = Image.new("RGB", (16, 16), (200, 100, 50))
     photo = load(saved(rgb.convert("CMYK"), name))
     assert np.abs(photo.pixels.astype(int) - (200, 100, 50)).max() <= 3
-    assert photo.remarks == ("CMYK was converted to RGB without a colour profile",)
+    assert photo.warnings == ("CMYK was converted to RGB without a colour profile",)
     broken = load(saved(rgb.convert("CMYK"), name, icc_profile=b"no profile"))
-    assert broken.icc is None and broken.remarks == photo.remarks
+    assert broken.icc is None and broken.warnings == photo.warnings
 
 
 def cmyk_profile() -> bytes:
@@ -147,7 +147,7 @@ def test_cmyk_goes_through_its_profile(name: str) -> None:
         page = Image.new("CMYK", (16, 16), ink)
         photo = load(saved(page, name, icc_profile=cmyk_profile()))
         assert np.abs(photo.pixels.astype(int) - level).max() <= 2, ink
-        assert photo.remarks == ("CMYK was converted to sRGB through its ICC profile",)
+        assert photo.warnings == ("CMYK was converted to sRGB through its ICC profile",)
         assert photo.icc is None
 
 
@@ -157,7 +157,7 @@ def test_lab_becomes_srgb() -> None:
     assert lab is not None
     photo = load(saved(lab, "TIFF"))
     assert np.abs(photo.pixels.astype(int) - np.asarray(rgb)).max() <= 8, "a step of a* is up to 4 levels"
-    assert photo.remarks == ("LAB was converted to sRGB",)
+    assert photo.warnings == ("LAB was converted to sRGB",)
 
 
 def grey_profile(gamma: float) -> bytes:
@@ -176,14 +176,14 @@ def grey_profile(gamma: float) -> bytes:
 def test_grey_with_a_profile_is_converted() -> None:
     levels = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
     photo = load(io.BytesIO(png(levels, icc_profile=grey_profile(1.0))))
-    assert photo.remarks == ("grey was converted to sRGB through its ICC profile",) and photo.icc is None
+    assert photo.warnings == ("grey was converted to sRGB through its ICC profile",) and photo.icc is None
     light = np.arange(256) / 255  # gamma 1: sRGB's own curve is what remains (IEC 61966-2-1)
     right = 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
     assert photo.pixels.shape == (1, 256) and np.abs(photo.pixels[0] - right).max() <= 1.5
-    veiled = levels.convert("LA")
-    veiled.putalpha(levels)
+    with_alpha = levels.convert("LA")
+    with_alpha.putalpha(levels)
     assert np.array_equal(
-        load(io.BytesIO(png(veiled, icc_profile=grey_profile(1.0)))).array,
+        load(io.BytesIO(png(with_alpha, icc_profile=grey_profile(1.0)))).array,
         np.dstack([photo.pixels, np.asarray(levels)]),
     )
 
@@ -195,4 +195,4 @@ def test_profiles_of_rgb_stay_and_others_go() -> None:
     assert load(io.BytesIO(png(rgb, icc_profile=swapped))).icc == swapped
     for image, profile in ((rgb, grey_profile(1.0)), (rgb.convert("L"), icc), (rgb, b"no profile")):
         photo = load(io.BytesIO(png(image, icc_profile=profile)))
-        assert photo.icc is None and "does not fit" in photo.remarks[0]
+        assert photo.icc is None and "does not fit" in photo.warnings[0]

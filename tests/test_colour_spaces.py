@@ -54,7 +54,7 @@ CHRM = struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000)
 )
 def test_p3_without_a_profile_is_p3(chunks: list[tuple[bytes, bytes]], gamma: float | None) -> None:
     photo = load(marked(chunks))
-    assert photo.icc is not None and "now have an ICC profile" in photo.remarks[0]
+    assert photo.icc is not None and "now have an ICC profile" in photo.warnings[0]
     shown = image.in_srgb(photo).pixels.astype(float)
     assert np.abs(shown - reference(PATCHES, P3, gamma)).max() <= 3
     back = sfumato.decode(sfumato.encode(photo, q=1.0)).astype(float)
@@ -88,7 +88,7 @@ def test_linear_samples_get_srgb_s_curve_with_all_their_bits(how: str, depth: in
     body = bytes([1, 8, 0, 1]) if how == "cICP" else struct.pack(">I", 100_000)
     data = raw_png(256, 1, depth, 2, rows)
     photo = load(io.BytesIO(data[:33] + chunk(how.encode(), body) + data[33:]))
-    assert photo.icc is None and "were converted to sRGB" in photo.remarks[-1]
+    assert photo.icc is None and "were converted to sRGB" in photo.warnings[-1]
     error = np.abs(photo.pixels[0, :, 0].astype(int) - levels)
     assert error.max() <= (0 if depth == 16 else 13) and error[128:].max() <= 1
 
@@ -101,7 +101,7 @@ def test_what_writers_of_srgb_put_there_is_srgb() -> None:
         [(b"cICP", bytes([1, 13, 0, 1])), (b"cHRM", CHRM)],
     ):
         photo = load(marked(chunks))
-        assert photo.icc is None and photo.remarks == () and np.array_equal(photo.pixels, PATCHES)
+        assert photo.icc is None and photo.warnings == () and np.array_equal(photo.pixels, PATCHES)
 
 
 def test_narrow_range_is_stretched() -> None:
@@ -125,7 +125,7 @@ def test_adobe_rgb_as_cameras_mark_it() -> None:
     buffer = io.BytesIO()
     Image.fromarray(PATCHES).save(buffer, "JPEG", quality=100, subsampling=0, exif=exif)
     photo = load(buffer)
-    assert "Adobe RGB" in photo.remarks[-1]
+    assert "Adobe RGB" in photo.warnings[-1]
     right = reference(PATCHES, profiles.ADOBE_RGB, 2.19921875)
     assert np.abs(image.in_srgb(photo).pixels - right).mean() < 3
 
@@ -151,8 +151,8 @@ def test_decode_gives_srgb_and_the_own_space_on_demand() -> None:
 def test_formats_without_profiles_are_converted_on_output(tmp_path: Path) -> None:
     photo = load(marked([(b"cICP", bytes([12, 13, 0, 1]))]))
     for suffix in (".bmp", ".ppm"):
-        said = write(tmp_path / f"a{suffix}", photo)
-        assert "colours were converted to sRGB" in said
+        notes = write(tmp_path / f"a{suffix}", photo)
+        assert "colours were converted to sRGB" in notes
         back = load(tmp_path / f"a{suffix}")
         assert np.abs(back.pixels - reference(PATCHES, P3, None)).max() <= 3
 
@@ -226,7 +226,7 @@ def test_what_a_bmp_says_of_its_colour(source: io.BytesIO, gamma: float | None) 
 def test_a_bmp_that_says_srgb_or_nothing_stays(kind: bytes) -> None:
     for size in (108, 124):
         photo = load(bmp(size, kind))
-        assert photo.icc is None and not photo.remarks and np.array_equal(photo.pixels, PATCHES)
+        assert photo.icc is None and not photo.warnings and np.array_equal(photo.pixels, PATCHES)
 
 
 def test_nonsense_in_a_bmp_is_refused() -> None:
@@ -260,7 +260,7 @@ def test_primaries_white_point_and_curve_of_a_tiff() -> None:
         ({301: tuple(ramp) * 3, 319: POINTS}, P3, 1.8),
     ):
         photo = load(tiff(tags, {319: RATIONAL, 318: RATIONAL, 301: SHORT}))
-        assert any("tags of its TIFF header" in remark for remark in photo.remarks), tags.keys()
+        assert any("tags of its TIFF header" in warning for warning in photo.warnings), tags.keys()
         shown = image.in_srgb(photo).pixels.astype(float)
         if primaries[3] == P3[3]:
             assert np.abs(shown - reference(PATCHES, primaries, gamma)).max() <= 3, tags.keys()

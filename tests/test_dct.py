@@ -58,7 +58,7 @@ def test_orthonormal(height, width, seed):
     torch.testing.assert_close((dct(x) * u).sum(), (x * idct(u)).sum())
 
 
-def test_constant_picture_is_one_coefficient(library):
+def test_constant_image_is_one_coefficient(library):
     u = dct(library(np.full((12, 20), 0.5)))
     assert u[0, 0] == pytest.approx(0.5 * (12 * 20) ** 0.5)
     u[0, 0] = 0

@@ -70,7 +70,7 @@ def test_gradients_reach_every_parameter(make):
 
 
 @pytest.mark.parametrize("make", [lambda: light(TWO_SCALES), lambda: light(THREE_SCALES), unet])
-def test_every_input_counts_and_no_other_picture(make):
+def test_every_input_counts_and_no_other_image(make):
     net, args = make()
     perturb(net)
     with torch.no_grad():

@@ -119,7 +119,7 @@ def test_marginals(t, sigma_b_max):
     assert (torch.corrcoef(u.flatten(1).T) - torch.eye(40)).abs().max() < 0.08
 
 
-def test_each_picture_has_its_own_time():
+def test_each_image_has_its_own_time():
     schedule, x, noise = Blurring(6.0), gaussian(3, 3, 8, 12), gaussian(3, 3, 8, 12, seed=1)
     t = torch.tensor([0.0, 0.3, 1.0])
     z = schedule.forward(x, t, noise)
@@ -171,7 +171,7 @@ def test_epsilon_loss_powers():
     assert epsilon_loss(a, b, power=2.0).tolist() == [9, 9]
 
 
-def test_gradients_reach_the_picture_and_the_guess():
+def test_gradients_reach_the_image_and_the_guess():
     schedule, t = Blurring(6.0), torch.tensor([0.2])
     x, x_hat = gaussian(1, 3, 8, 8).requires_grad_(), gaussian(1, 3, 8, 8, seed=1).requires_grad_()
     z = schedule.forward(x, t, gaussian(1, 3, 8, 8, seed=2))
@@ -218,7 +218,7 @@ def test_refuses_times_that_are_no_batch():
 
 @pytest.mark.parametrize("sigma_b_max", [0.0, 1.0, 20.0])
 @pytest.mark.parametrize("t", [0.0, 0.02, 0.075, 0.17, 0.3])
-def test_local_dissipation_is_that_of_the_whole_picture(sigma_b_max, t):
+def test_local_dissipation_is_that_of_the_whole_image(sigma_b_max, t):
     """Sides that are not multiples of a block, borders included, in images and in noise."""
     exact = Blurring(sigma_b_max)
     local = replace(exact, local=True)

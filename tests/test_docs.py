@@ -64,16 +64,16 @@ def test_python_examples(page: str, count: int, place: Path, monkeypatch: pytest
 def test_magic_line(tmp_path: Path) -> None:
     (lines,) = blocks("everyday.md", "magic")
     (tmp_path / "magic").write_text(lines)
-    (tmp_path / "picture").write_bytes(sfumato.encode(np.zeros((8, 8, 3), np.uint8)))
+    (tmp_path / "nameless").write_bytes(sfumato.encode(np.zeros((8, 8, 3), np.uint8)))
     (tmp_path / "other").write_bytes(b"SFU\x02 has no version")
-    for options, name, said in (
-        ([], "picture", f"sfumato image, version {container.VERSION}"),
-        (["--mime-type"], "picture", "image/x-sfumato"),
+    for options, name, expected in (
+        ([], "nameless", f"sfumato image, version {container.VERSION}"),
+        (["--mime-type"], "nameless", "image/x-sfumato"),
         (["--mime-type"], "other", "application/octet-stream"),
     ):
         command = ["file", "-b", "-m", tmp_path / "magic", *options, tmp_path / name]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        assert done.stdout.strip() == said
+        assert done.stdout.strip() == expected
 
 
 def test_shell_examples(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from acceptance import edge_cases
 
 @pytest.mark.parametrize("case", edge_cases.cases(), ids=lambda case: case.name.replace("/", "-"))
 def test_edge_case(case: edge_cases.Case, tmp_path: Path) -> None:
-    """`outcome` asserts the exit code, what is said, and that no file is left but whole ones."""
+    """`outcome` asserts the exit code, the message, and that no file is left but whole ones."""
     found = edge_cases.outcome(case, tmp_path)
     if not case.code:
         grey = case.name.startswith(("grey", "bilevel", "16-bit-grey", "32-bit", "16-bit.jp2", "invisible"))

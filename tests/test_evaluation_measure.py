@@ -132,7 +132,7 @@ def test_data_sets_are_measured_on_crops_that_are_counted(ran: Ran) -> None:
 
 
 def test_complete_records_are_not_measured_again(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
-    paths = [ran.config.out / name for name in ("pictures.csv", "sets.csv")]
+    paths = [ran.config.out / name for name in ("images.csv", "sets.csv")]
     before = [path.read_bytes() for path in paths]
     monkeypatch.setattr(Worker, "_call", lambda *arguments: pytest.fail("something was measured"))
     settings = [(90, 10), (1,)]
@@ -168,7 +168,7 @@ def test_changed_files_are_measured_again_and_missing_metrics_added(ran: Ran) ->
 def test_records_of_another_image_or_codec_are_not_kept(ran: Ran) -> None:
     jpeg = ran.config.codecs[0]
     path = measure.coded_file(ran.config.out, "tiny", jpeg, 90, "a")
-    [one] = [r for r in read_records(ran.config.out / "pictures.csv") if r.key == ("jpeg", 90, "90", "a")]
+    [one] = [r for r in read_records(ran.config.out / "images.csv") if r.key == ("jpeg", 90, "90", "a")]
 
     def kept(image_id: str, codec: Codec = jpeg, fresh: bool = False) -> Record | None:
         config = dataclasses.replace(ran.config, codecs=[codec], fresh=fresh)
@@ -203,12 +203,12 @@ def test_records_stay_when_metrics_fail_and_a_stopped_run_keeps_them(folder: Pat
         *(f"metrics of jpeg {quality}, a: no memory" for quality in (10, 20, 30)),
         "metrics: left out from here on, after 3 failures",
     ]
-    records = read_records(tmp_path / "pictures.csv")
+    records = read_records(tmp_path / "images.csv")
     assert [one.setting for one in records] == ["10", "20", "30", "40", "50"]
     assert all(math.isnan(one.values["psnr_db"]) and one.computed == "" for one in records)
     run.stopped = True
     run.image(WorkerHere(), folder / "b.png")  # type: ignore[arg-type]
-    assert {one.image for one in read_records(tmp_path / "pictures.csv")} == {"a"}
+    assert {one.image for one in read_records(tmp_path / "images.csv")} == {"a"}
 
 
 def test_bad_folders_and_metrics_are_named(ran: Ran, tmp_path: Path) -> None:
@@ -303,17 +303,17 @@ def test_records_survive_the_csv_and_old_files_can_be_read(tmp_path: Path) -> No
     path = tmp_path / "deep" / "records.csv"
     write_records(path, [second, first])
     lines = path.read_text().splitlines()
-    old = "dataset,codec,setting,picture,width,height,bytes,bpp,psnr_db,lpips_alex,ms_ssim,encode_s,decode_s"
+    old = "dataset,codec,setting,image,width,height,bytes,bpp,psnr_db,lpips_alex,ms_ssim,encode_s,decode_s"
     rest = (
         "lpips_vgg,dists,ssimulacra2,cer,bits_z,bits_chunk1,bits_chunk2,bits_chunk3,bits_chunk4,bits_chunk5"
     )
-    assert lines[0] == f"{old},{rest},peak_mb,jobs,picture_id,codec_id,metrics"
+    assert lines[0] == f"{old},{rest},peak_mb,jobs,image_id,codec_id,metrics"
     assert lines[1] == "set,a,2,p,8,8,12,1.5,inf,0.25,,,,,,,,12345678,,,,,,,1,,,"
     assert lines[2].endswith(",1,,,psnr_db cer")
     back = read_records(path)
     assert back[0].values["psnr_db"] == math.inf and math.isnan(back[0].values["dists"])
     assert (back[0].bits["bits_z"], back[1].computed, back[1].bpp) == (12345678, "psnr_db cer", 0.5)
-    path.write_text(old + "\nset,a,1,p,8,8,4,0.5,30,,0.9,0.1,0.2\n")
+    path.write_text(old.replace("image", "picture", 1) + "\nset,a,1,p,8,8,4,0.5,30,,0.9,0.1,0.2\n")
     [earlier] = read_records(path)
     assert earlier.values["psnr_db"] == 30 and earlier.computed == "" and "dists" not in earlier.values
     path.write_text("a,b\n1,2\n")

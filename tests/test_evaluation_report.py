@@ -95,7 +95,7 @@ def test_the_page_is_reproducible_and_requests_nothing(run: Run) -> None:
     page = run.write(warnings=["heic: not installed"])
     assert run.write(warnings=["heic: not installed"]) == page
     assert not re.search(r"(src|href)\s*=\s*[\"']?(https?:)?//", page)
-    assert re.findall(r'href="([^"]*)"', page) == ["data:,", "pictures.csv"]
+    assert re.findall(r'href="([^"]*)"', page) == ["data:,", "images.csv"]
     words = plain(page)
     assert "3 images of tiny , 3 codecs, 27 files." in words
     assert "heic: not installed" in words and "What is missing" in words

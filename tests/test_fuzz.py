@@ -4,57 +4,29 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from fuzz import mutate, toy
 from sfumato import container
-from sfumato.errors import FormatError
 
 FILES = toy.corpus()
-PICTURES = [toy.codec().decode(data) for data in FILES]
+DECODED = [toy.codec().decode(data) for data in FILES]
 
 
 @pytest.mark.parametrize("number", range(len(FILES)), ids=sorted(toy.CASES))
 def test_the_corpus_is_what_the_toy_weights_write(number: int) -> None:
     name = sorted(toy.CASES)[number]
     height, width, channels, q, seed, metadata = toy.CASES[name]
-    assert PICTURES[number].shape == (height, width, channels)
+    assert DECODED[number].shape == (height, width, channels)
     file = container.unpack(FILES[number])
     assert file.metadata == metadata and file.header.q == (255 if q is None else round(q * 255))
     if q is None:
-        assert np.array_equal(PICTURES[number], toy.test_image(height, width, channels))
+        assert np.array_equal(DECODED[number], toy.test_image(height, width, channels))
         return
     assert file.header.noise_seed == (file.header.noise_seed if seed is None else seed)
     # the entropy model is exact; transforms and WebP differ between machines: sizes agree, bytes need not
     again = container.unpack(toy.codec().encode(toy.test_image(height, width, channels), q=q, seed=seed))
     sizes = [len(container.pack(f.header, f.sections)) for f in (again, file)]
     assert sizes[0] == pytest.approx(sizes[1], rel=0.01)
-
-
-@given(st.binary(max_size=300), st.booleans())
-@settings(max_examples=300, deadline=None)
-def test_unpack_of_any_bytes(data: bytes, valid_start: bool) -> None:
-    for partial in (False, True):
-        try:
-            file = container.unpack(FILES[1][:14] + data if valid_start else data, partial=partial)
-        except FormatError:
-            continue
-        assert partial or container.pack(file.header, file.sections, file.metadata, file.alpha).endswith(data)
-
-
-@given(st.data())
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_decode_of_a_changed_file(data: st.DataObject) -> None:
-    number = data.draw(st.integers(0, len(FILES) - 1))
-    changed = bytearray(FILES[number])
-    for _ in range(data.draw(st.integers(1, 3))):
-        changed[data.draw(st.integers(0, len(changed) - 1))] = data.draw(st.integers(0, 255))
-    try:
-        decoded = toy.codec().decode(bytes(changed))
-    except FormatError:
-        return
-    assert any(np.array_equal(decoded, photo) for photo in PICTURES)
 
 
 def test_random_mutations_are_refused_or_harmless(capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,7 +51,7 @@ def raw_png(width: int, height: int, depth: int, colour: int, rows: bytes) -> by
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
-def test_every_kind_of_source_gives_the_same_picture(tmp_path: Path) -> None:
+def test_every_kind_of_source_gives_the_same_image(tmp_path: Path) -> None:
     image = Image.fromarray(RGB)
     path = tmp_path / "a.png"
     image.save(path)
@@ -64,7 +64,7 @@ def test_every_kind_of_source_gives_the_same_picture(tmp_path: Path) -> None:
             assert np.array_equal(photo, RGB)
 
 
-def test_reading_leaves_the_caller_s_picture_alone() -> None:
+def test_reading_leaves_the_caller_s_image_alone() -> None:
     array = RGB.copy()
     read(array)[:] = 0
     assert np.array_equal(array, RGB)
@@ -73,20 +73,21 @@ def test_reading_leaves_the_caller_s_picture_alone() -> None:
     assert image.mode == "RGB" and np.array_equal(np.asarray(image), RGB)
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "P"])
-def test_grey_and_palette_become_rgb(mode: str) -> None:
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA"])
+def test_grey_palettes_and_opaque_alpha_become_rgb(mode: str) -> None:
     image = Image.fromarray(RGB).convert(mode)
     assert np.array_equal(read(io.BytesIO(png(image))), np.asarray(image.convert("RGB")))
-
-
-def test_grey_array() -> None:
     assert np.array_equal(read(RGB[:, :, 0]), np.repeat(RGB[:, :, :1], 3, 2))
 
 
-@pytest.mark.parametrize("mode", ["LA", "RGBA"])
-def test_opaque_alpha_is_dropped(mode: str) -> None:
-    image = Image.fromarray(RGB).convert(mode)
-    assert np.array_equal(read(io.BytesIO(png(image))), np.asarray(image.convert("RGB")))
+@pytest.mark.parametrize("shape", [(3,), (4, 4, 5), (4, 4, 1), (1, 4, 4, 3), (0, 4, 3), (4, 0, 3), (0, 0)])
+def test_arrays_of_other_types_and_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ImageError, match="is empty" if 0 in shape else "array: expected uint8"):
+        read(np.zeros(shape, np.uint8))
+    with pytest.raises(ImageError, match="0x0 pixels is empty"):
+        read(Image.new("RGB", (0, 0)))
+    with pytest.raises(ImageError, match=r"array: expected uint8 .* got uint16 \[6, 9, 3\]"):
+        read(RGB.astype(np.uint16))
 
 
 def test_transparency_is_kept_by_load_and_refused_by_read() -> None:
@@ -97,8 +98,8 @@ def test_transparency_is_kept_by_load_and_refused_by_read() -> None:
     assert np.array_equal(photo.array, rgba) and photo.pixels.flags.c_contiguous
     with pytest.raises(ImageError, match="array: transparent pixels"):
         read(rgba)
-    veiled = rgba[:, :, 2:]
-    assert np.array_equal(load(veiled).array, veiled) and load(veiled).pixels.ndim == 2
+    with_alpha = rgba[:, :, 2:]
+    assert np.array_equal(load(with_alpha).array, with_alpha) and load(with_alpha).pixels.ndim == 2
 
 
 def test_colour_keys_and_palettes_become_alpha() -> None:
@@ -114,25 +115,6 @@ def test_colour_keys_and_palettes_become_alpha() -> None:
     assert photo.alpha is not None
     assert np.array_equal(photo.alpha == 0, np.asarray(palette) == palette.getpixel((0, 0)))
     assert np.array_equal(photo.pixels, np.asarray(palette.convert("RGB")))
-
-
-def test_arrays_of_other_types_are_refused() -> None:
-    with pytest.raises(ImageError, match=r"array: expected uint8 .* got uint16 \[6, 9, 3\]"):
-        read(RGB.astype(np.uint16))
-
-
-@pytest.mark.parametrize("shape", [(3,), (4, 4, 5), (4, 4, 1), (1, 4, 4, 3)])
-def test_arrays_of_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ImageError, match="array: expected uint8"):
-        read(np.zeros(shape, np.uint8))
-
-
-@pytest.mark.parametrize("shape", [(0, 4, 3), (4, 0, 3), (0, 0)])
-def test_empty_pictures_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ImageError, match="is empty"):
-        read(np.zeros(shape, np.uint8))
-    with pytest.raises(ImageError, match="0x0 pixels is empty"):
-        read(Image.new("RGB", (0, 0)))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -154,7 +136,7 @@ def test_orientation_is_applied(orientation: int) -> None:
 
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"junk" * 5])
-def test_damaged_exif_does_not_hide_the_picture(exif: bytes) -> None:
+def test_damaged_exif_does_not_hide_the_image(exif: bytes) -> None:
     data = png(Image.fromarray(RGB))
     at = 8 + 25
     assert np.array_equal(read(io.BytesIO(data[:at] + chunk(b"eXIf", exif) + data[at:])), RGB)
@@ -171,7 +153,7 @@ def test_animations_are_refused(tmp_path: Path) -> None:
     assert read(tmp_path / "still.gif")[0, 0].tolist() == [255, 0, 0]
 
 
-def test_photograph_with_a_second_view_is_a_still_picture() -> None:
+def test_photograph_with_a_second_view_is_a_still_image() -> None:
     buffer = io.BytesIO()
     first, second = (Image.new("RGB", (8, 8), colour) for colour in ("white", "black"))
     first.save(buffer, "MPO", save_all=True, append_images=[second])
@@ -186,7 +168,7 @@ def test_missing_file_and_folder_stay_what_they_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"no image", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0" + bytes(20)])
-def test_what_is_not_a_picture_is_named(data: bytes, tmp_path: Path) -> None:
+def test_what_is_not_an_image_is_named(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "bad.png"
     path.write_bytes(data)
     with pytest.raises(ImageError, match=r"bad\.png: "):
@@ -206,7 +188,7 @@ def test_truncated_files_are_refused(suffix: str) -> None:
 
 
 @given(data=st.data())
-def test_damaged_png_gives_a_picture_or_an_image_error(data: st.DataObject) -> None:
+def test_damaged_png_gives_an_image_or_an_image_error(data: st.DataObject) -> None:
     good = bytearray(png(Image.fromarray(RGB)))
     for _ in range(data.draw(st.integers(1, 4))):
         good[data.draw(st.integers(0, len(good) - 1))] = data.draw(st.integers(0, 255))
@@ -265,21 +247,15 @@ def test_pad_repeats_the_border(h: int, w: int, multiple: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.PNG", "a", "a.ppm", "a.bmp", "a.tif", "a.tiff", "a.webp"])
-def test_written_pictures_read_back(name: str, tmp_path: Path) -> None:
+def test_written_images_read_back(name: str, tmp_path: Path) -> None:
     write(tmp_path / name, RGB)
     assert np.array_equal(read(tmp_path / name), RGB)
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_jpeg_is_written_close(tmp_path: Path) -> None:
-    flat = np.full((16, 16, 3), (200, 100, 50), np.uint8)
-    write(tmp_path / "a.jpg", flat)
-    assert np.abs(read(tmp_path / "a.jpg").astype(int) - flat).max() <= 3
-
-
 def test_unknown_suffix_is_named(tmp_path: Path) -> None:
     assert format_of("a/b.WebP") == "WEBP"
-    assert format_of("picture") == "PNG"
+    assert format_of("nameless") == "PNG"
     with pytest.raises(ImageError, match=r"a\.xyz: unknown suffix '\.xyz'; known are \.png, "):
         format_of("a.xyz")
     with pytest.raises(ImageError, match="unknown suffix"):
@@ -287,7 +263,7 @@ def test_unknown_suffix_is_named(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_bad_pictures_are_not_written(tmp_path: Path) -> None:
+def test_bad_images_are_not_written(tmp_path: Path) -> None:
     for bad in (RGB.astype(np.float32), RGB[:, :, :1], RGB[:0]):
         with pytest.raises(ImageError, match=r"a\.png: (expected uint8 \[H, W\]|.* is empty)"):
             write(tmp_path / "a.png", bad)
@@ -314,13 +290,13 @@ def photograph() -> ImageData:
 
 def test_exif_is_carried_upright() -> None:
     photo = photograph()
-    assert np.array_equal(photo.pixels, RGB) and photo.icc == SWAPPED and photo.remarks == ()
+    assert np.array_equal(photo.pixels, RGB) and photo.icc == SWAPPED and photo.warnings == ()
     exif = Image.Exif()
     exif.load(photo.exif)
     assert exif[0x0112] == 1 and exif[0x010F] == "Maker" and exif.get_ifd(0x8769)[0x829A] == 0.5
 
 
-def test_orientation_in_xmp_does_not_turn_the_picture_twice(tmp_path: Path) -> None:
+def test_orientation_in_xmp_does_not_turn_the_image_twice(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(np.rot90(RGB))).save(buffer, "WEBP", lossless=True, xmp=XMP)
     photo = load(buffer)
@@ -345,7 +321,7 @@ def test_what_a_format_holds_comes_back(
             write(path, photo)
         assert not list(tmp_path.iterdir())
         return
-    said = write(path, photo)
+    notes = write(path, photo)
     back = load(path)
     if suffix in (".bmp", ".ppm"):
         photo = in_srgb(photo)  # they hold no profile
@@ -354,9 +330,9 @@ def test_what_a_format_holds_comes_back(
     if suffix in (".bmp", ".ppm"):
         kinds = "EXIF and XMP" if grey else "ICC and EXIF and XMP"
         converted = () if grey else ("colours were converted to sRGB",)
-        assert said == (f"{suffix[1:].upper()} holds no {kinds}: left out", *converted)
+        assert notes == (f"{suffix[1:].upper()} holds no {kinds}: left out", *converted)
     else:
-        assert said == () and back.icc == photo.icc and back.xmp == photo.xmp
+        assert notes == () and back.icc == photo.icc and back.xmp == photo.xmp
         exif = Image.Exif()
         exif.load(back.exif)
         assert exif[0x010F] == "Maker" and exif.get_ifd(0x8769)[0x829A] == 0.5
@@ -364,37 +340,21 @@ def test_what_a_format_holds_comes_back(
 
 def test_opaque_alpha_and_too_much_exif_for_jpeg(tmp_path: Path) -> None:
     write(tmp_path / "a.jpg", np.dstack([RGB, np.full(RGB.shape[:2], 255, np.uint8)]))
-    said = write(tmp_path / "a.jpg", ImageData(RGB, exif=b"II*\0" + bytes(69996)))
-    assert said == ("EXIF of 70000 bytes is over JPEG's 65527: left out",)
+    notes = write(tmp_path / "a.jpg", ImageData(RGB, exif=b"II*\0" + bytes(69996)))
+    assert notes == ("EXIF of 70000 bytes is over JPEG's 65527: left out",)
     assert load(tmp_path / "a.jpg").exif is None
 
 
 def test_strip_leaves_pixels_only() -> None:
     photo = strip(photograph())
     assert photo.icc is photo.exif is photo.xmp is None
-    assert (
-        np.abs(photo.pixels.astype(int) - RGB[..., [1, 0, 2]]).max() <= 1 and "sRGB" in photo.remarks[0]
-    )
+    assert np.abs(photo.pixels.astype(int) - RGB[..., [1, 0, 2]]).max() <= 1 and "sRGB" in photo.warnings[0]
     damaged = strip(ImageData(RGB, icc=b"no profile"))
-    assert np.array_equal(damaged.pixels, RGB) and "damaged" in damaged.remarks[0]
+    assert np.array_equal(damaged.pixels, RGB) and "damaged" in damaged.warnings[0]
 
 
 def test_mean_of_three_is_rounded() -> None:
     assert mean(np.array([[[0, 0, 1], [0, 1, 1], [255, 255, 255]]], np.uint8)).tolist() == [[0, 1, 255]]
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "a.sfu"
-    write_bytes(path, b"old")
-
-    def full(self: Path, target: Path) -> Path:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(OSError, match="No space left"):
-        write_bytes(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_write_bytes_replaces_follows_links_and_keeps_the_umask(tmp_path: Path) -> None:

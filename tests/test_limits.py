@@ -31,11 +31,6 @@ from tests.test_codec import photo
 from tests.test_image import png, raw_png
 
 
-@pytest.fixture(scope="module")
-def data() -> bytes:
-    return sfumato.encode(photo(96, 160), q=0.4)
-
-
 def huge(width: int, height: int, plane: bytes | None = None) -> bytes:
     """A file of a few bytes that is many pixels."""
     header = Header(width, height, 128, sfumato.load().model_id)
@@ -200,7 +195,7 @@ def test_loads_in_threads_leave_the_filters_of_warnings_alone(tmp_path: Path) ->
 
 def test_arguments_of_other_types_give_our_errors(data: bytes) -> None:
     pixels = photo(20, 30)
-    for value in ("0.4", None, True, [0.4], float("nan"), 1.5):
+    for value in ("0.4", None, True, [0.4], float("nan"), -0.1, 1.1):
         with pytest.raises(ValueError, match="q is "):
             sfumato.encode(pixels, q=value)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="seed is 'a'"):
@@ -216,7 +211,7 @@ def test_arguments_of_other_types_give_our_errors(data: bytes) -> None:
         ("chunks", "2"),
         ("chunks", 9),
     ]
-    choices += [("realism", "x"), ("eta", None), ("max_pixels", "x"), ("max_pixels", 0)]
+    choices += [("realism", "x"), ("realism", 1.5), ("eta", None), ("max_pixels", "x"), ("max_pixels", 0)]
     choices += [("crop", (0, 0, 9)), ("crop", (0, 0, "9", 9)), ("crop", "all"), ("crop", [0, 0, 9, 9])]
     for name, value in choices:
         with pytest.raises(ValueError, match=f"{name} is "):

@@ -79,8 +79,8 @@ def test_the_command_writes_tells_and_reads_it(tmp_path: Path, call: Call) -> No
     Image.fromarray(VEIL).save(tmp_path / "page.png")
     path = tmp_path / "page.sfu"
     done = call("encode", tmp_path / "page.png", "-q", 1, "--lossless-if-smaller", "--json")
-    told = json.loads(done.stdout)
-    assert told["model"] == "lossless" and told["quality"] == 1 and told["remarks"] == []
+    printed = json.loads(done.stdout)
+    assert printed["model"] == "lossless" and printed["quality"] == 1 and printed["warnings"] == []
     done = call("info", path)
     assert "lossless: a WebP of its pixels" in done.stdout and done.returncode == 0
     rows = [line.split("│")[1:-1] for line in done.stdout.splitlines() if line.startswith("│")]

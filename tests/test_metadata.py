@@ -112,16 +112,16 @@ def test_what_is_too_much_for_a_format_is_left_out_and_told(tmp_path: Path) -> N
     exif = b"II*\0" + struct.pack("<IHI", 8, 0, 0) + bytes(70_000)
     xmp = b"<x>" + b"m" * 1_100_000 + b"</x>"
     rgb = ImageData(RGB, icc=large, exif=exif, xmp=xmp, text={"Comment": "c" * 70_000})
-    for suffix, told in (
+    for suffix, expected in (
         (".png", ("ICC of", "XMP of")),
         (".jpg", ("EXIF of", "XMP of", "text 'Comment' of")),
         (".webp", ("WEBP holds no text",)),
     ):
-        said = write(tmp_path / f"a{suffix}", rgb)
-        assert all(any(line.startswith(start) for line in said) for start in told), said
+        notes = write(tmp_path / f"a{suffix}", rgb)
+        assert all(any(line.startswith(start) for line in notes) for start in expected), notes
         back = load(tmp_path / f"a{suffix}")
         if suffix == ".png":
-            assert back.icc is None and "colours were converted to sRGB" in said
+            assert back.icc is None and "colours were converted to sRGB" in notes
             assert np.abs(back.pixels.astype(int) - load_srgb(rgb)).max() <= 1
         if suffix == ".jpg":
             assert back.icc == large and back.exif is None and back.xmp is None
@@ -136,7 +136,7 @@ def load_srgb(rgb: ImageData) -> np.ndarray:
 def test_too_much_for_a_sfu_file_is_left_out_and_told() -> None:
     rgb = metadata.fitted(ImageData(RGB, exif=b"II*\0" + bytes(1 << 24), xmp=b"<x/>"))
     assert rgb.exif is None and rgb.xmp == b"<x/>"
-    assert rgb.remarks == ("EXIF of 16777220 bytes was left out: the limit is 16777216",)
+    assert rgb.warnings == ("EXIF of 16777220 bytes was left out: the limit is 16777216",)
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -230,20 +230,18 @@ def test_a_gain_map_is_told_and_nothing_speaks_of_it_any_more() -> None:
     buffer = io.BytesIO()
     frames[0].save(buffer, "MPO", save_all=True, append_images=frames[1:], xmp=GAIN)
     rgb = load(buffer)
-    assert "its gain map (HDR) was left out" in rgb.remarks
+    assert "its gain map (HDR) was left out" in rgb.warnings
     assert rgb.xmp is not None and b'dc:rights="me"' in rgb.xmp
     assert not any(word in rgb.xmp for word in (*metadata.GAIN_MAP, b"Container"))
     assert metadata.without_gain_map(b"<odd>GainMap</odd>") is None
     buffer = io.BytesIO()
     frames[0].save(buffer, "MPO", save_all=True, append_images=frames[1:])
-    assert load(buffer).remarks == ("1 further images in the file were left out",)
+    assert load(buffer).warnings == ("1 further images in the file were left out",)
 
 
 def test_info_counts_what_the_file_holds(tmp_path: Path, call: Callable[..., Call]) -> None:
     """Metadata was counted inflated, so the rest came to fewer than no bytes."""
-    rgb = replace(
-        load(io.BytesIO(png(Image.fromarray(RGB)))), xmp=b"<x>" + b" " * 9000 + b"</x>", icc=WIDE
-    )
+    rgb = replace(load(io.BytesIO(png(Image.fromarray(RGB)))), xmp=b"<x>" + b" " * 9000 + b"</x>", icc=WIDE)
     data = sfumato.encode(rgb)
     (tmp_path / "a.sfu").write_bytes(data)
     done = call("info", tmp_path / "a.sfu")

@@ -77,7 +77,7 @@ def test_a_new_block_is_the_identity() -> None:
     assert torch.equal(DepthBlock(8)(x), x)
 
 
-def test_straight_through_and_snap() -> None:
+def test_straight_through_and_grid() -> None:
     x = torch.tensor([0.4, 1.6, -2.5], requires_grad=True)
     y = quantise.straight_through(x)
     y.sum().backward()

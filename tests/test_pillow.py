@@ -20,11 +20,6 @@ from sfumato import container
 from tests.test_codec import photo
 
 
-@pytest.fixture(scope="module")
-def data() -> bytes:
-    return sfumato.encode(photo(96, 160), q=0.4)
-
-
 @pytest.fixture
 def path(data: bytes, tmp_path: Path) -> Path:
     (tmp_path / "a.sfu").write_bytes(data)
@@ -71,7 +66,7 @@ def test_modes_that_can_be_saved(mode: str) -> None:
         assert im.size == (30, 20)
 
 
-def test_alpha_grey_and_what_comes_with_a_picture(tmp_path: Path) -> None:
+def test_alpha_grey_and_what_comes_with_an_image(tmp_path: Path) -> None:
     im = Image.fromarray(photo(20, 30))
     im.putalpha(im.convert("L"))
     exif = Image.Exif()

@@ -13,11 +13,6 @@ from tests.test_codec import photo
 
 
 @pytest.fixture(scope="module")
-def codec() -> Codec:
-    return sfumato.load()
-
-
-@pytest.fixture(scope="module")
 def original() -> np.ndarray:
     return photo(128, 192)
 
@@ -27,7 +22,7 @@ def data(codec: Codec, original: np.ndarray) -> bytes:
     return codec.encode(original, q=0.7)
 
 
-def test_pictures_get_better_as_bytes_come(codec: Codec, original: np.ndarray, data: bytes) -> None:
+def test_images_get_better_as_bytes_come(codec: Codec, original: np.ndarray, data: bytes) -> None:
     reader = ProgressiveDecoder()
     seen, errors = [], []
     for at in range(0, len(data), 29):

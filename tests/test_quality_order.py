@@ -7,10 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-import sfumato
 from sfumato import codec as codec_module
 from sfumato.codec import Codec
-from sfumato.rate_control import psnr
+from sfumato.distortion import psnr
 from tests.test_codec import photo as noise
 
 HEIGHT, WIDTH = 96, 128
@@ -46,11 +45,6 @@ def reversed_pairs(points: list[Point]) -> list[tuple[Point, Point]]:
         for low in points[:number]
         if high.bytes > low.bytes and high.decibels < low.decibels
     ]
-
-
-@pytest.fixture(scope="module")
-def codec() -> Codec:
-    return sfumato.load()
 
 
 @pytest.mark.parametrize("name", IMAGES)

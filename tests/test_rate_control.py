@@ -32,11 +32,6 @@ from tests.test_codec import photo
 
 
 @pytest.fixture(scope="module")
-def codec() -> Codec:
-    return sfumato.load()
-
-
-@pytest.fixture(scope="module")
 def original() -> np.ndarray:
     return photo(96, 128)
 
@@ -48,7 +43,7 @@ def sizes(codec: Codec, original: np.ndarray) -> list[int]:
     return [len(codec.encode(latent, q=q / 255)) for q in range(0, 256, 5)]
 
 
-def test_a_latent_gives_the_file_of_its_picture(codec: Codec, original: np.ndarray) -> None:
+def test_a_latent_gives_the_file_of_its_image(codec: Codec, original: np.ndarray) -> None:
     latent = codec.analyze(original)
     assert codec.encode(latent, q=0.3, seed=5) == codec.encode(original, q=0.3, seed=5)
     data, decoded = codec.encode_with_reconstruction(latent, q=0.7)
@@ -72,9 +67,10 @@ def test_bytes_are_never_passed_and_nearly_reached(
 
 
 def test_the_public_function_and_the_rate(original: np.ndarray) -> None:
-    told: list[tuple[str, float]] = []
-    data = encode_to(original, TargetBpp(0.8), seed=3, progress=lambda what, part: told.append((what, part)))
-    assert told[0] == ("analysis", 0.0) and told[-1][0].startswith("try ") and 0 < told[-1][1] < 1
+    reported: list[tuple[str, float]] = []
+    progress = lambda what, part: reported.append((what, part))  # noqa: E731
+    data = encode_to(original, TargetBpp(0.8), seed=3, progress=progress)
+    assert reported[0] == ("analysis", 0.0) and reported[-1][0].startswith("try ") and 0 < reported[-1][1] < 1
     assert container.unpack(data).header.seed == 3
     assert 0.7 < 8 * len(data) / (96 * 128) <= 0.8
     again = sfumato.encode_to(original, sfumato.TargetBytes(len(data)), seed=3)
@@ -173,7 +169,7 @@ def test_lpips_is_reached_with_weights_from_the_folder(
         TargetLPIPS(1e-6).search(codec, original)
 
 
-def test_lpips_of_large_pictures_is_that_of_their_bands(
+def test_lpips_of_large_images_is_that_of_their_bands(
     original: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SFUMATO_METRICS", str(random_metric(tmp_path, "alex")))

@@ -237,7 +237,7 @@ def test_many_steps_give_the_true_variance(eta, sigma_b_max):
 
 @gaussians
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
-def test_samples_of_a_gaussian_picture(eta, sigma_b_max):
+def test_samples_of_a_gaussian_image(eta, sigma_b_max):
     """What the samplers really draw has the moments that the steps imply."""
     schedule, ts, draws = Blurring(sigma_b_max), times(1.0, 60), 6000
     toy = Gaussian(schedule)
@@ -253,7 +253,7 @@ def test_samples_of_a_gaussian_picture(eta, sigma_b_max):
     assert (torch.corrcoef(u.flatten(1).T) - torch.eye(24)).abs().max() < 0.07
 
 
-def test_epsilon_and_x_give_the_same_picture():
+def test_epsilon_and_x_give_the_same_image():
     schedule, ts = Blurring(3.0), times(0.3, 6)
     z = partial_noise_start(photo(), 0.3, noise(SHAPE, 3), schedule).double()
 

@@ -81,12 +81,12 @@ def test_the_files_are_those_of_the_folder_command(tmp_path: Path, call: Callabl
     ours = {p.relative_to(tmp_path / "out"): p.read_bytes() for p in (tmp_path / "out").rglob("*.sfu")}
     theirs = {p.relative_to(tmp_path / "ref"): p.read_bytes() for p in (tmp_path / "ref").rglob("*.sfu")}
     assert ours == theirs and len(ours) == 4
-    told = {Path(o["input"]).relative_to(tmp_path / "in").as_posix(): o for o in command.objects}
-    assert {row["input"]: row.get("error") for row in rows} == {k: v.get("error") for k, v in told.items()}
+    printed = {Path(o["input"]).relative_to(tmp_path / "in").as_posix(): o for o in command.objects}
+    assert {row["input"]: row.get("error") for row in rows} == {k: v.get("error") for k, v in printed.items()}
     keys = {"bytes", "width", "height", "bpp", "quality", "model", "image_bytes"}
     for row in rows:
         if "error" not in row:
-            assert {k: row[k] for k in keys} == {k: told[row["input"]][k] for k in keys}
+            assert {k: row[k] for k in keys} == {k: printed[row["input"]][k] for k in keys}
 
 
 def test_a_run_that_was_cut_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_transcoding_takes_lossy_files_and_keeps_what_would_grow(tmp_path: Path)
     assert set(rows) == {"large.webp", "tiny.webp"}
     assert rows["large.webp"]["output"] == "large.sfu" and (tmp_path / "out" / "large.sfu").is_file()
     assert (
-        rows["tiny.webp"]["output"] == "tiny.webp" and "kept: would have" in rows["tiny.webp"]["remarks"][-1]
+        rows["tiny.webp"]["output"] == "tiny.webp" and "kept: would have" in rows["tiny.webp"]["warnings"][-1]
     )
     assert (tmp_path / "out" / "tiny.webp").read_bytes() == (tmp_path / "in" / "tiny.webp").read_bytes()
 
@@ -374,7 +374,7 @@ def test_without_ray_the_command_says_what_to_install(
         (("-q", 0.4, "--target-bpp", 0.3), "give one of"),
     ):
         ended = call("batch", tmp_path / "in", tmp_path / "out", *arguments)
-        assert ended.returncode == 1 and message in ended.stderr and len(ended.stderr.splitlines()) == 1
+        assert ended.returncode == 2 and message in ended.stderr and len(ended.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
 

@@ -13,7 +13,7 @@ def noise(deviation: float, seed: int = 0) -> np.ndarray:
     return values.clip(0, 255).astype(np.uint8)
 
 
-def test_a_picture_has_all_its_own_energy() -> None:
+def test_an_image_has_all_its_own_energy() -> None:
     assert np.allclose(recovered(noise(30), noise(30)), 1)
     assert len(recovered(noise(30), noise(30))) == len(OCTAVES)
 

@@ -131,8 +131,8 @@ def test_the_denoiser_sees_no_further_than_its_reach(preset: str) -> None:
     z_t = torch.randn(1, 3, 2 * middle, 64).requires_grad_(True)
     half = torch.tensor([0.5])
     with torch.no_grad():
-        certain = model.synthesize(torch.randn(1, model.config.latent, 2 * middle // 16, 4), half)
-    x_hat = model.denoiser(z_t, half, half, *certain)
+        base = model.synthesize(torch.randn(1, model.config.latent, 2 * middle // 16, 4), half)
+    x_hat = model.denoiser(z_t, half, half, *base)
     x_hat[:, :, middle].square().sum().backward()
     assert z_t.grad is not None
     touched = z_t.grad.abs().sum((0, 1, 3)).nonzero().flatten()

@@ -61,7 +61,7 @@ def test_meets_is_a_shared_cell() -> None:
 
 
 @pytest.mark.usefixtures("small_tiles")
-def test_a_picture_in_tiles_comes_back(codec: Codec) -> None:
+def test_an_image_in_tiles_comes_back(codec: Codec) -> None:
     photo = toy.test_image(HEIGHT, WIDTH)
     data = codec.encode(photo, q=0.8)
     file = container.unpack(data)
@@ -142,8 +142,8 @@ def test_goals_previews_and_streams_take_tiles(codec: Codec) -> None:
     data, decoded = codec.encode_with_reconstruction(codec.analyze(photo), q=fit.q)
     assert data == fit.data and np.array_equal(decoded, codec.decode(data))
     previews = [codec.decode(data, chunks=k).astype(int) for k in range(6)]
-    certain = codec.decode(data, steps=0)
-    errors = [np.abs(preview - certain).mean() for preview in previews]
+    base = codec.decode(data, steps=0)
+    errors = [np.abs(preview - base).mean() for preview in previews]
     assert errors[0] > errors[2] > errors[4] > errors[5] == 0
     part = codec.decode(data, chunks=2, crop=Crop(130, 100, 40, 70))
     assert np.abs(previews[2][100:170, 130:170] - part).max() <= 1
@@ -194,7 +194,7 @@ def test_any_table_of_tiles_is_read_or_refused(data: bytes, check: int, number: 
         assert len(tiles) == count and container.join(HEADER, number, tiles).payload == data
 
 
-def test_crops_outside_the_picture_are_named(codec: Codec) -> None:
+def test_crops_outside_the_image_are_named(codec: Codec) -> None:
     data = codec.encode(toy.test_image(20, 30))
     for crop in (Crop(-1, 0, 5, 5), Crop(0, 0, 31, 5), Crop(0, 16, 5, 5), Crop(0, 0, 0, 5)):
         with pytest.raises(ValueError, match="is no part of 30x20 pixels"):

@@ -43,7 +43,7 @@ def pixels(seed: int, height: int = 80, width: int = 96) -> np.ndarray:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Three images in a folder, two in a tar beside them, one too small."""
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     for i in range(3):
         Image.fromarray(pixels(i)).save(folder / f"{i}.png")

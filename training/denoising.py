@@ -1,8 +1,8 @@
 """Losses of the blurring diffusion decoder on a frozen codec: crops in, one number to descend out.
 
 `DenoisingLoss` asks for the image at one random time, as every diffusion is trained.  `UnrolledLoss` runs the
-sampler as it is used, a few steps from x_base, and judges its output: per-step training alone never sees the
-sampler's own inputs, and leaves noise where texture should be.
+sampler as it is used, a few steps from x_base, and compares its output: per-step training alone never sees
+the sampler's own inputs, and leaves noise where texture should be.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from jaxtyping import Float
+from torch import Tensor
 
 from sfumato.dct import dct
 from sfumato.diffusion import Blurring
@@ -19,7 +19,7 @@ from sfumato.transforms import BaseReconstruction
 from training.energy import EnergyScore
 from training.losses import Distortion, random_part
 from training.networks.model import Model
-from training.objective import emphasis, refined
+from training.objective import ImageLoss, Terms, refined
 from training.recipes import Recipe
 
 
@@ -31,25 +31,20 @@ def base_reconstruction(
     return model.synthesize(model.prior(*model.analyze(x, q), q).y_hat, q)
 
 
-class DenoisingLoss(nn.Module):
-    """One random time; t favours small values, `recipe.refined_loss` judges the predicted image.
+def check_prediction(model: Model) -> None:
+    """ValueError unless the denoiser predicts x, which an unrolled sampler needs."""
+    if model.denoiser.predicts != "x":
+        raise ValueError(f"preset {model.preset!r} predicts {model.denoiser.predicts}; x is needed here")
+
+
+class DenoisingLoss(ImageLoss):
+    """One random time; t favours small values, `recipe.refined_loss` is of the predicted image.
 
     x-prediction: SNR weights per frequency, clipped; epsilon-prediction: the L1 of Yang & Mandt 2023; both
     times 127.5^2, in place of the plain MSE.
     """
 
-    def __init__(self, model: Model, recipe: Recipe, distortion: Distortion) -> None:
-        super().__init__()
-        self.model, self.recipe, self.distortion = model, recipe, distortion
-
-    def forward(
-        self,
-        x: Float[Tensor, "b 3 h w"],
-        q: Float[Tensor, " b"],
-        use_perceptual: bool,
-        rendered: Bool[Tensor, " b"] | None = None,
-    ) -> dict[str, Tensor]:
-        """The loss of each image and its terms; arguments as those of `Objective.forward`."""
+    def compute(self, x: Tensor, q: Tensor, use_perceptual: bool, weight_map: Tensor | None) -> Terms:
         model, schedule = self.model, self.model.schedule
         base = base_reconstruction(model, x, q)
         t = sample_t(x.shape[0], model.config.t0).to(x.device)
@@ -61,59 +56,38 @@ class DenoisingLoss(nn.Module):
             denoising = epsilon_loss(epsilon, prediction)
         else:
             x_hat, denoising = prediction, x_loss(x, prediction, t, schedule)
-        weight_map = emphasis(x, rendered, self.recipe.text)
         out = self.distortion(x, x_hat, self.recipe.refined_loss, use_perceptual, weight_map)
         out["diffusion"] = denoising
         out["loss"] = out.pop("distortion") + denoising * 127.5**2
         return out
 
 
-class UnrolledLoss(nn.Module):
-    """The sampler's own 1, 2 or 4 steps from the noisy x_base; `recipe.refined_loss` judges the outcome."""
+class UnrolledLoss(ImageLoss):
+    """The sampler's own 1, 2 or 4 steps from the noisy x_base; `recipe.refined_loss` is of the outcome."""
 
     def __init__(self, model: Model, recipe: Recipe, distortion: Distortion) -> None:
-        super().__init__()
-        if model.denoiser.predicts != "x":
-            raise ValueError(f"preset {model.preset!r} predicts {model.denoiser.predicts}; x is needed here")
-        self.model, self.recipe, self.distortion = model, recipe, distortion
+        super().__init__(model, recipe, distortion)
+        check_prediction(model)
 
-    def forward(
-        self,
-        x: Float[Tensor, "b 3 h w"],
-        q: Float[Tensor, " b"],
-        use_perceptual: bool,
-        rendered: Bool[Tensor, " b"] | None = None,
-    ) -> dict[str, Tensor]:
-        """The loss of each image and its terms; arguments as those of `Objective.forward`."""
+    def compute(self, x: Tensor, q: Tensor, use_perceptual: bool, weight_map: Tensor | None) -> Terms:
         x_hat = refined(self.model, base_reconstruction(self.model, x, q), q, self.recipe.unroll)
-        weight_map = emphasis(x, rendered, self.recipe.text)
         out = self.distortion(x, x_hat, self.recipe.refined_loss, use_perceptual, weight_map)
         out["loss"] = out.pop("distortion")
         return out
 
 
-class EnergyLoss(nn.Module):
+class EnergyLoss(ImageLoss):
     """Two samples of the sampler in use; their energy score, and `recipe.refined_loss` of the first."""
 
     def __init__(self, model: Model, recipe: Recipe, distortion: Distortion, metrics: Path) -> None:
-        super().__init__()
-        if model.denoiser.predicts != "x":
-            raise ValueError(f"preset {model.preset!r} predicts {model.denoiser.predicts}; x is needed here")
-        self.model, self.recipe, self.distortion = model, recipe, distortion
+        super().__init__(model, recipe, distortion)
+        check_prediction(model)
         self.score = EnergyScore(metrics, recipe.diversity, recipe.energy_patch)
 
-    def forward(
-        self,
-        x: Float[Tensor, "b 3 h w"],
-        q: Float[Tensor, " b"],
-        use_perceptual: bool,
-        rendered: Bool[Tensor, " b"] | None = None,
-    ) -> dict[str, Tensor]:
-        """The loss of each image and its terms; arguments as those of `Objective.forward`."""
+    def compute(self, x: Tensor, q: Tensor, use_perceptual: bool, weight_map: Tensor | None) -> Terms:
         recipe = self.recipe
         base = base_reconstruction(self.model, x, q)
         first, second = (refined(self.model, base, q, recipe.unroll) for _ in range(2))
-        weight_map = emphasis(x, rendered, recipe.text)
         out = self.distortion(x, first, recipe.refined_loss, use_perceptual, weight_map)
         part = (..., *random_part(x, recipe.perceptual_crop))
         out |= self.score(x[part], first[part], second[part])

@@ -55,7 +55,7 @@ def grid(x: Tensor, x_hat: Tensor, emphasis: Tensor | None = None) -> Float[Tens
 
     The mean error at each place of a patch, over all patches, less the mean of all: a decoder that builds
     images of patches can add one and the same pattern to each.  It costs little squared error, and LPIPS
-    and DISTS take it for texture; the eye sees a weave.
+    and DISTS take it for texture; the eye sees a grid.
     """
     error = (x_hat - x).unflatten(3, (-1, PATCH)).unflatten(2, (-1, PATCH))
     pattern = error.mean((2, 4))

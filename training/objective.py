@@ -8,6 +8,8 @@ weight rate, squared error and LPIPS alike.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -18,6 +20,7 @@ from training.losses import Distortion, random_part, text_mask
 from training.networks.model import Model
 from training.recipes import Recipe
 
+Terms = dict[str, Tensor]
 ALIGNED = 16  # pixels: the denoiser sees parts that begin and end at multiples of this
 
 
@@ -51,11 +54,10 @@ def emphasis(x: Tensor, rendered: Tensor | None, factor: float) -> Float[Tensor,
     return 1 + (factor - 1) * text_mask(x, rendered)
 
 
-class Objective(nn.Module):
-    """The codec with its loss, as one module, so that data-parallel wrappers see one forward.
+class ImageLoss(nn.Module, ABC):
+    """A model with its loss, as one module, so that data-parallel wrappers see one forward.
 
-    With `recipe.part` "all" a part of each decoded crop goes through the denoiser too, and what comes out is
-    judged as well.
+    A loss of another kind is a class with its own `compute`, named where `training.loop` chooses one.
     """
 
     def __init__(self, model: Model, recipe: Recipe, distortion: Distortion) -> None:
@@ -68,17 +70,31 @@ class Objective(nn.Module):
         q: Float[Tensor, " b"],
         use_perceptual: bool,
         rendered: Bool[Tensor, " b"] | None = None,
-    ) -> dict[str, Tensor]:
+    ) -> Terms:
         """The loss of each image and its terms; `use_perceptual` brings the perceptual ones in.
 
         `rendered` says which crops are known to come from screens.
         """
+        return self.compute(x, q, use_perceptual, emphasis(x, rendered, self.recipe.text))
+
+    @abstractmethod
+    def compute(self, x: Tensor, q: Tensor, use_perceptual: bool, weight_map: Tensor | None) -> Terms:
+        """As `forward`; `weight_map` is [B, 1, H, W], by which squared errors are multiplied."""
+
+
+class Objective(ImageLoss):
+    """Rate and distortion of the codec.
+
+    With `recipe.part` "all" a part of each decoded crop goes through the denoiser too, and the distortion of
+    what comes out is added.
+    """
+
+    def compute(self, x: Tensor, q: Tensor, use_perceptual: bool, weight_map: Tensor | None) -> Terms:
         model, recipe = self.model, self.recipe
         y, z = model.analyze(x, q)
         estimate = model.prior(y, z, q)
         base = model.synthesize(estimate.y_hat, q)
         bpp = estimate.bits.sum(1) / x[0, 0].numel()
-        weight_map = emphasis(x, rendered, recipe.text)
         out = self.distortion(x, base.x_base.float(), recipe.base_loss, use_perceptual, weight_map)
         if recipe.part == "all":
             rows, columns = random_part(x, recipe.refined_crop, ALIGNED)

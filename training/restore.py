@@ -40,10 +40,10 @@ def restore(weights: Weights) -> tuple[Model, dict[str, Tensor]]:
             unit = 2.0 ** -int(entropy[f"{layer}.exponent"]) if matrix else PARAMETER_UNIT
             state[f"prior.{key}"] = torch.tensor(value * unit).float()
     for number, values in enumerate(weights.position_bias):
-        for name, value in zip(("amplitude", "sigma"), values, strict=True):
-            key = f"prior.chunks.{number}.global_context.bias.{name}"
+        for part, learnt in zip(("amplitude", "sigma"), values, strict=True):
+            key = f"prior.chunks.{number}.global_context.bias.{part}"
             if key in model.state_dict():  # not where a preset goes without a bias
-                state[key] = torch.tensor(value)
+                state[key] = torch.tensor(learnt)
     missing, unexpected = model.load_state_dict(state, strict=False)
     missing = [name for name in missing if model.has_denoiser or not name.startswith("denoiser.")]
     if missing or unexpected:

@@ -12,7 +12,7 @@ export async function encodeImage(
   progress: Progress,
 ): Promise<EncodeReply> {
   const start = performance.now();
-  const { pixels, width, height, alpha, remarks } = await readImage(request.data, request.type);
+  const { pixels, width, height, alpha, warnings } = await readImage(request.data, request.type);
   progress("Analysing", 0);
   if (alpha) fillInvisible(pixels, alpha, width, height);
   const analysis = codec.analyse(pixels, width, height, (part) => progress("Analysing", part));
@@ -35,12 +35,12 @@ export async function encodeImage(
     tries: found.tries,
     seconds: (performance.now() - start) / 1000,
     original,
-    remarks,
+    warnings,
   };
 }
 
 interface Source extends Pixels {
-  remarks: string[];
+  warnings: string[];
 }
 
 async function readImage(data: Uint8Array, type: string): Promise<Source> {
@@ -67,8 +67,8 @@ async function readImage(data: Uint8Array, type: string): Promise<Source> {
     alpha[i] = rgba[4 * i + 3]!;
     opaque &&= alpha[i] === 255;
   }
-  const remarks = ["Colours were converted to 8-bit sRGB; metadata of the image is not kept."];
-  return { width, height, channels: 3, pixels, alpha: opaque ? null : alpha, remarks };
+  const warnings = ["Colours were converted to 8-bit sRGB; metadata of the image is not kept."];
+  return { width, height, channels: 3, pixels, alpha: opaque ? null : alpha, warnings };
 }
 
 /** Replaces pixels of alpha 0, in place, by means of what is visible in cells twice as large each time. */

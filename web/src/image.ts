@@ -8,7 +8,7 @@ const WEBP_PIXELS = 2 ** 24;
 
 export interface DecodedImage extends Pixels {
   entries: Map<string, Uint8Array>;
-  remarks: string[];
+  warnings: string[];
 }
 
 export async function complete({
@@ -19,15 +19,15 @@ export async function complete({
   channels,
   pixels,
 }: Decoded): Promise<DecodedImage> {
-  const remarks: string[] = [];
+  const warnings: string[] = [];
   const { header } = file;
   if (sections < header.chunks + 1)
-    remarks.push(`cut short: ${sections} of ${header.chunks + 1} sections are shown`);
+    warnings.push(`cut short: ${sections} of ${header.chunks + 1} sections are shown`);
   let alpha: Uint8Array | null = null;
   if (file.alpha?.length) alpha = await readStream(file.alpha, header, 1, "alpha");
-  else if (file.alpha) remarks.push("cut short before the end of alpha: shown opaque");
+  else if (file.alpha) warnings.push("cut short before the end of alpha: shown opaque");
   const entries = await readMetadata(file.metadata);
-  return { width, height, channels, pixels, alpha, entries, remarks };
+  return { width, height, channels, pixels, alpha, entries, warnings };
 }
 
 /** The image of a lossless file, which needs no weights; FormatError for more pixels than are allowed. */

@@ -15,7 +15,7 @@ export interface Facts {
   shown: number;
   metadata: string[];
   bytes: number;
-  remarks: string[];
+  warnings: string[];
   seconds: number;
 }
 
@@ -81,7 +81,7 @@ export interface EncodeReply {
   tries: number;
   seconds: number;
   original: Uint8Array; // a PNG of what was encoded
-  remarks: string[];
+  warnings: string[];
 }
 
 export type Reply = { number: number } & (

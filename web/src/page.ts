@@ -139,8 +139,8 @@ function show(name: string, { png, facts }: DecodeReply, bytes: number, preview:
   list(facts, bytes);
   if (preview) return;
   state.shown = { name, png, bytes, width: facts.width, height: facts.height };
-  const remarks = facts.remarks.length ? ` ${facts.remarks.join("; ")}.` : "";
-  announce(`${name} is shown: ${size}, decoded in ${facts.seconds.toFixed(1)} seconds.${remarks}`);
+  const warnings = facts.warnings.length ? ` ${facts.warnings.join("; ")}.` : "";
+  announce(`${name} is shown: ${size}, decoded in ${facts.seconds.toFixed(1)} seconds.${warnings}`);
 }
 
 function list(facts: Facts, bytes: number): void {
@@ -158,7 +158,7 @@ function list(facts: Facts, bytes: number): void {
       facts.sections.map(({ name, bytes: size }) => `${name} ${number(size)}`).join(", ") + " bytes",
     ],
     ...(facts.metadata.length ? [["Metadata", facts.metadata.join(", ")] as [string, string]] : []),
-    ...(facts.remarks.length ? [["Note", facts.remarks.join("; ")] as [string, string]] : []),
+    ...(facts.warnings.length ? [["Note", facts.warnings.join("; ")] as [string, string]] : []),
     ["Decoded in", `${facts.seconds.toFixed(2)} s`],
   ];
   byId("facts").replaceChildren(
@@ -205,7 +205,7 @@ async function encode(): Promise<void> {
   await work(async () => {
     progress("Reading", 0);
     const data = new Uint8Array(await source.arrayBuffer());
-    const { file, original, remarks, tries, seconds } = await workers.encode(
+    const { file, original, warnings, tries, seconds } = await workers.encode(
       { data, type: source.type, ...goal },
       progress,
     );
@@ -219,7 +219,7 @@ async function encode(): Promise<void> {
     };
     offerSave(name, file);
     announce(
-      `${name} has ${number(file.length)} bytes, encoded in ${seconds.toFixed(1)} seconds${tries > 1 ? ` and ${tries} tries` : ""}. ${remarks.join(" ")}`,
+      `${name} has ${number(file.length)} bytes, encoded in ${seconds.toFixed(1)} seconds${tries > 1 ? ` and ${tries} tries` : ""}. ${warnings.join(" ")}`,
     );
     byId("result-title").focus();
   });

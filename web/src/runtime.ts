@@ -88,7 +88,7 @@ export class Runtime {
         bytes: payload.length,
       })),
       metadata: [...image.entries].map(([tag, value]) => `${tag.trim()} (${value.length} bytes)`),
-      remarks: image.remarks,
+      warnings: image.warnings,
     };
     return { png: await writePng(image, image.entries), facts };
   }

@@ -1,0 +1,17 @@
+"""Two images in, their distance out."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from jaxtyping import UInt8
+
+
+def psnr(original: UInt8[np.ndarray, "*shape"], decoded: UInt8[np.ndarray, "*shape"]) -> float:
+    """10 log10(255^2 / MSE) in dB over all samples; infinite for equal images."""
+    mse = float(np.square(original.astype(np.float64) - decoded).mean())
+    return math.inf if mse == 0 else 10 * math.log10(255**2 / mse)
