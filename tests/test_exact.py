@@ -259,7 +259,7 @@ def test_layers_that_have_no_exact_form_are_refused_by_name() -> None:
         exact.from_arrays(arrays | {"h_s.up1.weight": np.ones((32, 4, 2, 2), np.int16)})
     with pytest.raises(ValueError, match=r"h_s\.up1: a sum may reach .* too many inputs"):
         exact.from_arrays(arrays | {"h_s.up1.weight": np.full((1, 1 << 24, 1, 1), 2**15 - 1, np.int16)})
-    few = {name: array for name, array in arrays.items() if not name.startswith("chunks.2.hidden_projection.")}
+    few = {k: v for k, v in arrays.items() if not k.startswith("chunks.2.hidden_projection.")}
     with pytest.raises(ValueError, match=r"the entropy model has no layer chunks\.2\.hidden_projection"):
         passed(exact.from_arrays(few), Q, *numpy_latents(1, 1))
     wide = np.ones(4096, np.int64)

@@ -80,7 +80,8 @@ def export(trained: RunWeights) -> weights.Weights:
         t0=c.t0,
         times_power=c.times_power,
     )
-    tensors: dict[str, NDArray[Any]] = {"gain.embedding": _half(model.gain.log_gain.embedding).astype(np.float16)}
+    gain = _half(model.gain.log_gain.embedding).astype(np.float16)
+    tensors: dict[str, NDArray[Any]] = {"gain.embedding": gain}
     tensors |= {f"entropy.{k}": v for k, v in integers(prior, trained.fractions).items()}
     tensors |= {f"tables.{k}": trained.tables[k].numpy() for k in ("counts", "widths")}
     for name in names:
