@@ -7,7 +7,6 @@ thread, so that a busy machine counts for little; memory is the peak of what num
 
 from __future__ import annotations
 
-import csv
 import statistics
 import time
 import tracemalloc
@@ -25,6 +24,7 @@ from sfumato.autoregressive import Array, autoregressive_pass
 from sfumato.checks import Checksum
 from sfumato.coder import Decoder, Encoder
 from sfumato.container import Header
+from sfumato.files import write_csv
 from sfumato.latents import make_symbol_coder, quality
 from sfumato.scales import Tables
 from sfumato.transforms import HYPER_STRIDE, STRIDE
@@ -35,6 +35,7 @@ from training.networks.model import PRESETS, Config, entropy_model
 
 SIZES = ((512, 768), (1024, 1536))
 Q = 128  # of 255
+HEADING = ["chunks", "megapixels", "sections", "parameters", "decode_cpu_s", "peak_mb"]
 
 
 class Grouped:
@@ -95,14 +96,24 @@ def measure(name: str, config: Config, height: int, width: int, repeats: int) ->
     return statistics.median(seconds), peak / 1e6
 
 
+def parameters(config: Config) -> int:
+    """Of the layers that are used: one pass over a chunk has no spatial context."""
+    spatial = ("local.", "globe.", "enter_spatial.")
+    used = [
+        parameter
+        for name, parameter in entropy_model(config).named_parameters()
+        if config.passes == 2 or not any(part in name for part in spatial)
+    ]
+    return sum(parameter.numel() for parameter in used)
+
+
 def rows(preset: str, sizes: tuple[tuple[int, int], ...], repeats: int) -> Iterator[list[str]]:
     config = PRESETS[preset]
     for height, width in sizes:
         for name in GROUPINGS:
             seconds, peak = measure(name, config, height, width, repeats)
-            chunks = config_of(name, config).chunks
-            parameters = sum(p.numel() for p in entropy_model(config_of(name, config)).parameters())
-            row = [name, f"{height * width / 1e6:.1f}", str(len(chunks)), str(parameters)]
+            c = config_of(name, config)
+            row = [name, f"{height * width / 1e6:.1f}", str(len(c.chunks)), str(parameters(c))]
             yield [*row, f"{seconds:.2f}", f"{peak:.0f}"]
 
 
@@ -120,14 +131,11 @@ def main(
         repeats: decodings of which the median is taken.
         sizes: height and width of images, multiples of 64.
     """
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with output.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["chunks", "megapixels", "sections", "parameters", "decode_cpu_s", "peak_mb"])
-        for row in rows(preset, sizes, repeats):
-            writer.writerow(row)
-            file.flush()
-            print(*row, flush=True)
+    found = []
+    for row in rows(preset, sizes, repeats):
+        found.append(row)
+        print(*row, flush=True)
+        write_csv(output, HEADING, found)
 
 
 if __name__ == "__main__":

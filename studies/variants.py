@@ -14,13 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from evaluation.plots import OTHERS
+from sfumato.files import write_csv
 from studies.latents import QUALITIES
 from studies.steps import save
 
 STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """97.5 % quantiles of Student's t with 1, 2, .. degrees of freedom."""
+LINEAR = 0.2  # % of the bits: up to here the figure's axis is linear, logarithmic beyond
+TICKS = (-10, -3, -1, -0.2, -0.1, 0, 0.1, 0.2, 0.5, 1, 3, 10, 30, 100)
 HEAD = ["variant", "seed", "steps", "windows", *(f"bpp_at_q{q:g}" for q in QUALITIES), "cpu_s", "model"]
 
 Table = dict[tuple[str, int], dict[str, str]]
@@ -51,13 +55,7 @@ def read(path: Path) -> Table:
 
 def write(path: Path, table: Table) -> None:
     """All rows, in the order in which they were made; the file is whole at every moment."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, HEAD, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(table.values())
-    part.replace(path)
+    write_csv(path, HEAD, ([row[name] for name in HEAD] for row in table.values()))
 
 
 def run(
@@ -124,15 +122,14 @@ def half_interval(values: Sequence[float]) -> float:
 
 def report(path: Path, found: Mapping[str, Sequence[Difference]], reference: str) -> None:
     """Prints the differences, and writes them beside the table: as CSV and as a figure."""
+    rows = []
+    for variant, row in found.items():
+        print(f"{variant:>20}: {', '.join(f'{d} % at q {d.q:g}' for d in row)} ({row[0].seeds} seeds)")
+        for d in row:
+            half = "" if math.isnan(d.half) else f"{d.half:.3f}"
+            rows.append([variant, f"{d.q:g}", d.seeds, f"{d.mean:.3f}", half])
     heading = ["variant", "q", "seeds", "bits_percent", "interval_percent"]
-    with path.with_name(f"{path.stem}-summary.csv").open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(heading)
-        for variant, row in found.items():
-            print(f"{variant:>20}: {', '.join(f'{d} % at q {d.q:g}' for d in row)} ({row[0].seeds} seeds)")
-            for d in row:
-                half = "" if math.isnan(d.half) else f"{d.half:.3f}"
-                writer.writerow([variant, d.q, d.seeds, f"{d.mean:.3f}", half])
+    write_csv(path.with_name(f"{path.stem}-summary.csv"), heading, rows)
     figure = Figure(figsize=(6.4, 1 + 0.34 * max(1, len(found))), layout="constrained")
     axes = figure.add_subplot(xlabel=f"% more bits than {reference}, 95 % interval over seeds")
     for number, q in enumerate(QUALITIES):
@@ -147,8 +144,12 @@ def report(path: Path, found: Mapping[str, Sequence[Difference]], reference: str
             color=OTHERS[number],
             label=f"q {q:g}",
         )
+    axes.set_xscale("symlog", linthresh=LINEAR, linscale=2)
+    axes.xaxis.set_major_locator(FixedLocator(TICKS))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.axvline(0, color="grey", linewidth=0.8)
-    axes.set_yticks(range(len(found)), [name.replace("_", " ") for name in found])
+    axes.set_yticks(range(len(found)), [name if " " in name else name.replace("_", " ") for name in found])
     axes.invert_yaxis()
     axes.legend(frameon=False)
     save(figure, path.with_suffix(".svg"))
