@@ -30,7 +30,7 @@ from PIL import Image
 
 from benchmarks.cluster import SETTINGS, Cluster, cluster, family, kill, s3_server
 from sfumato import conversion, manifest
-from sfumato.files import write_bytes
+from sfumato.files import write_csv
 from sfumato.jobs import EncodeJob
 from sfumato.storage import Store
 
@@ -320,11 +320,8 @@ class Lines:
     def write(self) -> None:
         head = ["part", "setting", "what", "value"]
         old = list(csv.reader(self.table.open()))[1:] if self.table.exists() else []
-        out = io.StringIO()
-        rows = [head, *(line for line in old if line[0] != self.part), *self.lines]
-        csv.writer(out, lineterminator="\n").writerows(rows)
-        self.table.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(self.table, out.getvalue().encode())
+        kept = [line for line in old if line[0] != self.part]
+        write_csv(self.table, head, [*kept, *self.lines])
 
 
 def folder_command(source: Path, out: Path) -> list[str]:

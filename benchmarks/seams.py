@@ -7,7 +7,6 @@ all other places.  The largest difference across borders should be no more than 
 
 from __future__ import annotations
 
-import csv
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +16,7 @@ import tyro
 from numpy.typing import NDArray
 
 from sfumato.codec import load
+from sfumato.files import write_csv
 from sfumato.tiles import CELL, SIDE
 
 TILE = CELL * SIDE
@@ -102,8 +102,7 @@ def main(
                 rows.append((name, q, len(data), along, *figures))
                 print(*rows[-1], sep=",", flush=True)
     if output is not None:
-        with output.open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
+        write_csv(output, COLUMNS, rows)
     sys.exit(1 if worst > 2 else 0)
 
 

@@ -80,7 +80,7 @@ def main() -> None:
     for parameter in model.parameters():
         parameter += 0.05 * torch.randn_like(parameter)
     model.has_denoiser = True
-    model.gain.log_gain.rows += 2.0  # untrained latents are small; some symbols should not be zero
+    model.gain.log_gain.embedding += 2.0  # untrained latents are small; some symbols should not be zero
     trained = calibrated(model, torch.from_numpy(image.to_x(test_image(128, 128))))
     image.write_bytes(WEIGHTS, to_bytes(export(trained)))
     codec.cache_clear()

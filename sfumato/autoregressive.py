@@ -123,7 +123,7 @@ def hyper_and_channel_context(chunk: Layers, psi_h: Array, known: list[Array]) -
 def spatial_context(chunk: Layers, anchors: Array) -> Array:
     """[phi_ls, phi_gs] at the non-anchors; the local features are the input of the global branch."""
     phi_ls = local_context(chunk.local, anchors)
-    return namespace(anchors).concatenate((phi_ls, global_context(chunk.globe, phi_ls)), 1)
+    return namespace(anchors).concatenate((phi_ls, global_context(chunk.global_context, phi_ls)), 1)
 
 
 def entropy_parameters(chunk: Layers, features: Array, spatial: Array | None) -> tuple[Array, Array]:
@@ -131,10 +131,10 @@ def entropy_parameters(chunk: Layers, features: Array, spatial: Array | None) ->
 
     Its first layer is split in two, as anchors lack the spatial context.
     """
-    h = chunk.enter(features)
+    h = chunk.in_projection(features)
     if spatial is not None:
-        h = h + chunk.enter_spatial(spatial)
-    h = chunk.leave(leaky_relu(chunk.middle(leaky_relu(h))))
+        h = h + chunk.in_projection_spatial(spatial)
+    h = chunk.out_projection(leaky_relu(chunk.hidden_projection(leaky_relu(h))))
     channels = h.shape[1] // 2
     return h[:, :channels], h[:, channels:] * INDEX_STEP
 
@@ -149,12 +149,12 @@ def local_context(local: Layers, anchors: Array) -> Array:
     return local.weight(xp.concatenate(seen, 1))
 
 
-def global_context(globe: Layers, local: Array) -> Array:
+def global_context(context: Layers, local: Array) -> Array:
     """g_gs: pairs of plain and shifted window attention over packed non-anchors (Liu et al. 2021)."""
     xp = namespace(local)
     x = xp.moveaxis(local, 1, 3)
-    bias = globe.bias()
-    for number, block in enumerate(globe.blocks):
+    bias = context.bias()
+    for number, block in enumerate(context.blocks):
         x = swin_block(block, x, bias, number % 2 * (window_of(bias) // 2))
     return xp.moveaxis(x, 3, 1)
 

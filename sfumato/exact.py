@@ -217,18 +217,18 @@ class PositionBias:
 class QualityEmbedding:
     """A vector that follows q: q in [0, 1] -> [1, C, 1, 1], linear between evenly spaced rows.
 
-    rows  int64 [knots, C] in units of 2^-24
+    embedding  int64 [knots, C] in units of 2^-24
     """
 
-    def __init__(self, rows: NDArray) -> None:
-        self.rows: F64 = rows * PARAMETER_UNIT
+    def __init__(self, embedding: NDArray) -> None:
+        self.embedding: F64 = embedding * PARAMETER_UNIT
 
     def __call__(self, q: float) -> F64:
-        last = len(self.rows) - 1
+        last = len(self.embedding) - 1
         position = min(max(q, 0.0), 1.0) * last
         below = min(int(position), last - 1)
         part = position - below
-        value: F64 = self.rows[below] * (1 - part) + self.rows[below + 1] * part
+        value: F64 = self.embedding[below] * (1 - part) + self.embedding[below + 1] * part
         return value[None, :, None, None]
 
 
@@ -238,7 +238,7 @@ KINDS: dict[frozenset[str], type] = {
     frozenset({"weight", "bias", "eps", "fraction"}): LayerNorm,
     frozenset({"fraction", "heads"}): DotProduct,
     frozenset({"table"}): PositionBias,
-    frozenset({"rows"}): QualityEmbedding,
+    frozenset({"embedding"}): QualityEmbedding,
 }
 """What a layer is, by the names of its arrays."""
 

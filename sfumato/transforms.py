@@ -67,7 +67,7 @@ class Transforms:
             name: Network(name, weights.tensors[f"graph.{name}"], weights.part(name), *options)
             for name in names
         }
-        self._log_gain = weights.tensors["gain.rows"].astype(np.float64)
+        self._log_gain = weights.tensors["gain.embedding"].astype(np.float64)
 
     def gain(self, q: float) -> Float[np.ndarray, "1 m 1 1"]:
         """By which y is multiplied before it is rounded (gain units, Cui et al. 2021); float32."""

@@ -4,7 +4,7 @@ One safetensors file a model, tensors by name:
 
     entropy.*      the entropy model: integers (`exact.from_arrays`)
     tables.*       the coder's integer tables (`scales.Tables`)
-    gain.rows      log of the quantiser's gain at evenly spaced q, fp16 [knots, channels]
+    gain.embedding log of the quantiser's gain at evenly spaced q, fp16 [knots, channels]
     g_a.* h_a.* g_s.* denoiser.*     parameters of the transforms, fp16
     graph.g_a ...  what is computed with them: an ONNX graph each, without its parameters, uint8
 
@@ -191,8 +191,8 @@ def read_weights(name: str | Path) -> Weights:
     if named != found:
         raise WeightsError(f"{path} is damaged: ids and checksum are {found}, it says {named}")
     missing = [f"graph.{name}" for name in NETWORKS[:3] if f"graph.{name}" not in tensors]
-    if missing or "gain.rows" not in tensors:
-        raise WeightsError(f"{path} lacks {', '.join(missing) or 'gain.rows'}")
+    if missing or "gain.embedding" not in tensors:
+        raise WeightsError(f"{path} lacks {', '.join(missing) or 'gain.embedding'}")
     return weights
 
 

@@ -45,7 +45,7 @@ def zero(pattern: str, columns: slice = slice(None)) -> Edit:
 
 def narrow(name: str, value: NDArray[Any]) -> NDArray[Any]:
     """A position bias that reaches only the cell itself: attention without a sense of distance beyond it."""
-    if not name.endswith("globe.bias.table"):
+    if not name.endswith("global_context.bias.table"):
         return value
     value = value.copy()
     value[1:] = 0
@@ -54,17 +54,17 @@ def narrow(name: str, value: NDArray[Any]) -> NDArray[Any]:
 
 def variants(weights: Weights) -> dict[str, list[Edit]]:
     """Name -> what is switched off."""
-    spatial = r"entropy\.chunks\.\d+\.enter_spatial\.weight"
+    spatial = r"entropy\.chunks\.\d+\.in_projection_spatial\.weight"
     halves: dict[str, list[Edit]] = {"local context": [], "global context": [], "channel context": []}
     for number, channels in enumerate(weights.config.chunks):
         name = rf"entropy\.chunks\.{number}\."
         features = 2 * channels  # of each context; [local, global] and [channel, hyper]
-        halves["local context"].append(zero(name + r"enter_spatial\.weight", slice(0, features)))
-        halves["global context"].append(zero(name + r"enter_spatial\.weight", slice(features, None)))
+        halves["local context"].append(zero(name + r"in_projection_spatial\.weight", slice(0, features)))
+        halves["global context"].append(zero(name + r"in_projection_spatial\.weight", slice(features, None)))
         if number:
-            halves["channel context"].append(zero(name + r"enter\.weight", slice(0, features)))
+            halves["channel context"].append(zero(name + r"in_projection\.weight", slice(0, features)))
     return {
-        "Laplacian bias": [zero(r".*globe\.bias\.table")],
+        "Laplacian bias": [zero(r".*global_context\.bias\.table")],
         "Laplacian bias beyond the cell": [narrow],
         **halves,
         "local and global context": [zero(spatial)],

@@ -41,7 +41,7 @@ def start(variant: str, model: Model, seed: int) -> EntropyNetworks:
     """The shipped h_a and entropy model with another encoding, whose bias is fitted to the shipped one."""
     torch.manual_seed(seed)
     prior = entropy_model(config_of(variant, model.config))
-    load_matching(prior, model.prior.state_dict(), lambda name: ".globe.bias." not in name)
+    load_matching(prior, model.prior.state_dict(), lambda name: ".global_context.bias." not in name)
     pairs = list(zip(prior.biases(), model.prior.biases(), strict=True))
     for bias in dict.fromkeys(bias for bias, _ in pairs):  # one, where all chunks share it
         fit(bias, [goal().detach() for own, goal in pairs if own is bias])

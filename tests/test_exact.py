@@ -185,7 +185,7 @@ def test_any_order_of_sums_gives_the_same_bits() -> None:
         assert fingerprint(shuffled(make_exact()[1], seed), y, z) == plain
 
 
-@pytest.mark.parametrize("name", ["middle", "enter"])
+@pytest.mark.parametrize("name", ["hidden_projection", "in_projection"])
 def test_one_float32_operation_is_caught(name: str) -> None:
     """The fingerprint sees what exactness is for: sums in float32 differ between two orders."""
     y, z = numpy_latents(3, 2)
@@ -259,8 +259,8 @@ def test_layers_that_have_no_exact_form_are_refused_by_name() -> None:
         exact.from_arrays(arrays | {"h_s.up1.weight": np.ones((32, 4, 2, 2), np.int16)})
     with pytest.raises(ValueError, match=r"h_s\.up1: a sum may reach .* too many inputs"):
         exact.from_arrays(arrays | {"h_s.up1.weight": np.full((1, 1 << 24, 1, 1), 2**15 - 1, np.int16)})
-    few = {name: array for name, array in arrays.items() if not name.startswith("chunks.2.middle.")}
-    with pytest.raises(ValueError, match=r"the entropy model has no layer chunks\.2\.middle"):
+    few = {k: v for k, v in arrays.items() if not k.startswith("chunks.2.hidden_projection.")}
+    with pytest.raises(ValueError, match=r"the entropy model has no layer chunks\.2\.hidden_projection"):
         passed(exact.from_arrays(few), Q, *numpy_latents(1, 1))
     wide = np.ones(4096, np.int64)
     with pytest.raises(ValueError, match="sum of their squares"):
@@ -283,8 +283,8 @@ def test_trained_layers_without_an_exact_form_are_refused_by_name(layer: nn.Modu
     prior = make_prior()
     fractions = {key.removesuffix(".fraction"): 8 for key in arrays_of(prior) if key.endswith(".fraction")}
     integers(prior, fractions)
-    prior.chunks[1].middle = layer
-    with pytest.raises(ValueError, match=r"layer chunks\.1\.middle has no exact form"):
+    prior.chunks[1].hidden_projection = layer
+    with pytest.raises(ValueError, match=r"layer chunks\.1\.hidden_projection has no exact form"):
         integers(prior, fractions)
 
 
@@ -328,7 +328,7 @@ def test_each_layer_is_near_its_float_form() -> None:
                 nn.init.normal_(parameter)
             assert np.abs(layer(rows).numpy() - exact_form(layer)(rows.numpy())).max() < 8e-3
         curve = QualityEmbedding(3).double()
-        nn.init.normal_(curve.rows)
+        nn.init.normal_(curve.embedding)
         for q in (0.0, 0.3, 0.5, 1.0):
             expected = curve(torch.tensor([q], dtype=torch.float64)).numpy()
             assert np.abs(expected - exact_form(curve)(q)).max() < 2e-3

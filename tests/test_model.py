@@ -67,7 +67,7 @@ def test_gain_rises_with_quality_and_rounds_finer() -> None:
 def test_curve_interpolates_between_knots() -> None:
     curve = QualityEmbedding(2, knots=5)
     with torch.no_grad():
-        curve.rows.copy_(torch.tensor([[0, 0], [1, 10], [4, 40], [9, 90], [16, 160]]).float())
+        curve.embedding.copy_(torch.tensor([[0, 0], [1, 10], [4, 40], [9, 90], [16, 160]]).float())
     values = curve(torch.tensor([0.0, 0.125, 0.25, 1.0]))[:, 0, 0, 0]
     assert values.tolist() == pytest.approx([0, 0.5, 1, 16])
 

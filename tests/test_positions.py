@@ -89,17 +89,17 @@ def test_chunk_lists_of_the_small_preset() -> None:
 @pytest.mark.parametrize("position", ENCODINGS)
 def test_encodings_see_positions_and_the_others_do_not(position: str) -> None:
     """Two neighbours of a token change places: only who knows of places notices."""
-    block, globe = (
+    block, context = (
         randomised(module)
         for module in (SwinBlock(8, 2, 2, 8, position), GlobalContext(8, 0, 2, 8, position))  # type: ignore[arg-type]
     )
-    globe.bias = randomised(ENCODINGS[position].bias(8, 2))  # type: ignore[index]
+    context.bias = randomised(ENCODINGS[position].bias(8, 2))  # type: ignore[index]
     x = torch.randn(1, 8, 4, 8, dtype=torch.float64)
     swapped = x.clone()
     token, near, far = CELLS.index((3, 4)), CELLS.index((4, 3)), CELLS.index((6, 7))
     for a, b in ((near, far), (far, near)):
         swapped[0, a // 4, a % 4] = x[0, b // 4, b % 4]
-    before, after = (window_attention(block, map_, globe.bias(), 0)[0] for map_ in (x, swapped))
+    before, after = (window_attention(block, map_, context.bias(), 0)[0] for map_ in (x, swapped))
     change = (before - after).reshape(32, 8)[token].abs().max()
     assert (change < 1e-12) == (position in BLIND)
 
@@ -146,8 +146,8 @@ def test_windows_end_where_they_are_said_to_end() -> None:
     moved = x.clone()
     moved[:, 0, 0, 0] += 1.0  # one channel: a norm does not see what all have in common
     for window, last in ((4, 3), (8, 7), (16, 15)):
-        globe = randomised(GlobalContext(8, 1, 2, window))
-        rows = (global_context(globe, moved) - global_context(globe, x)).abs().sum((0, 1, 3))
+        context = randomised(GlobalContext(8, 1, 2, window))
+        rows = (global_context(context, moved) - global_context(context, x)).abs().sum((0, 1, 3))
         assert rows[last] > 0 and not rows[last + window // 2 + 1 :].any(), window
     with pytest.raises(ValueError, match="window is 6"):
         GlobalContext(8, 1, 2, 6)
@@ -173,7 +173,7 @@ def check_exact(prior: Prior) -> None:
         parameter.copy_(parameter.half())
     tree = exact.from_arrays(arrays_of(prior))
     for chunk, bias in zip(tree.chunks, prior.biases(), strict=True):
-        assert np.abs(chunk.globe.bias() - bias().numpy()).max() < 1 / 4096
+        assert np.abs(chunk.global_context.bias() - bias().numpy()).max() < 1 / 4096
     y, z = latents(4, 4)
     ours = passed(tree, 0.4, y.numpy(), z.numpy())
     theirs = passed(prior, torch.tensor([0.4], dtype=torch.float64), y, z)
@@ -200,7 +200,7 @@ def test_a_preset_has_its_encoding_back_from_its_file(monkeypatch: pytest.Monkey
     again, _ = restore(shipped)
     for ours, theirs in zip(again.prior.biases(), model.prior.biases(), strict=True):
         assert torch.equal(ours(), theirs()) and ours().shape == (8, 8)
-    table = shipped.tensors["entropy.chunks.1.globe.bias.table"]
+    table = shipped.tensors["entropy.chunks.1.global_context.bias.table"]
     assert table.shape == (7,) and table[0] == 2.5**2 * 4096
 
 

@@ -86,7 +86,7 @@ def test_laplacian_bias_follows_its_formula() -> None:
             distance = abs(cells[i][0] - cells[j][0]) + abs(cells[i][1] - cells[j][1])
             expected = 1.7**2 * np.exp(-distance / (2 * 0.9**2))
             assert table[i, j].item() == pytest.approx(expected, rel=1e-5)
-    assert len({id(chunk.globe.bias.sigma) for chunk in make_prior().chunks}) == len(CHUNKS)
+    assert len({id(chunk.global_context.bias.sigma) for chunk in make_prior().chunks}) == len(CHUNKS)
 
 
 def test_packed_window_attention_equals_attention_with_the_checkerboard_mask() -> None:
@@ -121,11 +121,11 @@ def test_global_context_does_not_depend_on_what_lies_beyond_the_border() -> None
 
 def test_shifted_windows_join_neighbours() -> None:
     torch.manual_seed(0)
-    globe = GlobalContext(8, 1, 2).double()
+    context = GlobalContext(8, 1, 2).double()
     x = torch.randn(1, 8, 16, 8, dtype=torch.float64)
     moved = x.clone()
     moved[:, 0, 9, 1] += 1.0  # in the window below that of cell (6, 1)
-    change = (global_context(globe, moved) - global_context(globe, x)).abs().sum(1)[0]
+    change = (global_context(context, moved) - global_context(context, x)).abs().sum(1)[0]
     assert change[6, 1] > 1e-9
     assert change[0, 7] == 0
 
@@ -184,7 +184,7 @@ def test_training_rate_is_what_the_meter_counts() -> None:
     """On latents drawn from the model itself, with sigmas that hide the step of the quantiser."""
     prior, tables = make_prior(), scales.Tables.gaussian()
     for chunk in prior.chunks:
-        chunk.leave.bias[len(chunk.leave.bias) // 2 :] += 2.0
+        chunk.out_projection.bias[len(chunk.out_projection.bias) // 2 :] += 2.0
     q = torch.tensor([0.4], dtype=torch.float64)
     g = torch.Generator().manual_seed(2)
 

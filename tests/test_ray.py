@@ -78,7 +78,7 @@ def test_ray_runs_the_command_and_pipelines(tmp_path: Path) -> None:
     assert absent["absent"] == "no Ray cluster at 127.0.0.1:1: Connection refused"
 
     first, again, changed, folder = found["runs"]
-    assert [run["code"] for run in found["runs"]] == [1, 1, 1, 1], "a file failed"
+    assert [run["code"] for run in found["runs"]] == [1, 1, 2, 1], "a file failed; other settings"
     rows = [json.loads(line) for line in first["out"].splitlines()]
     assert sorted(row["input"] for row in rows) == [f"{i}.png" for i in range(6)]
     assert [row["input"] for row in rows if "error" in row] == ["3.png"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -21,10 +23,19 @@ def dusk() -> np.ndarray:
     return (sky + noise).clip(0, 255).round().astype(np.uint8)
 
 
-@pytest.mark.parametrize("q", [0.3, 0.5])
-def test_the_error_across_a_border_is_not_twice_that_elsewhere(q: float) -> None:
-    """It was 1.9 to 2.2 times the largest elsewhere here, and 2.9 at q = 0.8; now 0.5 to 0.8."""
-    original = dusk()
+def haze() -> np.ndarray:
+    """Smooth light around a sun, without noise."""
+    row, column = np.arange(HEIGHT)[:, None] / HEIGHT, np.arange(WIDTH) / WIDTH
+    sun = np.exp(-4 * np.hypot(row - 0.3, column - 0.6))
+    return np.stack([150 + 100 * sun, 170 + 70 * sun, 200 + 40 * sun], -1).round().astype(np.uint8)
+
+
+@pytest.mark.parametrize(("sky", "q"), [(dusk, 0.3), (haze, 0.3)])
+def test_the_error_across_a_border_is_no_larger_than_elsewhere(
+    sky: Callable[[], np.ndarray], q: float
+) -> None:
+    """It was 1.9 to 2.2 times the largest elsewhere in the dusk, with means alone 1.1 in the haze; now 0.5."""
+    original = sky()
     assert len(tiles.grid(HEIGHT, WIDTH)) == 6
     crop = Crop(BORDER - 128, 200, 256, 600)
     decoded = sfumato.decode(sfumato.encode(original, q=q), crop=crop).astype(float)
@@ -36,7 +47,7 @@ def test_the_error_across_a_border_is_not_twice_that_elsewhere(q: float) -> None
         return float(np.abs(error[column - 4 : column + 4].mean(0) - beside.mean(0)).max())
 
     elsewhere = max(step(column) for column in range(44, 212, 4) if abs(column - 128) >= 24)
-    assert step(128) <= 1.5 * elsewhere
+    assert step(128) <= 0.9 * elsewhere
 
 
 def test_only_the_rims_change_and_by_no_more_than_half_a_step() -> None:

@@ -139,8 +139,8 @@ def test_every_start_is_near_the_shipped_model(place: Place) -> None:
     model = load_weights(place.weights).model
     with torch.no_grad():
         for chunk in model.prior.chunks:
-            chunk.globe.bias.amplitude.fill_(2.0)
-            chunk.globe.bias.sigma.fill_(2.5)
+            chunk.global_context.bias.amplitude.fill_(2.0)
+            chunk.global_context.bias.sigma.fill_(2.5)
     goal = positions.centred(model.prior.biases()[0]())
     distance = {}
     for name in positions.VARIANTS:
@@ -154,7 +154,7 @@ def test_every_start_is_near_the_shipped_model(place: Place) -> None:
     own = grouping.start("one chunk", model, 0).prior.state_dict()
     shipped = model.prior.state_dict()
     assert torch.equal(own["h_s.head.weight"], shipped["h_s.head.weight"])
-    assert own["chunks.0.leave.weight"].shape == (28, 8, 1, 1)
+    assert own["chunks.0.out_projection.weight"].shape == (28, 8, 1, 1)
 
 
 def test_intervals_are_students() -> None:

@@ -162,8 +162,8 @@ def test_the_id_names_what_decides_symbols_and_base_image(toy: Weights) -> None:
         other = replace(toy, tensors={**toy.tensors, name: value})
         return other.model_id != toy.model_id, other.denoiser_id != toy.denoiser_id
 
-    entropy = "entropy.h_s.up1.weight", "entropy.z_mu.rows", "tables.widths"
-    for name in (*entropy, "gain.rows", "g_s.head.bias"):
+    entropy = "entropy.h_s.up1.weight", "entropy.z_mu.embedding", "tables.widths"
+    for name in (*entropy, "gain.embedding", "g_s.head.bias"):
         assert ids(name) == (True, False), name
     for name in ("g_a.head.bias", "h_a.down2.bias", "graph.g_s"):
         assert ids(name) == (False, False), "a better encoder serves the files that are there"

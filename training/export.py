@@ -80,7 +80,8 @@ def export(trained: RunWeights) -> weights.Weights:
         t0=c.t0,
         times_power=c.times_power,
     )
-    tensors: dict[str, NDArray[Any]] = {"gain.rows": _half(model.gain.log_gain.rows).astype(np.float16)}
+    gain = _half(model.gain.log_gain.embedding).astype(np.float16)
+    tensors: dict[str, NDArray[Any]] = {"gain.embedding": gain}
     tensors |= {f"entropy.{k}": v for k, v in integers(prior, trained.fractions).items()}
     tensors |= {f"tables.{k}": trained.tables[k].numpy() for k in ("counts", "widths")}
     for name in names:
@@ -231,7 +232,7 @@ def integers(prior: nn.Module, fractions: Mapping[str, int]) -> dict[str, NDArra
         elif isinstance(module, PositionBias):
             out[f"{name}.table"] = _table(name, module)
         elif isinstance(module, QualityEmbedding):
-            out[f"{name}.rows"] = _parameter(module.rows)
+            out[f"{name}.embedding"] = _parameter(module.embedding)
         elif own or not (isinstance(module, STRUCTURE) or list(module.children())):
             raise ValueError(f"layer {name} has no exact form: {type(module).__name__}")
     if unknown := sorted(set(fractions) - used):

@@ -39,7 +39,7 @@ def make_optimisers(model: nn.Module, recipe: Recipe) -> list[Optimizer]:
         everything = [p for _, p in named]
         return [AdamW(everything, lr=recipe.learning_rate, betas=ADAMW_BETAS, weight_decay=0.0, fused=True)]
     # per-quality embeddings have the shape of a matrix and are rows that follow q: no rotation mixes them
-    matrices = [p for n, p in named if is_matrix(p) and not n.endswith(".rows")]
+    matrices = [p for n, p in named if is_matrix(p) and not n.endswith(".embedding")]
     chosen = {id(p) for p in matrices}
     rest = [p for _, p in named if id(p) not in chosen]
     soap = SOAP(

@@ -108,6 +108,15 @@ def small_spend() -> Recipe:
     return replace(small_more(), base_loss=loss, text=6.0, learning_rate=1e-3, decay_start=0.4)
 
 
+def small_long() -> Recipe:
+    """From 7b3c9489 on: MS-SSIM, LPIPS and text before PSNR, in one stage with a long falling tail.
+
+    python -m training small_long --init small --data DIR --screens DIR --metrics DIR --minutes 105 --out DIR
+    """
+    loss = {**FIDELITY, "mse": 0.15, "ms_ssim": 1500.0, "lpips": 700.0, "wasserstein": 50.0}
+    return replace(small_more(), base_loss=loss, text=6.0, screens=0.28, learning_rate=1e-3, decay_start=0.3)
+
+
 def small_denoiser() -> Recipe:
     """The denoiser of `small` on its frozen codec, one random time a step.  Worse than none: for comparison.
 
@@ -203,6 +212,7 @@ ALL = (
     small_more,
     small_polish,
     small_spend,
+    small_long,
     small_denoiser,
     small_sampler,
     small_energy,

@@ -26,7 +26,7 @@ def restore(weights: Weights) -> tuple[Model, dict[str, Tensor]]:
     if weights.config.padding == "zeros":
         pad_with_zeros(model)
     model.has_denoiser = weights.has_denoiser
-    state = {"gain.log_gain.rows": torch.tensor(weights.tensors["gain.rows"]).float()}
+    state = {"gain.log_gain.embedding": torch.tensor(weights.tensors["gain.embedding"]).float()}
     for name in NETWORKS:
         state |= {f"{name}.{k}": torch.tensor(v).float() for k, v in weights.part(name).items()}
     tables = {name: torch.tensor(value) for name, value in weights.part("tables").items()}
@@ -35,13 +35,13 @@ def restore(weights: Weights) -> tuple[Model, dict[str, Tensor]]:
         layer, _, part = key.rpartition(".")
         if part == "fraction":
             tables[f"fractions.{layer}"] = torch.tensor(value)
-        elif part in ("weight", "bias", "rows"):
+        elif part in ("weight", "bias", "embedding"):
             matrix = part == "weight" and f"{layer}.exponent" in entropy
             unit = 2.0 ** -int(entropy[f"{layer}.exponent"]) if matrix else PARAMETER_UNIT
             state[f"prior.{key}"] = torch.tensor(value * unit).float()
     for number, values in enumerate(weights.position_bias):
         for part, learnt in zip(("amplitude", "sigma"), values, strict=True):
-            key = f"prior.chunks.{number}.globe.bias.{part}"
+            key = f"prior.chunks.{number}.global_context.bias.{part}"
             if key in model.state_dict():  # not where a preset goes without a bias
                 state[key] = torch.tensor(learnt)
     missing, unexpected = model.load_state_dict(state, strict=False)

@@ -59,7 +59,7 @@ class LightDenoiser(nn.Module):
         self.halo = 4 + sum(4 * 2**scale * n for scale, (_, n) in enumerate(scales)) + self.multiple
         self.time = nn.Sequential(nn.Linear(2, condition), nn.SiLU(), nn.Linear(condition, condition))
         self.quality = QualityEmbedding(condition)
-        self.enter = nn.Conv2d(2 * 3 * 16, channels[0], 1)
+        self.in_projection = nn.Conv2d(2 * 3 * 16, channels[0], 1)
         self.features = nn.ModuleList(  # fine to coarse, as the way down meets them
             nn.Conv2d(c_in, c_out, 1) for c_in, c_out in zip(reversed(features), channels, strict=False)
         )
@@ -91,7 +91,7 @@ class LightDenoiser(nn.Module):
         level = torch.stack((2 * t - 1, 1 + torch.log(t + 0.005) / 2.65), -1)  # both in [-1, 1]
         c = F.silu(self.time(level) + self.quality(q).flatten(1))
 
-        h = self.enter(F.pixel_unshuffle(torch.cat((z_t, x_base), 1), 4))
+        h = self.in_projection(F.pixel_unshuffle(torch.cat((z_t, x_base), 1), 4))
         fine_to_coarse = list(reversed(features))
         skips = []
         for scale, stage in enumerate(self.down):

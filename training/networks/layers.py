@@ -72,13 +72,13 @@ class QualityEmbedding(nn.Module):
 
     def __init__(self, channels: int, knots: int = 9) -> None:
         super().__init__()
-        self.rows = nn.Parameter(torch.zeros(knots, channels))
+        self.embedding = nn.Parameter(torch.zeros(knots, channels))
 
     def forward(self, q: Float[Tensor, " b"]) -> Float[Tensor, "b c 1 1"]:
-        knots = torch.arange(self.rows.shape[0], device=q.device)
+        knots = torch.arange(self.embedding.shape[0], device=q.device)
         distance = (q.clamp(0, 1)[:, None] * (len(knots) - 1) - knots).abs()
         share = (1 - distance).clamp(min=0)  # of the knots on both sides of q; of one, where q is on it
-        return (share[:, :, None] * self.rows).sum(1)[:, :, None, None]
+        return (share[:, :, None] * self.embedding).sum(1)[:, :, None, None]
 
 
 class ChannelNorm(nn.Module):

@@ -72,16 +72,16 @@ class Chunk(nn.Module):
             else None
         )
         self.local = LocalContext(channels, features)
-        self.globe = GlobalContext(features, pairs, mlp_ratio, window, position, bias)
+        self.global_context = GlobalContext(features, pairs, mlp_ratio, window, position, bias)
         # g_ep on [phi_ls, phi_gs, phi_ch, psi_h]; its first layer is split, as anchors lack the former two
-        self.enter = nn.Conv2d(psi + (features if before else 0), width, 1)
-        self.enter_spatial = nn.Conv2d(2 * features, width, 1, bias=False)
-        self.middle = nn.Conv2d(width, width, 1)
-        self.leave = FullPrecisionConv(width, 2 * channels, 1)
+        self.in_projection = nn.Conv2d(psi + (features if before else 0), width, 1)
+        self.in_projection_spatial = nn.Conv2d(2 * features, width, 1, bias=False)
+        self.hidden_projection = nn.Conv2d(width, width, 1)
+        self.out_projection = FullPrecisionConv(width, 2 * channels, 1)
         with torch.no_grad():
-            self.leave.weight *= 0.1
+            self.out_projection.weight *= 0.1
             # a sigma near 1 to start from, where every symbol still has a gradient
-            nn.init.constant_(self.leave.bias[channels:], scale_to_index(1.0) / INDEX_STEP)  # type: ignore[index]
+            nn.init.constant_(self.out_projection.bias[channels:], scale_to_index(1.0) / INDEX_STEP)  # type: ignore[index]
 
 
 class Prior(nn.Module):
@@ -114,7 +114,7 @@ class Prior(nn.Module):
         self.z_mu = QualityEmbedding(z_channels)
         self.z_level = QualityEmbedding(z_channels)
         with torch.no_grad():
-            self.z_level.rows.add_(scale_to_index(2.0) / INDEX_STEP)
+            self.z_level.embedding.add_(scale_to_index(2.0) / INDEX_STEP)
         self.chunks = nn.ModuleList()
         shared: PositionBias | None = None
         for j, c in enumerate(chunks):
@@ -123,12 +123,12 @@ class Prior(nn.Module):
                 c, before, psi, channel_width, width, pairs, mlp_ratio, window, position, shared
             )
             if ENCODINGS[position].is_shared:
-                shared = chunk.globe.bias
+                shared = chunk.global_context.bias
             self.chunks.append(chunk)
 
     def biases(self) -> list[PositionBias]:
         """The position bias of each chunk, in coding order; where they share one, the same for all."""
-        return [chunk.globe.bias for chunk in self.chunks]  # type: ignore[union-attr, misc]
+        return [chunk.global_context.bias for chunk in self.chunks]  # type: ignore[union-attr, misc]
 
     def forward(
         self, y: Float[Tensor, "b m h w"], z: Float[Tensor, "b n h/4 w/4"], q: Float[Tensor, " b"]

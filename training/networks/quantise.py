@@ -38,9 +38,9 @@ class Gain(nn.Module):
     def __init__(self, channels: int, span: float) -> None:
         super().__init__()
         self.log_gain = QualityEmbedding(channels)
-        knots = self.log_gain.rows.shape[0]
+        knots = self.log_gain.embedding.shape[0]
         with torch.no_grad():
-            self.log_gain.rows.add_(torch.linspace(0, span, knots)[:, None])
+            self.log_gain.embedding.add_(torch.linspace(0, span, knots)[:, None])
 
     def forward(self, q: Float[Tensor, " b"]) -> Float[Tensor, "b c 1 1"]:
         return self.log_gain(q).exp()

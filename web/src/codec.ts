@@ -87,7 +87,7 @@ export class Codec {
     this.config = config;
     const model = new EntropyModel(engine, part(arrays, "entropy"), config.chunks.length);
     this.latents = new LatentCoder(engine, model, arrays.get("tables.counts")!, arrays.get("tables.widths")!);
-    this.gains = arrays.get("gain.rows")!;
+    this.gains = arrays.get("gain.embedding")!;
     this.synthesis = new Graph(engine, "g_s", graphs.g_s!, part(arrays, "g_s"));
     this.denoiser = graphs.denoiser
       ? new Graph(engine, "denoiser", graphs.denoiser, part(arrays, "denoiser"))

@@ -30,10 +30,10 @@ interface Chunk {
   local: Linear;
   bias: number;
   blocks: Block[];
-  enter: Linear;
-  enterSpatial: Linear;
-  middle: Linear;
-  leave: Linear;
+  inProjection: Linear;
+  inProjectionSpatial: Linear;
+  hiddenProjection: Linear;
+  outProjection: Linear;
   channels: number;
 }
 
@@ -64,17 +64,17 @@ export class EntropyModel {
       return found;
     };
     const linear = (name: string, groups = 1) => new Linear(engine, name, parts(name), groups);
-    const rows = (name: string): NamedArray => parts(name).get("rows")!;
+    const embedding = (name: string): NamedArray => parts(name).get("embedding")!;
     const exp = expTable(engine);
-    this.zMean = rows("z_mu");
-    this.zLevel = rows("z_level");
-    this.quality = rows("h_s.quality");
+    this.zMean = embedding("z_mu");
+    this.zLevel = embedding("z_level");
+    this.quality = embedding("h_s.quality");
     [this.up1, this.up2, this.head] = [linear("h_s.up1"), linear("h_s.up2"), linear("h_s.head")];
     for (let i = 0; i < count; i++) {
       const name = `chunks.${i}`;
       const blocks: Block[] = [];
-      for (let b = 0; layers.has(`${name}.globe.blocks.${b}.qkv`); b++) {
-        const block = `${name}.globe.blocks.${b}`;
+      for (let b = 0; layers.has(`${name}.global_context.blocks.${b}.qkv`); b++) {
+        const block = `${name}.global_context.blocks.${b}`;
         blocks.push({
           norm1: new LayerNorm(engine, `${block}.norm1`, parts(`${block}.norm1`)),
           norm2: new LayerNorm(engine, `${block}.norm2`, parts(`${block}.norm2`)),
@@ -85,17 +85,17 @@ export class EntropyModel {
           attention: new Attention(engine, parts(`${block}.dot_product`), exp),
         });
       }
-      const leave = linear(`${name}.leave`);
+      const outProjection = linear(`${name}.out_projection`);
       this.chunks.push({
         channel: i ? [linear(`${name}.channel.0`), linear(`${name}.channel.2`)] : null,
         local: linear(`${name}.local.weight`, TAPS),
-        bias: positionBias(engine, parts(`${name}.globe.bias`).get("table")!),
+        bias: positionBias(engine, parts(`${name}.global_context.bias`).get("table")!),
         blocks,
-        enter: linear(`${name}.enter`),
-        enterSpatial: linear(`${name}.enter_spatial`),
-        middle: linear(`${name}.middle`),
-        leave,
-        channels: leave.outputs / 2,
+        inProjection: linear(`${name}.in_projection`),
+        inProjectionSpatial: linear(`${name}.in_projection_spatial`),
+        hiddenProjection: linear(`${name}.hidden_projection`),
+        outProjection,
+        channels: outProjection.outputs / 2,
       });
     }
   }
@@ -230,14 +230,14 @@ export class EntropyModel {
 
   /** Means, then scale indexes divided by 8: [cells, 2 channels]. */
   private parameters(chunk: Chunk, features: Map64, spatial: Map64 | null): Map64 {
-    let h = chunk.enter.apply(features, !spatial);
+    let h = chunk.inProjection.apply(features, !spatial);
     if (spatial) {
-      const more = chunk.enterSpatial.apply(spatial);
+      const more = chunk.inProjectionSpatial.apply(spatial);
       h = this.replace(h, this.add(h, more, true));
       this.engine.release(more.at);
     }
-    h = this.replace(h, chunk.middle.apply(h, true));
-    return this.replace(h, chunk.leave.apply(h));
+    h = this.replace(h, chunk.hiddenProjection.apply(h, true));
+    return this.replace(h, chunk.outProjection.apply(h));
   }
 
   private replace(old: Map64, made: Map64): Map64 {
