@@ -34,7 +34,7 @@ def haze() -> np.ndarray:
 def test_the_error_across_a_border_is_no_larger_than_elsewhere(
     sky: Callable[[], np.ndarray], q: float
 ) -> None:
-    """It was 1.9 to 2.2 times the largest elsewhere in the dusk, with means alone 1.1 in the haze; now 0.5."""
+    """It was 1.9 to 2.2 times the largest elsewhere in the dusk, and 1.1 in the haze; now 0.5."""
     original = sky()
     assert len(tiles.grid(HEIGHT, WIDTH)) == 6
     crop = Crop(BORDER - 128, 200, 256, 600)
