@@ -16,10 +16,9 @@ import torch
 import tyro
 
 from studies import variants
-from studies.latents import CPU, Base, EntropyNetworks, Schedule, load_matching, train
-from training.data import Images
+from studies.latents import EntropyNetworks, load_matching
+from studies.variants import Options
 from training.networks.model import Config, Model, entropy_model
-from training.run_weights import load_weights
 
 REFERENCE = "five uneven"
 UNEVEN = (16, 16, 32, 64, 64)
@@ -65,50 +64,26 @@ def start(variant: str, model: Model, seed: int) -> EntropyNetworks:
     return EntropyNetworks(copy.deepcopy(model.h_a), prior)
 
 
+@dataclass(frozen=True)
+class FromNothing(Options):
+    """What begins from nothing takes longer."""
+
+    seeds: int = 3
+    """Seeds 0, 1, .. of initial weights, windows, qualities and noise."""
+    steps: int = 2000
+    """Steps of training, for each row."""
+
+
 def main(
-    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
-    data: list[Path],
-    test: Path,
-    latents: Path = Path("runs/latents"),
-    cache: Path | None = None,
-    model: str = "small",
-    seeds: int = 3,
-    steps: int = 2000,
-    windows: int = 8,
-    images: int = 600,
-    smallest: int = 192,
-    minutes: float = 1e9,
-    only: tuple[str, ...] = (),
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])], options: tyro.conf.OmitArgPrefixes[FromNothing]
 ) -> None:
     """Train what is missing of the table, and write its summary and figure beside it.
 
     Args:
         output: the CSV file, a row for each variant and seed; rows that it has are not made again.
-        data: photographs to train on, as for `python -m training`.
-        test: folder of the images whose bits are counted.
-        latents: folder for the cached latents.
-        cache: folder of decoded images, as for `python -m training`.
-        model: weights by name, or a path.
-        seeds: 0, 1, .. of initial weights, windows, qualities and noise.
-        steps: of training, for each row.
-        windows: of 16x16 latents, in a step.
-        images: so many photographs are used.
-        smallest: shorter side of the photographs that are read, as the cache has them.
-        minutes: end before; the next run goes on.
-        only: names of variants; all if empty.
+        options: what it is run with.
     """
-    weights = load_weights(model)
-    photos, held = Images.load(data, CPU, smallest, cache), Images.load([test], CPU, 64)
-    base = Base.load(weights.model, photos, images, held, latents)
-    schedule = Schedule(steps, windows, rate=2e-3)
-
-    def measure(variant: str, seed: int) -> list[float]:
-        return base.bpp(train(start(variant, weights.model, seed), base, schedule, seed))
-
-    chosen = [name for name in GROUPINGS if not only or name in only]
-    facts = {"steps": steps, "windows": windows, "model": f"{weights.model_id:08x}"}
-    table = variants.run(output, chosen, seeds, minutes, facts, measure)
-    variants.report(output, variants.differences(table, list(GROUPINGS), REFERENCE), REFERENCE)
+    variants.study(output, options, list(GROUPINGS), REFERENCE, start, rate=2e-3)
 
 
 if __name__ == "__main__":

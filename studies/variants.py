@@ -18,8 +18,11 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from evaluation.plots import OTHERS
 from sfumato.files import write_csv
-from studies.latents import QUALITIES
+from studies.latents import CPU, QUALITIES, Base, EntropyNetworks, Schedule, train
 from studies.steps import save
+from training.data import Images
+from training.networks.model import Model
+from training.run_weights import load_weights
 
 STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """97.5 % quantiles of Student's t with 1, 2, .. degrees of freedom."""
@@ -29,6 +32,36 @@ HEAD = ["variant", "seed", "steps", "windows", *(f"bpp_at_q{q:g}" for q in QUALI
 
 Table = dict[tuple[str, int], dict[str, str]]
 """(variant, seed) -> its row."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a study is run with."""
+
+    data: list[Path]
+    """Photographs to train on, as for `python -m training`."""
+    test: Path
+    """Folder of the images whose bits are counted."""
+    latents: Path = Path("runs/latents")
+    """Folder for the cached latents."""
+    cache: Path | None = None
+    """Folder of decoded images, as for `python -m training`."""
+    model: str = "small"
+    """Weights by name, or a path."""
+    seeds: int = 5
+    """Seeds 0, 1, .. of windows, qualities and noise, and of weights that start from nothing."""
+    steps: int = 400
+    """Steps of training, for each row."""
+    windows: int = 8
+    """Windows of 16x16 latents, in a step."""
+    images: int = 600
+    """So many photographs are used."""
+    smallest: int = 192
+    """Shorter side of the photographs that are read, as the cache has them."""
+    minutes: float = 1e9
+    """End before; the next run goes on."""
+    only: tuple[str, ...] = ()
+    """Names of variants; all if empty."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +89,33 @@ def read(path: Path) -> Table:
 def write(path: Path, table: Table) -> None:
     """All rows, in the order in which they were made; the file is whole at every moment."""
     write_csv(path, HEAD, ([row[name] for name in HEAD] for row in table.values()))
+
+
+def study(
+    output: Path,
+    options: Options,
+    names: Sequence[str],
+    reference: str,
+    start: Callable[[str, Model, int], EntropyNetworks],
+    rate: float = Schedule.rate,
+) -> None:
+    """Train what is missing of the table at `output`, and write its summary and figure beside it.
+
+    start  (variant, model, seed) -> the networks that are trained, at this learning rate
+    """
+    weights = load_weights(options.model)
+    photos = Images.load(options.data, CPU, options.smallest, options.cache)
+    held = Images.load([options.test], CPU, 64)
+    base = Base.load(weights.model, photos, options.images, held, options.latents)
+    schedule = Schedule(options.steps, options.windows, rate=rate)
+
+    def measure(variant: str, seed: int) -> list[float]:
+        return base.bpp(train(start(variant, weights.model, seed), base, schedule, seed))
+
+    chosen = [name for name in names if not options.only or name in options.only]
+    facts = {"steps": options.steps, "windows": options.windows, "model": f"{weights.model_id:08x}"}
+    table = run(output, chosen, options.seeds, options.minutes, facts, measure)
+    report(output, differences(table, names, reference), reference)
 
 
 def run(

@@ -72,11 +72,17 @@ def test_study_goes_on_where_it_was_cut(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     output = tmp_path / "table.csv"
+
+    def options(**changes: Any) -> variants.Options:
+        kind = grouping.FromNothing if study is grouping else variants.Options
+        return kind(**place.arguments(**changes))
+
     # so fast that a few steps change rounded values
-    monkeypatch.setattr(study, "Schedule", partial(Schedule, rate=1e-2, warmup=1))
-    study.main(output, **place.arguments(only=names, minutes=0.0))
+    fast = partial(Schedule, warmup=1)
+    monkeypatch.setattr(variants, "Schedule", lambda steps, windows, rate: fast(steps, windows, rate=1e-2))
+    study.main(output, options(only=names, minutes=0.0))
     assert not output.exists() or not rows(output)
-    study.main(output, **place.arguments(only=names))
+    study.main(output, options(only=names))
     whole = rows(output)
     # seeds in the outer loop: cut anywhere, the numbers of seeds differ by one at most
     order = [n for n in dict.fromkeys(row["variant"] for row in whole)]
@@ -86,11 +92,11 @@ def test_study_goes_on_where_it_was_cut(
     assert len({row["bpp_at_q0.8"] for row in whole}) == len(whole), "no two are alike"
 
     trained = []
-    original = study.train
-    monkeypatch.setattr(study, "train", lambda *args: trained.append(args[-1]) or original(*args))
+    original = variants.train
+    monkeypatch.setattr(variants, "train", lambda *args: trained.append(args[-1]) or original(*args))
     lines = output.read_text().splitlines(keepends=True)
     output.write_text("".join(lines[:3] + lines[4:]))
-    study.main(output, **place.arguments(only=names))
+    study.main(output, options(only=names))
     assert len(trained) == 1
     again = {(row["variant"], row["seed"]): row | {"cpu_s": ""} for row in rows(output)}
     assert again == {(row["variant"], row["seed"]): row | {"cpu_s": ""} for row in whole}
@@ -108,7 +114,7 @@ def test_study_goes_on_where_it_was_cut(
         assert float(row["interval_percent"]) == pytest.approx(12.706 * abs(a - b) / 2, abs=1e-3)
 
     with pytest.raises(SystemExit, match="steps"):
-        study.main(output, **place.arguments(only=names, steps=3))
+        study.main(output, options(only=names, steps=3))
 
 
 def test_training_learns_and_repeats_itself(place: Place) -> None:
