@@ -12,7 +12,7 @@ from pytorch_msssim import ms_ssim as reference_ms_ssim
 
 from metrics.wasserstein import WassersteinDistortion
 from tests.conftest import random_dists, random_metric
-from training.data import Mixture
+from training.data import Kind, Mixture
 from training.denoising import EnergyLoss
 from training.energy import EnergyScore
 from training.losses import (
@@ -82,13 +82,15 @@ def test_low_frequencies_see_a_tint_that_noise_of_the_same_power_hides() -> None
 def test_emphasis_counts_errors_in_text_several_times() -> None:
     x = torch.full((2, 3, 64, 64), 0.9)
     x[0, :, 20:44:4, 16:48] = -0.9  # lines of ink on paper
-    weights = emphasis(x, None, 4.0)
+    weights = emphasis(x, None, replace(toy(), text=4.0))
     assert weights is not None and weights[0].max() == 4 and weights[1].max() == 1
     assert weights[0, 0, 30, 30] == 4 and weights[0, 0, 60, 60] == 1
     x_hat = x + 0.1
     assert mse(x, x_hat, weights)[1] == pytest.approx(mse(x, x_hat)[1].item())
     assert mse(x, x_hat, weights)[0] > 2 * mse(x, x_hat)[0] * 0.5
-    assert emphasis(x, None, 1.0) is None
+    assert emphasis(x, None, toy()) is None
+    weights = emphasis(x, torch.full((len(x),), Kind.FLAT), replace(toy(), flat_emphasis=8.0))
+    assert weights is not None and (weights == 8).all(), "flat crops count as a whole"
 
 
 def test_soft_texture_is_no_text_but_what_is_rendered_counts_unless_flat() -> None:

@@ -75,8 +75,8 @@ def test_crops_come_from_a_window_that_moves_on(shards: list[str], monkeypatch: 
     third = Stream(shards, 64, CPU, window=window)
     rng = np.random.default_rng(0)
     assert all(torch.equal(crop, third.crop(64, rng, rescaled=0.5)) for crop in crops), "repeatable"
-    batch, rendered = Mixture(third).batch(3, 64, rng)
-    assert batch.shape == (3, 3, 64, 64) and not rendered.any()
+    batch, kinds = Mixture(third).batch(3, 64, rng)
+    assert batch.shape == (3, 3, 64, 64) and not kinds.any()
     for used in (stream, again, third):
         used.close()
 

@@ -20,7 +20,7 @@ from sfumato import weights
 from sfumato.weights import read_weights
 from tests.conftest import random_dists, random_metric
 from training import record, ship
-from training.data import Images, Mixture
+from training.data import Images, Kind, Mixture
 from training.denoising import DenoisingLoss, UnrolledLoss
 from training.initialise import karhunen_loeve
 from training.loop import Progress, Run, choose_parameters, ema, learning_rate, train
@@ -87,9 +87,9 @@ def test_missing_or_useless_data_is_named(tmp_path: Path) -> None:
 def test_batches_are_crops_in_range_and_repeatable(folder: Path) -> None:
     images = Images.load([folder], CPU, smallest=64)
     mixture = Mixture(images, images, screen_share=0.4, flat_share=0.2)
-    a, rendered = mixture.batch(20, 64, np.random.default_rng(5))
+    a, kinds = mixture.batch(20, 64, np.random.default_rng(5))
     assert a.shape == (20, 3, 64, 64) and a.min() >= -1 and a.max() <= 1
-    assert 0 < rendered.sum() < 20, "some crops are known to be rendered"
+    assert 0 < (kinds == Kind.SCREEN).sum() < 20, "some crops are known to be rendered"
     assert torch.equal(a, mixture.batch(20, 64, np.random.default_rng(5))[0])
     assert not torch.equal(a, mixture.batch(20, 64, np.random.default_rng(6))[0])
     assert not Mixture(images).batch(20, 64, np.random.default_rng(5))[1].any()
@@ -118,7 +118,7 @@ def test_codec_and_denoiser_train_together(tmp_path: Path) -> None:
     recipe = replace(toy(), part="all", crop=128, unroll=(1, 2), base_loss=loss, refined_loss=loss, text=3.0)
     objective = Objective(model, recipe, distortion(tmp_path, recipe))
     x, q = torch.rand(2, 3, 128, 128) * 2 - 1, torch.tensor([0.2, 0.8])
-    out = objective(x, q, True, torch.tensor([True, False]))
+    out = objective(x, q, True, torch.tensor([Kind.SCREEN, Kind.PHOTO]))
     out["loss"].mean().backward()
     assert torch.isfinite(out["loss"]).all() and {"grid_refined", "dists_refined", "mse"} < set(out)
     assert all(p.grad is not None for p in parameters)

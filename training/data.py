@@ -15,13 +15,14 @@ import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -212,6 +213,14 @@ class Source(Protocol):
     def facts(self) -> dict[str, int]: ...
 
 
+class Kind(IntEnum):
+    """Where a crop of a `Mixture` comes from."""
+
+    PHOTO = 0
+    SCREEN = 1
+    FLAT = 2  # rendered: flat colours, gradients
+
+
 @dataclass(frozen=True)
 class Mixture:
     """What batches are drawn from: photographs, and by their shares screens and rendered flat crops."""
@@ -223,19 +232,19 @@ class Mixture:
 
     def batch(
         self, n: int, side: int, rng: np.random.Generator
-    ) -> tuple[Float[Tensor, "n 3 side side"], Bool[Tensor, " n"]]:
-        """Random crops in [-1, 1], and which of them are known to be rendered."""
+    ) -> tuple[Float[Tensor, "n 3 side side"], Int[Tensor, " n"]]:
+        """Random crops in [-1, 1], and what each is, as numbers of `Kind`."""
         device = self.photos.device
-        crops, rendered = [], []
+        crops, kinds = [], []
         for _ in range(n):
             kind = rng.random()
             if kind < self.flat_share:
                 crops.append(synthetic_crop(side, rng).to(device))
-                rendered.append(False)  # flat: nothing to emphasise
+                kinds.append(Kind.FLAT)
             elif kind < self.flat_share + self.screen_share and self.screens is not None:
                 crops.append(self.screens.crop(side, rng, RESCALED_SCREENS, tries=2))
-                rendered.append(True)
+                kinds.append(Kind.SCREEN)
             else:
                 crops.append(self.photos.crop(side, rng, RESCALED_PHOTOS))
-                rendered.append(False)
-        return torch.cat(crops), torch.tensor(rendered, device=device)
+                kinds.append(Kind.PHOTO)
+        return torch.cat(crops), torch.tensor(kinds, device=device)

@@ -269,12 +269,12 @@ class Trainer:
     ) -> float:
         """One step of the optimisers; returns the norm of the gradient."""
         recipe = self.recipe
-        x, rendered = self.mixture.batch(recipe.batch, recipe.crop, rng)
+        x, kinds = self.mixture.batch(recipe.batch, recipe.crop, rng)
         x = x.contiguous(memory_format=torch.channels_last)
         q = torch.from_numpy(rng.random(recipe.batch, dtype=np.float32)).to(self.device)
         context = torch.autocast(self.device.type, dtype) if dtype is not None else nullcontext()
         with context:
-            out = self.objective(x, q, use_perceptual, rendered)
+            out = self.objective(x, q, use_perceptual, kinds)
         for parameter in self.trained:
             parameter.grad = None
         out["loss"].mean().backward()

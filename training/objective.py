@@ -11,11 +11,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sfumato import sampler
 from sfumato.transforms import BaseReconstruction
+from training.data import Kind
 from training.losses import Distortion, random_part, text_mask
 from training.networks.model import Model
 from training.recipes import Recipe
@@ -45,13 +46,15 @@ def refined(
     return sampler.deterministic(network, start, times, model.schedule)
 
 
-def emphasis(x: Tensor, rendered: Tensor | None, factor: float) -> Float[Tensor, "b 1 h w"] | None:
-    """What squared errors are multiplied by: `factor` over text and line art, 1 elsewhere; None for 1."""
-    if factor == 1.0:
+def emphasis(x: Tensor, kinds: Tensor | None, recipe: Recipe) -> Float[Tensor, "b 1 h w"] | None:
+    """What squared errors are multiplied by: over text and line art, in flat crops, else 1; None for 1."""
+    if recipe.text == recipe.flat_emphasis == 1.0:
         return None
-    if rendered is None:
-        rendered = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    return 1 + (factor - 1) * text_mask(x, rendered)
+    if kinds is None:
+        kinds = torch.full((len(x),), Kind.PHOTO, device=x.device)
+    factor = 1 + (recipe.text - 1) * text_mask(x, kinds == Kind.SCREEN)
+    flat = (kinds == Kind.FLAT)[:, None, None, None]
+    return torch.where(flat, recipe.flat_emphasis, factor)
 
 
 class ImageLoss(nn.Module, ABC):
@@ -69,13 +72,13 @@ class ImageLoss(nn.Module, ABC):
         x: Float[Tensor, "b 3 h w"],
         q: Float[Tensor, " b"],
         use_perceptual: bool,
-        rendered: Bool[Tensor, " b"] | None = None,
+        kinds: Int[Tensor, " b"] | None = None,
     ) -> Terms:
         """The loss of each image and its terms; `use_perceptual` brings the perceptual ones in.
 
-        `rendered` says which crops are known to come from screens.
+        `kinds` says what the crops are, as numbers of `data.Kind`; without it all are photographs.
         """
-        return self.compute(x, q, use_perceptual, emphasis(x, rendered, self.recipe.text))
+        return self.compute(x, q, use_perceptual, emphasis(x, kinds, self.recipe))
 
     @abstractmethod
     def compute(self, x: Tensor, q: Tensor, use_perceptual: bool, weight_map: Tensor | None) -> Terms:

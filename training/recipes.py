@@ -38,6 +38,7 @@ class Recipe:
     text: float = 1.0  # factor on squared errors where a crop holds text or line art
     screens: float = 0.0  # share of the crops that are taken from screens
     flat: float = 0.0  # share of the crops that are rendered flat colours and dark gradients
+    flat_emphasis: float = 1.0  # factor on squared errors in those
     perceptual_from: float = 0.0  # where perceptual terms come in: from nothing, images must be formed first
     perceptual_crop: int = 128  # perceptual terms see a random part of this size of each crop
     vgg_crops: int = 1  # terms that look through VGG16 see so many crops of a batch; 0: all
@@ -115,6 +116,15 @@ def small_long() -> Recipe:
     """
     loss = {**FIDELITY, "mse": 0.15, "ms_ssim": 1500.0, "lpips": 700.0, "wasserstein": 50.0}
     return replace(small_more(), base_loss=loss, text=6.0, screens=0.28, learning_rate=1e-3, decay_start=0.3)
+
+
+def small_text() -> Recipe:
+    """From 7de4dd93 on: more of MS-SSIM, text and flat colours, with the falling tail of `small_long`.
+
+    python -m training small_text --init small --data DIR --screens DIR --metrics DIR --minutes 95 --out DIR
+    """
+    loss = {**small_long().base_loss, "mse": 0.12, "ms_ssim": 1800.0}
+    return replace(small_long(), base_loss=loss, text=10.0, flat=0.07, flat_emphasis=8.0)
 
 
 def small_denoiser() -> Recipe:
@@ -213,6 +223,7 @@ ALL = (
     small_polish,
     small_spend,
     small_long,
+    small_text,
     small_denoiser,
     small_sampler,
     small_energy,

@@ -119,9 +119,7 @@ class Prior(nn.Module):
         shared: PositionBias | None = None
         for j, c in enumerate(chunks):
             before = sum(chunks[:j])
-            chunk = Chunk(
-                c, before, psi, channel_width, width, pairs, mlp_ratio, window, position, shared
-            )
+            chunk = Chunk(c, before, psi, channel_width, width, pairs, mlp_ratio, window, position, shared)
             if ENCODINGS[position].is_shared:
                 shared = chunk.global_context.bias
             self.chunks.append(chunk)
@@ -143,9 +141,7 @@ class Prior(nn.Module):
             centre = mu.detach()  # the decoder's path moves y, not the mean that it is coded with
             return quantise.straight_through(value - centre) + centre
 
-        y_hat, z_hat = autoregressive_pass(
-            self, code, q, (z.shape[2], z.shape[3]), z, y, passes=self.passes
-        )
+        y_hat, z_hat = autoregressive_pass(self, code, q, (z.shape[2], z.shape[3]), z, y, passes=self.passes)
         return RateEstimate(y_hat, z_hat, torch.stack(bits, 1))
 
 
