@@ -13,7 +13,7 @@ from pytorch_msssim import ms_ssim as reference_ms_ssim
 from metrics.wasserstein import WassersteinDistortion
 from tests.conftest import random_dists, random_metric
 from training.data import Kind, Mixture
-from training.denoising import EnergyLoss
+from training.denoising import SamplerLoss
 from training.energy import EnergyScore
 from training.losses import (
     PERCEPTUAL_TERMS,
@@ -215,7 +215,7 @@ def test_the_energy_loss_trains_the_denoiser(tmp_path: Path) -> None:
     model.requires_grad_(False)
     model.denoiser.requires_grad_(True)
     recipe = replace(RECIPES["small_energy"](), preset="toy", refined_loss={"mse": 0.1}, perceptual_crop=64)
-    loss = EnergyLoss(model, recipe, Distortion(set(), None, 64), random_metric(tmp_path, "squeeze"))
+    loss = SamplerLoss(model, recipe, Distortion(set(), None, 64), random_metric(tmp_path, "squeeze"))
     out = loss(torch.rand(2, 3, 64, 64) * 2 - 1, torch.tensor([0.2, 0.8]), True)
     assert set(out) >= {"energy", "spread", "loss"}
     out["loss"].mean().backward()

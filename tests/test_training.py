@@ -21,7 +21,7 @@ from sfumato.weights import read_weights
 from tests.conftest import random_dists, random_metric
 from training import record, ship
 from training.data import Images, Kind, Mixture
-from training.denoising import DenoisingLoss, UnrolledLoss
+from training.denoising import DenoisingLoss, SamplerLoss
 from training.initialise import karhunen_loeve
 from training.loop import Progress, Run, choose_parameters, ema, learning_rate, train
 from training.losses import Distortion, mse
@@ -256,7 +256,7 @@ def test_the_sampler_trains_through_its_steps(tmp_path: Path) -> None:
     choose_parameters(model, "denoiser")
     loss = {"mse": 1.0, "lpips": 300.0, "dists": 100.0}
     recipe = replace(toy(), part="denoiser", unroll=(2, 4), refined_loss=loss)
-    objective = UnrolledLoss(model, recipe, distortion(tmp_path, recipe))
+    objective = SamplerLoss(model, recipe, distortion(tmp_path, recipe))
     x, q = torch.rand(2, 3, 64, 64) * 2 - 1, torch.tensor([0.2, 0.8])
     optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], 1e-3)
     losses = []
@@ -270,7 +270,7 @@ def test_the_sampler_trains_through_its_steps(tmp_path: Path) -> None:
     assert all(p.grad is not None for p in model.denoiser.parameters())
     assert all(p.grad is None for p in model.g_s.parameters())
     with pytest.raises(ValueError, match="'paper' predicts epsilon"):
-        UnrolledLoss(Model("paper"), recipe, objective.distortion)
+        SamplerLoss(Model("paper"), recipe, objective.distortion)
 
 
 def test_training_needs_nothing_that_only_coding_needs() -> None:

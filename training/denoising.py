@@ -1,8 +1,8 @@
 """Losses of the blurring diffusion decoder on a frozen codec: crops in, one number to descend out.
 
-`DenoisingLoss` asks for the image at one random time, as every diffusion is trained.  `UnrolledLoss` runs the
-sampler as it is used, a few steps from x_base, and compares its output: per-step training alone never sees
-the sampler's own inputs, and leaves noise where texture should be.
+`DenoisingLoss` asks for the image at one random time, as every diffusion is trained.  `SamplerLoss` runs the
+sampler as it is used, a few steps from x_base, and judges its output: per-step training alone never sees the
+sampler's own inputs, and leaves noise where texture should be.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from sfumato.dct import dct
 from sfumato.diffusion import Blurring
 from sfumato.transforms import BaseReconstruction
+from training.adversary import ProjectedAdversary
 from training.energy import EnergyScore
 from training.losses import Distortion, random_part
 from training.networks.model import Model
@@ -29,12 +30,6 @@ def base_reconstruction(
 ) -> BaseReconstruction:
     """What the frozen codec makes of an image."""
     return model.synthesize(model.prior(*model.analyze(x, q), q).y_hat, q)
-
-
-def check_prediction(model: Model) -> None:
-    """ValueError unless the denoiser predicts x, which an unrolled sampler needs."""
-    if model.denoiser.predicts != "x":
-        raise ValueError(f"preset {model.preset!r} predicts {model.denoiser.predicts}; x is needed here")
 
 
 class DenoisingLoss(ImageLoss):
@@ -62,36 +57,43 @@ class DenoisingLoss(ImageLoss):
         return out
 
 
-class UnrolledLoss(ImageLoss):
-    """The sampler's own 1, 2 or 4 steps from the noisy x_base; `recipe.refined_loss` is of the outcome."""
+class SamplerLoss(ImageLoss):
+    """The sampler as it is used, `recipe.unroll` steps from the noisy x_base; losses of what comes out.
 
-    def __init__(self, model: Model, recipe: Recipe, distortion: Distortion) -> None:
+    `recipe.refined_loss` compares it with the original.  With `recipe.energy` a second sample is drawn, and
+    the two are judged by their energy score; with `recipe.adversary` a critic that is trained along judges
+    the first.  `metrics` is the folder that both need.
+    """
+
+    def __init__(
+        self, model: Model, recipe: Recipe, distortion: Distortion, metrics: Path | None = None
+    ) -> None:
         super().__init__(model, recipe, distortion)
-        check_prediction(model)
+        if model.denoiser.predicts != "x":
+            raise ValueError(f"preset {model.preset!r} predicts {model.denoiser.predicts}; x is needed here")
+        if metrics is None and (recipe.energy or recipe.adversary):
+            raise ValueError("the energy score and the adversary need the folder with the metrics' weights")
+        self.score = EnergyScore(metrics, recipe.diversity, recipe.energy_patch) if recipe.energy else None
+        self.adversary = ProjectedAdversary(metrics) if recipe.adversary else None
 
-    def compute(self, x: Tensor, q: Tensor, use_perceptual: bool, weight_map: Tensor | None) -> Terms:
-        x_hat = refined(self.model, base_reconstruction(self.model, x, q), q, self.recipe.unroll)
-        out = self.distortion(x, x_hat, self.recipe.refined_loss, use_perceptual, weight_map)
-        out["loss"] = out.pop("distortion")
-        return out
-
-
-class EnergyLoss(ImageLoss):
-    """Two samples of the sampler in use; their energy score, and `recipe.refined_loss` of the first."""
-
-    def __init__(self, model: Model, recipe: Recipe, distortion: Distortion, metrics: Path) -> None:
-        super().__init__(model, recipe, distortion)
-        check_prediction(model)
-        self.score = EnergyScore(metrics, recipe.diversity, recipe.energy_patch)
+    def critic_parameters(self) -> list[nn.Parameter]:
+        return [] if self.adversary is None else list(self.adversary.heads.parameters())
 
     def compute(self, x: Tensor, q: Tensor, use_perceptual: bool, weight_map: Tensor | None) -> Terms:
         recipe = self.recipe
         base = base_reconstruction(self.model, x, q)
-        first, second = (refined(self.model, base, q, recipe.unroll) for _ in range(2))
-        out = self.distortion(x, first, recipe.refined_loss, use_perceptual, weight_map)
+        x_hat = refined(self.model, base, q, recipe.unroll)
+        out = self.distortion(x, x_hat, recipe.refined_loss, use_perceptual, weight_map)
+        loss = out.pop("distortion")
         part = (..., *random_part(x, recipe.perceptual_crop))
-        out |= self.score(x[part], first[part], second[part])
-        out["loss"] = out.pop("distortion") + recipe.energy * out["energy"]
+        if self.score is not None:
+            second = refined(self.model, base, q, recipe.unroll)
+            out |= self.score(x[part], x_hat[part], second[part])
+            loss = loss + recipe.energy * out["energy"]
+        if self.adversary is not None:
+            out |= self.adversary(x[part], x_hat[part], base.x_base[part].float())
+            loss = loss + recipe.adversary * out["adversary"] + out["critic"]
+        out["loss"] = loss
         return out
 
 

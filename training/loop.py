@@ -25,12 +25,12 @@ from torch.optim.swa_utils import AveragedModel
 from metrics.lpips import load_lpips
 from sfumato import scales
 from training.data import Images, Mixture, Source
-from training.denoising import DenoisingLoss, EnergyLoss, UnrolledLoss
+from training.denoising import DenoisingLoss, SamplerLoss
 from training.initialise import karhunen_loeve
 from training.losses import Distortion
 from training.networks.layers import pad_with_zeros, padding_of
 from training.networks.model import Model, channels_last, rebuild
-from training.objective import Objective
+from training.objective import ImageLoss, Objective
 from training.optimiser import autocast_dtype, load_states, make_optimisers, set_rates, states, step_all
 from training.recipes import Recipe
 from training.run_weights import load_weights, save_weights
@@ -137,20 +137,21 @@ class Trainer:
         self.model.set_diffusion(**recipe.diffusion)
         self.trained = choose_parameters(self.model, recipe.part)
         channels_last(self.model.to(self.device)).train()
-        kind = Objective if recipe.part != "denoiser" else UnrolledLoss if recipe.unroll else DenoisingLoss
         terms = set(recipe.base_loss) | set(recipe.refined_loss)
         distortion = Distortion(terms, run.metrics, recipe.perceptual_crop, recipe.vgg_crops)
-        if recipe.energy and run.metrics is not None:
-            objective: nn.Module = EnergyLoss(self.model, recipe, distortion, run.metrics)
+        if recipe.part == "denoiser" and recipe.unroll:
+            objective: ImageLoss = SamplerLoss(self.model, recipe, distortion, run.metrics)
         else:
+            kind = DenoisingLoss if recipe.part == "denoiser" else Objective
             objective = kind(self.model, recipe, distortion)
-        self.objective = objective.to(self.device)
+        self.objective: nn.Module = objective.to(self.device)
+        self.critic = objective.critic_parameters()
         self.metric = load_lpips("alex", run.metrics).to(self.device) if run.metrics else None
         self.progress = Progress()
         self.average = AveragedModel(
             self.model, multi_avg_fn=ema(recipe.ema, self.progress), use_buffers=True
         )
-        self.optimisers = make_optimisers(self.model, recipe)
+        self.optimisers = make_optimisers(self.model, recipe, self.critic)
         if self.checkpoint.exists():
             self._resume()
         if recipe.compile:
@@ -215,6 +216,8 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         load_states(self.optimisers, state["optimisers"])
+        for parameter, value in zip(self.critic, state.get("critic", ()), strict=False):
+            parameter.data.copy_(value)
         progress.step, progress.seconds = state["progress"]["step"], state["progress"]["seconds"]
         self.tables = state["tables"]
         torch.manual_seed(self.run.seed + self.rank + 1_000_003 * progress.step)  # not the same noise again
@@ -275,9 +278,10 @@ class Trainer:
         context = torch.autocast(self.device.type, dtype) if dtype is not None else nullcontext()
         with context:
             out = self.objective(x, q, use_perceptual, kinds)
-        for parameter in self.trained:
+        for parameter in (*self.trained, *self.critic):
             parameter.grad = None
         out["loss"].mean().backward()
+        nn.utils.clip_grad_norm_(self.critic, recipe.clip)
         norm = float(nn.utils.clip_grad_norm_(self.trained, recipe.clip))
         self.progress.step += 1
         if np.isfinite(norm):  # one bad batch must not cost the run
@@ -292,6 +296,7 @@ class Trainer:
             "model": model.state_dict(),
             "average": self.average.state_dict(),
             "optimisers": states(self.optimisers),
+            "critic": [p.detach() for p in self.critic],
             "progress": asdict(self.progress),
             "stage": [recipe.preset, recipe.part, recipe.optimiser],
             "tables": self.tables,

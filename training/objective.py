@@ -80,6 +80,10 @@ class ImageLoss(nn.Module, ABC):
         """
         return self.compute(x, q, use_perceptual, emphasis(x, kinds, self.recipe))
 
+    def critic_parameters(self) -> list[nn.Parameter]:
+        """Of what is trained against the model, and left behind: none, unless there is an adversary."""
+        return []
+
     @abstractmethod
     def compute(self, x: Tensor, q: Tensor, use_perceptual: bool, weight_map: Tensor | None) -> Terms:
         """As `forward`; `weight_map` is [B, 1, H, W], by which squared errors are multiplied."""

@@ -23,6 +23,8 @@ LARGEST_SIDE = 512  # longer sides get no basis of their own: its cost grows wit
 BASIS_EVERY = 10  # steps
 SOAP_BETAS = (0.95, 0.95)
 ADAMW_BETAS = (0.9, 0.99)
+CRITIC_BETAS = (0.5, 0.99)
+CRITIC_SHARE = 0.5  # of the learning rate
 ADAMW_SHARE = 0.5  # of SOAP's learning rate, for what AdamW trains beside it
 
 
@@ -32,8 +34,19 @@ def is_matrix(parameter: nn.Parameter) -> bool:
     return len(shape) >= 2 and min(shape[0], math.prod(shape[1:])) >= SMALLEST_SIDE
 
 
-def make_optimisers(model: nn.Module, recipe: Recipe) -> list[Optimizer]:
-    """For all parameters of the model that need gradients; learning rates are set by `set_rates`."""
+def make_optimisers(model: nn.Module, recipe: Recipe, critic: Sequence[nn.Parameter] = ()) -> list[Optimizer]:
+    """For all parameters of the model that need gradients; learning rates are set by `set_rates`.
+
+    A `critic`, which is trained against the model, gets AdamW with a shorter memory in any case.
+    """
+    optimisers = _of_model(model, recipe)
+    if critic:
+        group = {"params": list(critic), "betas": CRITIC_BETAS, "share": CRITIC_SHARE}
+        optimisers[-1].add_param_group(group)  # the last one is AdamW in either case
+    return optimisers
+
+
+def _of_model(model: nn.Module, recipe: Recipe) -> list[Optimizer]:
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     if recipe.optimiser == "adamw":
         everything = [p for _, p in named]
@@ -61,7 +74,7 @@ def set_rates(optimisers: Sequence[Optimizer], rate: float) -> None:
     for optimiser in optimisers:
         share = ADAMW_SHARE if len(optimisers) > 1 and isinstance(optimiser, AdamW) else 1.0
         for group in optimiser.param_groups:
-            group["lr"] = rate * share
+            group["lr"] = rate * share * group.get("share", 1.0)
 
 
 def states(optimisers: Sequence[Optimizer]) -> list[dict[str, Any]]:

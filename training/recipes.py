@@ -45,6 +45,7 @@ class Recipe:
     energy: float = 0.0  # of the energy score of two samples, in units of the MSE; for part "denoiser"
     diversity: float = 1.0  # factor on its second term, the samples' distance from one another
     energy_patch: int = 3  # positions a side over which it gathers squared feature distances
+    adversary: float = 0.0  # of a critic that is trained along, in units of the MSE; for part "denoiser"
     unroll: tuple[int, ...] = ()  # numbers of steps that the denoiser is trained through; (): one random time
     refined_crop: int = 128  # the denoiser sees a part of this size where it is trained with the codec
     diffusion: dict[str, float] = field(default_factory=dict)  # other than the preset's, for studies
@@ -57,7 +58,8 @@ class Recipe:
 
     def without_perception(self) -> Recipe:
         """The same without the terms that need a metric's network."""
-        return replace(self, base_loss=_without(self.base_loss), refined_loss=_without(self.refined_loss))
+        base, refined = _without(self.base_loss), _without(self.refined_loss)
+        return replace(self, base_loss=base, refined_loss=refined, energy=0.0, adversary=0.0)
 
 
 def _without(weights: Weights) -> Weights:

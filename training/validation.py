@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from metrics.perceptual import LPIPS
 from sfumato.autoregressive import SymbolCoder, autoregressive_pass
+from sfumato.transforms import BaseReconstruction
 from training.calibration import Calibration
 from training.data import Images
 from training.losses import MS_SSIM_WEIGHTS, MS_SSIM_WINDOW, ms_ssim, mse
@@ -51,6 +53,16 @@ def rounding(bits: list[Tensor]) -> SymbolCoder:
     return code
 
 
+def round_trip(
+    model: Model, x: Float[Tensor, "b 3 h w"], q: Float[Tensor, " b"]
+) -> tuple[BaseReconstruction, Float[Tensor, " b"]]:
+    """What comes back from rounded symbols, and their bits by the entropy model's estimate."""
+    y, z = model.analyze(x, q)
+    bits: list[Tensor] = []
+    y_hat, _ = autoregressive_pass(model.prior, rounding(bits), q, (z.shape[2], z.shape[3]), z, y)
+    return model.synthesize(y_hat, q), torch.stack(bits).sum(0)
+
+
 @torch.no_grad()
 def validate(model: Model, held: Images, metric: LPIPS | None) -> list[dict[str, float]]:
     """Rate (estimated, rounded), PSNR, MS-SSIM and LPIPS-Alex of x_base on held-out images, at `QUALITIES`.
@@ -66,11 +78,8 @@ def validate(model: Model, held: Images, metric: LPIPS | None) -> list[dict[str,
         found_in_all: list[dict[str, Tensor]] = []
         for x in crops.split(BATCH):
             q = x.new_full((len(x),), value)
-            y, z = model.analyze(x, q)
-            bits: list[Tensor] = []
-            y_hat, _ = autoregressive_pass(model.prior, rounding(bits), q, (z.shape[2], z.shape[3]), z, y)
-            base = model.synthesize(y_hat, q)
-            found = {"bpp": torch.stack(bits).sum(0) / x[0, 0].numel()}
+            base, bits = round_trip(model, x, q)
+            found = {"bpp": bits / x[0, 0].numel()}
             images = {"": base.x_base.float()}
             if model.has_denoiser:
                 images["_refined"] = refined(model, base, q, (1,))
