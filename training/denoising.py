@@ -45,7 +45,7 @@ class DenoisingLoss(ImageLoss):
         t = sample_t(x.shape[0], model.config.t0).to(x.device)
         epsilon = torch.randn_like(x)
         z_t = schedule.forward(x, t, epsilon)
-        prediction = model.denoiser(z_t, t, q, base.x_base, base.features).float()
+        prediction = model.denoise(z_t, t, q, base)
         if model.denoiser.predicts == "epsilon":
             x_hat = schedule.x_from_epsilon(z_t, t, prediction).clamp(-1, 1)
             denoising = epsilon_loss(epsilon, prediction)

@@ -40,7 +40,7 @@ def refined(
     start = sampler.partial_noise_start(base.x_base.float(), model.config.t0, noise, model.schedule)
 
     def network(z_t: Tensor, t: Tensor) -> Tensor:
-        return model.denoiser(z_t, t, q, base.x_base, base.features).float()
+        return model.denoise(z_t, t, q, base)
 
     times = sampler.times(model.config.t0, steps, model.config.times_power)
     return sampler.deterministic(network, start, times, model.schedule)

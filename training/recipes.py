@@ -48,7 +48,7 @@ class Recipe:
     adversary: float = 0.0  # of a critic that is trained along, in units of the MSE; for part "denoiser"
     unroll: tuple[int, ...] = ()  # numbers of steps that the denoiser is trained through; (): one random time
     refined_crop: int = 128  # the denoiser sees a part of this size where it is trained with the codec
-    diffusion: dict[str, float] = field(default_factory=dict)  # other than the preset's, for studies
+    diffusion: dict[str, float | bool] = field(default_factory=dict)  # other than the preset's, for studies
     compile: bool = False
 
     def __post_init__(self) -> None:

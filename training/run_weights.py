@@ -53,7 +53,9 @@ def save_weights(model: Model, path: Path, extra: dict[str, Tensor], notes: dict
     metadata = {"preset": model.preset, "model_id": model_id, "denoiser_id": denoiser_id}
     metadata["notes"] = json.dumps(notes, sort_keys=True)
     metadata["padding"] = padding_of(model.g_s)
-    metadata["diffusion"] = json.dumps({name: getattr(model.config, name) for name in DIFFUSION})
+    metadata["diffusion"] = json.dumps(
+        {name: getattr(model.config, name) for name in (*DIFFUSION, "blurred_base")}
+    )
     write_bytes(path, save(tensors, metadata))
     return model_id
 

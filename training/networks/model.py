@@ -44,6 +44,7 @@ class Config:
     mlp_ratio: int
     sigma_b_max: float  # blur of the diffusion at t = 1, pixels
     t0: float  # where the reverse process starts, from x_base; 1: from noise alone
+    blurred_base: bool = False  # whether the denoiser gets no more of x_base than the blur leaves at t0
     d_min: float = 0.001  # what the blur leaves of the highest frequencies
     times_power: float = 2.0  # of the sampler's times; 1: evenly spaced
     window: int = 8  # of the attention in g_gs, latents a side; a multiple of 4
@@ -115,10 +116,23 @@ class Model(nn.Module):
         self.set_diffusion()
         self.has_denoiser = False  # whether the denoiser is trained; steps > 0 need it
 
-    def set_diffusion(self, **changes: float) -> None:
+    def set_diffusion(self, **changes: float | bool) -> None:
         """Another diffusion, by fields of `Config`; files of weights keep it."""
         self.config = c = replace(self.config, **changes)  # type: ignore[arg-type]
         self.schedule = Blurring(c.sigma_b_max, c.d_min)
+
+    def denoise(
+        self,
+        z_t: Float[Tensor, "b 3 h w"],
+        t: Float[Tensor, " b"],
+        q: Float[Tensor, " b"],
+        base: BaseReconstruction,
+    ) -> Float[Tensor, "b 3 h w"]:
+        """What the denoiser predicts of z_t at time t."""
+        x_base = base.x_base
+        if self.config.blurred_base:
+            x_base = self.schedule.blur(x_base, self.config.t0)
+        return self.denoiser(z_t, t, q, x_base, base.features).float()
 
     def analyze(self, x: Float[Tensor, "b 3 h w"], q: Float[Tensor, " b"]) -> tuple[Tensor, Tensor]:
         """x in [-1, 1], sides multiples of 64 -> (y, z), y in the domain of the gains."""
