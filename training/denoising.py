@@ -71,10 +71,16 @@ class SamplerLoss(ImageLoss):
         super().__init__(model, recipe, distortion)
         if model.denoiser.predicts != "x":
             raise ValueError(f"preset {model.preset!r} predicts {model.denoiser.predicts}; x is needed here")
-        if metrics is None and (recipe.energy or recipe.adversary):
-            raise ValueError("the energy score and the adversary need the folder with the metrics' weights")
-        self.score = EnergyScore(metrics, recipe.diversity, recipe.energy_patch) if recipe.energy else None
-        self.adversary = ProjectedAdversary(metrics) if recipe.adversary else None
+        self.score: EnergyScore | None = None
+        self.adversary: ProjectedAdversary | None = None
+        if metrics is None:
+            if recipe.energy or recipe.adversary:
+                raise ValueError("energy score and adversary need the folder with the metrics' weights")
+            return
+        if recipe.energy:
+            self.score = EnergyScore(metrics, recipe.diversity, recipe.energy_patch)
+        if recipe.adversary:
+            self.adversary = ProjectedAdversary(metrics)
 
     def critic_parameters(self) -> list[nn.Parameter]:
         return [] if self.adversary is None else list(self.adversary.heads.parameters())
