@@ -13,8 +13,6 @@ from pytorch_msssim import ms_ssim as reference_ms_ssim
 from metrics.wasserstein import WassersteinDistortion
 from tests.conftest import random_dists, random_metric
 from training.data import Kind, Mixture
-from training.denoising import SamplerLoss
-from training.energy import EnergyScore
 from training.losses import (
     PERCEPTUAL_TERMS,
     PIXEL_TERMS,
@@ -27,7 +25,6 @@ from training.losses import (
     mse,
     text_mask,
 )
-from training.networks.model import Model
 from training.objective import emphasis
 from training.optimiser import is_matrix, make_optimisers, set_rates
 from training.recipes import RECIPES, Recipe, toy
@@ -192,31 +189,3 @@ def test_soap_takes_the_matrices_and_adamw_the_rest_and_both_descend() -> None:
     (alone,) = make_optimisers(net, toy())
     set_rates([alone], 0.004)
     assert alone.param_groups[0]["lr"] == 0.004, "alone it has the whole rate"
-
-
-def test_the_energy_score_rewards_samples_that_differ_as_the_original_does_from_them(tmp_path: Path) -> None:
-    """0 for three equal images; of two equal samples a distance; less where the samples differ too."""
-    score = EnergyScore(random_metric(tmp_path, "squeeze"), diversity=1.0, patch=3)
-    x, first, second = torch.rand(3, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    nothing = score(x, x, x)
-    assert float(nothing["energy"]) == pytest.approx(0, abs=0.02)
-    alike, unlike = score(x, first, first), score(x, first, second)
-    assert float(unlike["spread"]) > 0.5 > 0.05 > float(alike["spread"])
-    assert float(unlike["energy"]) < 0.7 * float(alike["energy"])
-    plain = EnergyScore(random_metric(tmp_path, "squeeze"), diversity=0.0, patch=1)
-    first.requires_grad_()
-    plain(x, first, second)["energy"].sum().backward()
-    assert first.grad is not None and first.grad.isfinite().all() and first.grad.abs().sum() > 0
-
-
-def test_the_energy_loss_trains_the_denoiser(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    model = Model("toy")
-    model.requires_grad_(False)
-    model.denoiser.requires_grad_(True)
-    recipe = replace(RECIPES["small_energy"](), preset="toy", refined_loss={"mse": 0.1}, perceptual_crop=64)
-    loss = SamplerLoss(model, recipe, Distortion(set(), None, 64), random_metric(tmp_path, "squeeze"))
-    out = loss(torch.rand(2, 3, 64, 64) * 2 - 1, torch.tensor([0.2, 0.8]), True)
-    assert set(out) >= {"energy", "spread", "loss"}
-    out["loss"].mean().backward()
-    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.denoiser.parameters())

@@ -21,7 +21,6 @@ from sfumato.weights import read_weights
 from tests.conftest import random_dists, random_metric
 from training import record, ship
 from training.data import Images, Kind, Mixture
-from training.denoising import DenoisingLoss, SamplerLoss
 from training.initialise import karhunen_loeve
 from training.loop import Progress, Run, choose_parameters, ema, learning_rate, train
 from training.losses import Distortion, mse
@@ -234,43 +233,6 @@ def test_images_that_cannot_be_used_are_named(folder: Path) -> None:
         Images.load([folder / "0.png"], CPU, 64)
     with pytest.raises(ValueError, match="held_out is 5"):
         Images.load([folder], CPU, 64).split(5)
-
-
-def test_the_epsilon_objective_of_the_paper_trains_too() -> None:
-    torch.manual_seed(0)
-    model = Model("paper")
-    choose_parameters(model, "denoiser")
-    objective = DenoisingLoss(
-        model, replace(RECIPES["paper"](), part="denoiser"), Distortion(set(), None, 64)
-    )
-    out = objective(torch.rand(1, 3, 64, 64) * 2 - 1, torch.tensor([0.5]), True)
-    out["loss"].mean().backward()
-    assert torch.isfinite(out["loss"]).all()
-    assert all(p.grad is not None for p in model.denoiser.parameters())
-    assert all(p.grad is None for p in model.g_a.parameters())
-
-
-def test_the_sampler_trains_through_its_steps(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    model = Model("toy")
-    choose_parameters(model, "denoiser")
-    loss = {"mse": 1.0, "lpips": 300.0, "dists": 100.0}
-    recipe = replace(toy(), part="denoiser", unroll=(2, 4), refined_loss=loss)
-    objective = SamplerLoss(model, recipe, distortion(tmp_path, recipe))
-    x, q = torch.rand(2, 3, 64, 64) * 2 - 1, torch.tensor([0.2, 0.8])
-    optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], 1e-3)
-    losses = []
-    for _ in range(30):
-        out = objective(x, q, True)
-        optimiser.zero_grad()
-        out["loss"].mean().backward()
-        optimiser.step()
-        losses.append(out["loss"].mean().item())
-    assert min(losses[-5:]) < losses[0] and {"mse", "lpips", "dists", "loss"} == set(out)
-    assert all(p.grad is not None for p in model.denoiser.parameters())
-    assert all(p.grad is None for p in model.g_s.parameters())
-    with pytest.raises(ValueError, match="'paper' predicts epsilon"):
-        SamplerLoss(Model("paper"), recipe, objective.distortion)
 
 
 def test_training_needs_nothing_that_only_coding_needs() -> None:

@@ -1,0 +1,169 @@
+"""Losses of the denoiser: per-step, through the sampler, by samples, and against a critic."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from studies.denoisers import decoded
+from studies.objectives import objectives
+from tests.conftest import image_of_noise, random_dists, random_metric
+from training.adversary import ProjectedAdversary
+from training.denoising import DenoisingLoss, SamplerLoss, base_reconstruction
+from training.energy import EnergyScore
+from training.export import export
+from training.losses import Distortion
+from training.networks.model import Model
+from training.optimiser import make_optimisers, set_rates
+from training.random_weights import calibrated
+from training.recipes import RECIPES, toy
+from training.run_weights import load_weights, save_weights
+
+
+def toy_model() -> Model:
+    torch.manual_seed(0)
+    model = Model("toy")
+    model.requires_grad_(False)
+    model.denoiser.requires_grad_(True)
+    return model
+
+
+def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.rand(2, 3, 64, 64, generator=generator) * 2 - 1, torch.tensor([0.2, 0.8])
+
+
+def test_the_epsilon_objective_of_the_paper_trains_too() -> None:
+    torch.manual_seed(0)
+    model = Model("paper")
+    model.requires_grad_(False)
+    model.denoiser.requires_grad_(True)
+    objective = DenoisingLoss(
+        model, replace(RECIPES["paper"](), part="denoiser"), Distortion(set(), None, 64)
+    )
+    out = objective(torch.rand(1, 3, 64, 64) * 2 - 1, torch.tensor([0.5]), True)
+    out["loss"].mean().backward()
+    assert torch.isfinite(out["loss"]).all()
+    assert all(p.grad is not None for p in model.denoiser.parameters())
+    assert all(p.grad is None for p in model.g_a.parameters())
+
+
+def test_the_sampler_trains_through_its_steps(tmp_path: Path) -> None:
+    model = toy_model()
+    loss = {"mse": 1.0, "lpips": 300.0, "dists": 100.0}
+    recipe = replace(toy(), part="denoiser", unroll=(2, 4), refined_loss=loss)
+    objective = SamplerLoss(model, recipe, Distortion(set(loss), networks(tmp_path), 64))
+    x, q = batch()
+    optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], 1e-3)
+    losses = []
+    for _ in range(30):
+        out = objective(x, q, True)
+        optimiser.zero_grad()
+        out["loss"].mean().backward()
+        optimiser.step()
+        losses.append(out["loss"].mean().item())
+    assert min(losses[-5:]) < losses[0] and {"mse", "lpips", "dists", "loss"} == set(out)
+    assert all(p.grad is not None for p in model.denoiser.parameters())
+    assert all(p.grad is None for p in model.g_s.parameters())
+    with pytest.raises(ValueError, match="'paper' predicts epsilon"):
+        SamplerLoss(Model("paper"), recipe, objective.distortion)
+
+
+def test_the_energy_score_rewards_samples_that_differ_as_the_original_does_from_them(tmp_path: Path) -> None:
+    """0 for three equal images; of two equal samples a distance; less where the samples differ too."""
+    score = EnergyScore(random_metric(tmp_path, "squeeze"), diversity=1.0, patch=3)
+    x, first, second = torch.rand(3, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    nothing = score(x, x, x)
+    assert float(nothing["energy"]) == pytest.approx(0, abs=0.02)
+    alike, unlike = score(x, first, first), score(x, first, second)
+    assert float(unlike["spread"]) > 0.5 > 0.05 > float(alike["spread"])
+    assert float(unlike["energy"]) < 0.7 * float(alike["energy"])
+    plain = EnergyScore(random_metric(tmp_path, "squeeze"), diversity=0.0, patch=1)
+    first.requires_grad_()
+    plain(x, first, second)["energy"].sum().backward()
+    assert first.grad is not None and first.grad.isfinite().all() and first.grad.abs().sum() > 0
+
+
+def test_energy_and_adversary_train_the_denoiser_and_the_critic_each_by_its_own(tmp_path: Path) -> None:
+    """The critic's loss moves no denoiser, the denoiser's no critic; both fall for a while."""
+    model = toy_model()
+    recipe = replace(objectives()["adversary+energy 0.5"], preset="toy", refined_loss={"mse": 0.1})
+    recipe = replace(recipe, perceptual_crop=64)
+    loss = SamplerLoss(model, recipe, Distortion(set(), None, 64), random_metric(tmp_path, "squeeze"))
+    x, q = batch()
+    out = loss(x, q, True)
+    assert set(out) >= {"energy", "spread", "adversary", "critic", "loss"}
+    critic, denoiser = loss.critic_parameters(), list(model.denoiser.parameters())
+    out["critic"].mean().backward(retain_graph=True)
+    assert all(p.grad is None for p in denoiser) and all(p.grad is not None for p in critic)
+    for p in critic:
+        p.grad = None
+    out["adversary"].mean().backward()
+    assert all(p.grad is None for p in critic)
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in denoiser)
+
+    optimisers = make_optimisers(model, recipe, critic)
+    set_rates(optimisers, 1e-3)
+    rates = {group["lr"] for optimiser in optimisers for group in optimiser.param_groups}
+    assert rates == {1e-3, 5e-4}
+    found = []
+    for _ in range(12):
+        for p in (*denoiser, *critic):
+            p.grad = None
+        out = loss(x, q, True)
+        out["loss"].mean().backward()
+        for optimiser in optimisers:
+            optimiser.step()
+        found.append(out["critic"].mean().item())
+    assert found[-1] < found[0], "the critic learns to tell"
+
+
+def test_a_critic_warms_up_before_the_decoder_feels_it(tmp_path: Path) -> None:
+    critic = ProjectedAdversary(random_metric(tmp_path, "squeeze"))
+    x, _ = batch()
+    first = critic(x, 0.9 * x, 0.8 * x)["adversary"]
+    critic.calls.fill_(1e6)
+    later = critic(x, 0.9 * x, 0.8 * x)["adversary"]
+    assert torch.allclose(first * 150, later, rtol=1e-4) and later.abs().sum() > 0
+
+
+def test_losses_by_samples_need_the_networks() -> None:
+    for name in ("energy 1", "adversary"):
+        recipe = replace(objectives()[name], preset="toy")
+        with pytest.raises(ValueError, match="need the folder with the metrics' weights"):
+            SamplerLoss(toy_model(), recipe, Distortion(set(), None, 64))
+        plain = recipe.without_perception()
+        assert not plain.energy and not plain.adversary
+
+
+def test_a_blurred_base_passes_no_detail_by(tmp_path: Path) -> None:
+    """What the denoiser gets of x_base keeps its mean, loses its grain; files of runs keep the choice."""
+    model = toy_model()
+    x, q = batch()
+    with torch.no_grad():
+        base = base_reconstruction(model, x, q)
+        first = base_reconstruction(model, x[:1], q[:1])
+        grain = base._replace(x_base=base.x_base + 0.1 * (-1.0) ** torch.arange(64))
+        seen = [model.denoise(x, q, q, part) for part in (base, grain)]
+        assert float((seen[0] - seen[1]).abs().max()) > 0.05
+        model.set_diffusion(blurred_base=True, sigma_b_max=20.0)
+        seen = [model.denoise(x, q, q, part) for part in (base, grain)]
+        assert float((seen[0] - seen[1])[..., 20:-20].abs().max()) < 0.003
+        assert seen[0].shape == x.shape and decoded(model, first, q[:1], 1, 0).shape == (64, 64, 3)
+    model.has_denoiser = True
+    run = calibrated(model, image_of_noise())
+    save_weights(model, tmp_path / "run.safetensors", run.tables, {})
+    assert load_weights(tmp_path / "run.safetensors").model.config.blurred_base
+    with pytest.raises(ValueError, match="gets a blurred x_base"):
+        export(run)
+
+
+def networks(folder: Path) -> Path:
+    """Random weights for all perceptual terms."""
+    for net in ("squeeze", "alex"):
+        random_metric(folder, net)
+    random_dists(folder)
+    return folder
