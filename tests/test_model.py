@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from sfumato.errors import WeightsError
+from training.grow import grown
 from training.networks import quantise
 from training.networks.costs import costs
 from training.networks.layers import DepthBlock, QualityEmbedding
@@ -55,6 +58,39 @@ def test_shapes_of_the_signal_path(preset: str) -> None:
         base = model.synthesize(estimate.y_hat, q)
         assert base.x_base.shape == x.shape
         assert model.denoiser(x, q, q, base.x_base, base.features).shape == x.shape
+
+
+def test_a_grown_model_codes_alike_and_learns_in_its_new_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    toy = PRESETS["toy"]
+    wider = {"encoder": ((24, 20, 0), (2, 3, 0)), "decoder": ((24, 20, 12), (2, 1, 2))}
+    monkeypatch.setitem(PRESETS, "wider", replace(toy, **wider))
+    torch.manual_seed(0)
+    old = Model("toy")
+    with torch.no_grad():
+        for p in old.parameters():
+            p.add_(0.05 * torch.randn_like(p))  # else blocks are the identity in both
+    new = grown(old, "wider")
+    x, q = torch.rand(2, 3, 64, 128) * 2 - 1, torch.tensor([0.3, 0.7])
+    with torch.no_grad():
+        y, z = old.analyze(x, q)
+        y_new, z_new = new.analyze(x, q)
+        x_base = [m.synthesize(y.round(), q).x_base for m in (old, new)]
+    assert torch.allclose(y, y_new, atol=1e-5) and torch.allclose(z, z_new, atol=1e-5)
+    assert torch.allclose(*x_base, atol=1e-5) and float(x_base[0].std()) > 0.01
+    optimiser = torch.optim.SGD(new.parameters(), 0.1)
+    for _ in range(3):
+        base = new.synthesize(new.analyze(x, q)[0], q)
+        loss = (base.x_base - x).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    for network in (new.g_a, new.g_s):
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+    assert new.g_a.stem.weight.grad[16:].abs().sum() > 0, "rows that nothing listened to at first"
+    for broken in ({"z_channels": 8}, {"decoder": ((24, 12, 12), (1, 1, 1))}):
+        monkeypatch.setitem(PRESETS, "other", replace(toy, **broken))
+        with pytest.raises(ValueError, match="it cannot grow"):
+            grown(old, "other")
 
 
 def test_gain_rises_with_quality_and_rounds_finer() -> None:

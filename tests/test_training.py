@@ -204,9 +204,11 @@ def test_a_run_writes_weights_resumes_and_goes_on_to_the_denoiser(folder: Path, 
 
     moved = train(toy(), run_for(folder, tmp_path / "again", 1, init=denoised))
     assert not load_weights(moved).model.has_denoiser, "a codec that moved leaves its denoiser behind"
-    with pytest.raises(ValueError, match="holds preset 'toy'"):
-        run = run_for(folder, tmp_path / "x", 1, init=out / "weights.safetensors")
-        train(replace(toy(), preset="base"), run)
+    run = run_for(folder, tmp_path / "x", 1, init=out / "weights.safetensors")
+    with pytest.raises(ValueError, match="cannot grow"):
+        train(replace(toy(), preset="small"), run)
+    with pytest.raises(ValueError, match="holds preset 'toy', the recipe trains a denoiser of 'small'"):
+        train(replace(stage, preset="small"), run)
 
 
 def test_the_perceptual_loss_trains_and_validates(folder: Path, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from metrics.lpips import load_lpips
 from sfumato import scales
 from training.data import Images, Mixture, Source
 from training.denoising import DenoisingLoss, SamplerLoss
+from training.grow import grown
 from training.initialise import karhunen_loeve
 from training.losses import Distortion
 from training.networks.layers import pad_with_zeros, padding_of
@@ -191,7 +192,10 @@ class Trainer:
         weights = load_weights(run.init)
         model = weights.model.requires_grad_(True)
         if model.preset != recipe.preset:
-            raise ValueError(f"{run.init} holds preset {model.preset!r}, the recipe trains {recipe.preset!r}")
+            if recipe.part == "denoiser":
+                holds = f"{run.init} holds preset {model.preset!r}"
+                raise ValueError(f"{holds}, the recipe trains a denoiser of {recipe.preset!r}")
+            model = grown(model, recipe.preset).requires_grad_(True)
         if recipe.part == "denoiser":  # the frozen codec stays the same to the last table, and keeps its id
             self.tables = weights.tables
         else:  # a codec that goes on takes the padding of the networks as they are now

@@ -171,11 +171,12 @@ def small_energy() -> Recipe:
 
 
 def base() -> Recipe:
-    """The codec of `base`, from nothing.  Not run yet.
+    """The codec of `base`, grown from that of `small`; higher rates at the top.
 
-    python -m training base --data DIR --screens DIR --metrics DIR --minutes 600 --out runs/base
+    python -m training base --init small --data DIR --screens DIR --metrics DIR --minutes 600 --out runs/base
     """
-    return replace(small(), preset="base", batch=4, crop=256, perceptual_crop=192)
+    stage = replace(small_text(), preset="base", optimiser="adamw", learning_rate=6e-4)
+    return replace(stage, lmbda=(0.00012, 0.05), decay_start=0.6)
 
 
 def base_denoiser() -> Recipe:

@@ -66,11 +66,11 @@ PRESETS: dict[str, Config] = {
         channel_width=192, parameter_width=320, pairs=2, mlp_ratio=4, sigma_b_max=1.0, t0=1.0,
     ),
     "base": Config(
-        family="light", chunks=(16, 16, 32, 64, 128),
+        family="light", chunks=(16, 16, 32, 64, 64),  # the entropy model of `small`, from which it grows
         encoder=((320, 256, 0), (2, 7, 0)), decoder=((320, 256, 96), (1, 6, 3)),
         denoiser=((96, 192, 256), (4, 4, 2)),
-        z_channels=96, hyper_width=128, hyper_kernel=3, psi=256,
-        channel_width=96, parameter_width=256, pairs=1, mlp_ratio=2, sigma_b_max=6.0, t0=0.3,
+        z_channels=64, hyper_width=64, hyper_kernel=3, psi=96,
+        channel_width=64, parameter_width=128, pairs=1, mlp_ratio=2, sigma_b_max=20.0, t0=0.3,
     ),
     "small": Config(
         family="light", chunks=(16, 16, 32, 64, 64),
