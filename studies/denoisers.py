@@ -1,7 +1,7 @@
 """Recipes of denoisers in, a resumable table of what each gives out: rate, figures and seed spread.
 
-One denoiser for each recipe and seed, from nothing on one frozen codec, at equal CPU time; then equal latents
-decoded by each, with two seeds of its noise.  Seeds are the outer loop, so that a study that is cut short has
+One denoiser for each recipe and seed, on one frozen codec, from the denoiser of its weights and at equal CPU
+time; then equal latents decoded by each, with two seeds of its noise.  Seeds are the outer loop, so that a study that is cut short has
 equally many of every variant.
 """
 
@@ -62,8 +62,8 @@ class Options:
     cache: Path | None = None
     """Folder for decoded training images."""
     init: Path = Path("small")
-    """Weights of the codec."""
-    minutes: float = 5.0
+    """Weights of the codec, and of the denoiser that all start from."""
+    minutes: float = 3.0
     """CPU minutes for each run."""
     seeds: int = 1
     """Seeds 0, 1, .. of crops, noise and initial weights."""
@@ -87,11 +87,16 @@ def run(folder: Path, output: Path, options: Options, variants: Mapping[str, Rec
             rows = list(csv.DictReader(file))
     if not rows:
         start = load_weights(options.init).model
-        rows = [_row("steps 0", 0, 0, 0, q, 0, judge.figures(start, q, 0)) for q in options.qualities]
+        known = (("steps 0", 0), ("start", 1))
+        rows = [
+            _row(name, 0, 0, 0, q, steps, judge.figures(start, q, steps))
+            for q in options.qualities
+            for name, steps in known
+        ]
     for seed in range(options.seeds):
         for name, recipe in variants.items():
-            known = any((row["variant"], row["seed"]) == (name, str(seed)) for row in rows)
-            if known or (options.only and name not in options.only):
+            there = any((row["variant"], row["seed"]) == (name, str(seed)) for row in rows)
+            if there or (options.only and name not in options.only):
                 continue
             out = options.runs / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
             stage = Run(options.data, metrics, out, options.minutes, options.init, seed=seed)

@@ -3,7 +3,6 @@
 Every number comes back as the fp16 number that it was exported from, but weights of the entropy model far
 below the largest of their layer, which come back as the multiple of its unit that they were rounded to.
 Exported again unchanged, they give the same integers and so the same ids.
-A denoiser of other sizes than the preset has now is left out.
 """
 
 from __future__ import annotations
@@ -45,10 +44,6 @@ def restore(weights: Weights) -> tuple[Model, dict[str, Tensor]]:
             key = f"prior.chunks.{number}.global_context.bias.{part}"
             if key in model.state_dict():  # not where a preset goes without a bias
                 state[key] = torch.tensor(learnt)
-    sizes = {k: v.shape for k, v in model.state_dict().items()}
-    if any(k.startswith("denoiser.") and v.shape != sizes.get(k) for k, v in state.items()):
-        model.has_denoiser = False
-        state = {k: v for k, v in state.items() if not k.startswith("denoiser.")}
     missing, unexpected = model.load_state_dict(state, strict=False)
     missing = [name for name in missing if model.has_denoiser or not name.startswith("denoiser.")]
     if missing or unexpected:

@@ -75,7 +75,7 @@ PRESETS: dict[str, Config] = {
     "small": Config(
         family="light", chunks=(16, 16, 32, 64, 64),
         encoder=((192, 128, 0), (1, 4, 0)), decoder=((192, 128, 48), (1, 4, 2)),
-        denoiser=((64, 128, 0), (3, 2, 0)),
+        denoiser=((48, 80, 0), (2, 1, 0)),
         z_channels=64, hyper_width=64, hyper_kernel=3, psi=96,
         channel_width=64, parameter_width=128, pairs=1, mlp_ratio=2, sigma_b_max=20.0, t0=0.3,
     ),
