@@ -1,8 +1,8 @@
 """Recipes of denoisers in, a resumable table of what each gives out: rate, figures and seed spread.
 
 One denoiser for each recipe and seed, on one frozen codec, from the denoiser of its weights and at equal CPU
-time; then equal latents decoded by each, with two seeds of its noise.  Seeds are the outer loop, so that a study that is cut short has
-equally many of every variant.
+time; then equal latents decoded by each, with two seeds of its noise.  Seeds are the outer loop, so that a
+study that is cut short has equally many of every variant.
 """
 
 from __future__ import annotations

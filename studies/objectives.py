@@ -15,7 +15,6 @@ import tyro
 from studies.denoisers import Options, run
 from training.recipes import RECIPES, Recipe
 
-
 CRITIC = 20.0  # weight of the adversary
 
 
