@@ -1,8 +1,8 @@
 """python -m studies.domain_bias FOLDER ... -o CSV: A and sigma of the position bias, fitted to other images.
 
 A folder is a set.  The two numbers of each chunk's Laplacian bias are trained on its images from the shipped
-ones, and everything else stays.  Bits are counted on the same images: what is saved is an upper bound.  A set
-like those the weights were trained on says how far the numbers move for no reason.
+ones, on noisy values and all q, and everything else stays.  Bits are counted on the same images, of rounded
+values at `Q`, so what is saved is flattered.  A set of photographs says how far the numbers move anyway.
 """
 
 from __future__ import annotations

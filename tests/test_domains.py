@@ -19,7 +19,7 @@ from fuzz import toy
 from sfumato import image
 from sfumato.codec import load
 from sfumato.distortion import psnr
-from studies import domain_bias, domain_images, domains
+from studies import domain_bias, domain_images, domain_views, domains
 from studies.latents import Base, EntropyNetworks, Schedule, reference_bits, train
 from studies.variants import half_interval
 from tests.conftest import random_metric
@@ -134,6 +134,18 @@ def test_sets_are_measured_against_avif(
         assert float(row["lpips_alex"]) > 0 and row["dists"] == row["avif_dists"] == ""
         assert all((row[name] != "") == (row["q"] == "0.4") for name in domains.KNOCKOUTS)
     assert any(float(row["no_global_percent"] or 0) for row in found)
+
+    views = (domain_views.View("a", "two", 0.2, 10, 5),)
+    sheet = domain_views.sheet(codec, tmp_path, found, views, 100)
+    first, second, _ = (
+        np.asarray(sheet)[domain_views.BAR :, place * (domain_views.WIDTH + domain_views.GAP) :][:91, :90]
+        for place in range(3)
+    )
+    assert (first == image.read(tmp_path / "a/two.png")[5:, 24:114]).all()
+    row = next(row for row in found if (row["image"], row["q"]) == ("two", "0.2"))
+    assert 10 < psnr(np.ascontiguousarray(first), np.ascontiguousarray(second)) != float(row["psnr_db"])
+    with pytest.raises(LookupError, match="a/none"):
+        domain_views.sheet(codec, tmp_path, found, (domain_views.View("a", "none", 0.2, 0, 0),))
 
     measured = domains.measured
     seen: list[tuple[int, ...]] = []
