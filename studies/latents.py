@@ -185,12 +185,20 @@ def reference_bits(model: Model, latents: Latents) -> Float[Tensor, " knots"]:
     return torch.tensor(found).clamp_min(1.0).log()
 
 
-def train(networks: EntropyNetworks, base: Base, schedule: Schedule, seed: int) -> EntropyNetworks:
-    """Train in place, and return the moving average."""
-    networks.train().requires_grad_(True)
+def train(
+    networks: EntropyNetworks,
+    base: Base,
+    schedule: Schedule,
+    seed: int,
+    is_trained: Callable[[str], bool] = lambda name: True,
+) -> EntropyNetworks:
+    """Train in place the parameters whose name is to be, and return the moving average."""
+    networks.train()
+    for name, parameter in networks.named_parameters():
+        parameter.requires_grad_(is_trained(name))
     average = copy.deepcopy(networks).requires_grad_(False)
-    parameters: list[Tensor] = list(networks.parameters())
-    smooth: list[Tensor] = list(average.parameters())
+    parameters: list[Tensor] = [p for p in networks.parameters() if p.requires_grad]
+    smooth: list[Tensor] = [p for name, p in average.named_parameters() if is_trained(name)]
     optimiser = torch.optim.AdamW(
         parameters, lr=schedule.rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True
     )
