@@ -24,6 +24,8 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results" / "0.1.0"  # the last full measurement, of all codecs by all metrics
 SHIPPED = ROOT / "results" / "0.2.0" / "kodak.csv"  # the weights in the package, by fewer metrics
 RELEASES = ROOT / "results" / "0.2.0" / "releases.csv"  # the weights in the package against those of RESULTS
+OBJECTIVES = ROOT / "results" / "studies" / "objectives.csv"
+BEGINNINGS = {"steps 0": "x_base, without a denoiser", "start": "denoiser that all start from"}
 PLOTS = Path(__file__).with_name("plots")
 PLOTTED = ("lpips_alex", "dists", "fd_efflite0", "psnr_db")
 MARKED = re.compile(r"(<!-- ([\w ]+), by python -m docs\.figures -->\n)(.*?)(<!-- end -->)", re.S)
@@ -31,6 +33,7 @@ PAGES = {
     ROOT / "README.md": 1,
     Path(__file__).with_name("results.md"): 4,
     Path(__file__).with_name("good-and-bad.md"): 1,
+    Path(__file__).with_name("paper.md"): 1,
 }
 """Page -> how many tables it has."""
 
@@ -146,6 +149,28 @@ def against_avif() -> Table:
     return Table("", ["by", "at bpp", "better than AVIF", "furthest ahead", "furthest behind"], rows)
 
 
+def by_objective() -> Table:
+    """What a denoiser gives by what it was trained for, at two qualities."""
+    lines = _read(OBJECTIVES)
+    names = list(dict.fromkeys(line["variant"] for line in lines))
+    shown = ("psnr_db", "lpips_alex", "lpips_vgg", "dists", "fd_efflite0", "seed_psnr_db", "energy_half")
+    rows = []
+    for name in names:
+        found = [line for line in lines if line["variant"] == name]
+        cells = [" / ".join(_figure(line, key) for line in found) for key in shown]
+        rows.append([BEGINNINGS.get(name, name), *cells])
+    heads = ["PSNR, dB", "LPIPS", "LPIPS, VGG", "DISTS", "FD-EffLite0", "two seeds, dB", "finest octave"]
+    return Table("", ["", *heads], rows)
+
+
+def _figure(line: dict[str, str], key: str) -> str:
+    if not line[key]:
+        return "-"
+    if key == "energy_half":
+        return f"{100 * float(line[key]):.0f} %"
+    return _number(float(line[key]), {"seed_psnr_db": "fd_efflite0"}.get(key, key))
+
+
 TABLES: dict[str, Callable[[], Table]] = {
     "beside others": beside_others,
     "at equal rate": at_equal_rate,
@@ -153,6 +178,7 @@ TABLES: dict[str, Callable[[], Table]] = {
     "by steps": by_steps,
     "against AVIF": against_avif,
     "before and now": before_and_now,
+    "by objective": by_objective,
 }
 
 

@@ -138,14 +138,15 @@ class Trainer:
         self.model.set_diffusion(**recipe.diffusion)
         self.trained = choose_parameters(self.model, recipe.part)
         channels_last(self.model.to(self.device)).train()
-        terms = set(recipe.base_loss) | set(recipe.refined_loss)
+        terms = {*recipe.base_loss, *recipe.tail_loss, *recipe.refined_loss}
         distortion = Distortion(terms, run.metrics, recipe.perceptual_crop, recipe.vgg_crops)
         if recipe.part == "denoiser" and recipe.unroll:
             objective: ImageLoss = SamplerLoss(self.model, recipe, distortion, run.metrics)
         else:
             kind = DenoisingLoss if recipe.part == "denoiser" else Objective
             objective = kind(self.model, recipe, distortion)
-        self.objective: nn.Module = objective.to(self.device)
+        self.loss = objective.to(self.device)
+        self.objective: nn.Module = self.loss  # or what wraps it
         self.critic = objective.critic_parameters()
         self.metric = load_lpips("alex", run.metrics).to(self.device) if run.metrics else None
         self.progress = Progress()
@@ -247,6 +248,7 @@ class Trainer:
             fraction = self._shared(progress.seconds / (60 * run.minutes))
             if fraction >= 1:
                 break
+            self.loss.recipe = recipe.at(fraction)
             set_rates(self.optimisers, learning_rate(recipe, progress.step, fraction))
             norm = self._step(rng, fraction >= recipe.perceptual_from, dtype, averages)
             if progress.step % run.log_every == 0:
