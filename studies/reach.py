@@ -221,8 +221,8 @@ def self_similarity(image: UInt8[np.ndarray, "h w 3"]) -> float:
 
 def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
     """Spearman's, of values of which no two are equal."""
-    ranks = [np.argsort(np.argsort(values)).astype(np.float64) for values in (a, b)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    first, second = (np.argsort(np.argsort(values)).astype(np.float64) for values in (a, b))
+    return float(np.corrcoef(first, second)[0, 1])
 
 
 def interval_of_correlation(a: Sequence[float], b: Sequence[float]) -> float:
