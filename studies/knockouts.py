@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 import re
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import tyro
@@ -27,6 +27,8 @@ from sfumato.weights import Weights, read_weights
 QUALITIES = (0.2, 0.5, 0.8)
 CONFIDENCE = 1.96  # of a normal mean over images
 
+Context = Literal["local", "global", "channel"]
+CONTEXTS: tuple[Context, ...] = get_args(Context)
 Edit = Callable[[str, NDArray[Any]], NDArray[Any]]
 
 
@@ -52,17 +54,31 @@ def narrow(name: str, value: NDArray[Any]) -> NDArray[Any]:
     return value
 
 
+def columns(context: Context, number: int, channels: int) -> tuple[str, slice]:
+    """The layer by which g_ep of chunk `number` (from 0) reads a context, and its input columns for it.
+
+    They are [channel, hyper] and [local, global], 2 `channels` of each but the last; the first chunk has no
+    channel context, and no columns for it.
+    """
+    features = 2 * channels
+    if context == "channel":
+        return "in_projection", slice(0, features if number else 0)
+    return "in_projection_spatial", slice(0, features) if context == "local" else slice(features, None)
+
+
+def context_off(context: Context, chunks: Sequence[int]) -> list[Edit]:
+    """Switches a context off in all chunks."""
+    edits = []
+    for number, channels in enumerate(chunks):
+        layer, part = columns(context, number, channels)
+        edits.append(zero(rf"entropy\.chunks\.{number}\.{layer}\.weight", part))
+    return edits
+
+
 def variants(weights: Weights) -> dict[str, list[Edit]]:
     """Name -> what is switched off."""
     spatial = r"entropy\.chunks\.\d+\.in_projection_spatial\.weight"
-    halves: dict[str, list[Edit]] = {"local context": [], "global context": [], "channel context": []}
-    for number, channels in enumerate(weights.config.chunks):
-        name = rf"entropy\.chunks\.{number}\."
-        features = 2 * channels  # of each context; [local, global] and [channel, hyper]
-        halves["local context"].append(zero(name + r"in_projection_spatial\.weight", slice(0, features)))
-        halves["global context"].append(zero(name + r"in_projection_spatial\.weight", slice(features, None)))
-        if number:
-            halves["channel context"].append(zero(name + r"in_projection\.weight", slice(0, features)))
+    halves = {f"{name} context": context_off(name, weights.config.chunks) for name in CONTEXTS}
     return {
         "Laplacian bias": [zero(r".*global_context\.bias\.table")],
         "Laplacian bias beyond the cell": [narrow],
@@ -77,6 +93,11 @@ def without(weights: Weights, edits: list[Edit]) -> Codec:
     for edit in edits:
         tensors = {name: edit(name, value) for name, value in tensors.items()}
     return Codec(replace(weights, tensors=tensors))
+
+
+def half_interval(values: Sequence[float]) -> float:
+    """Half of the 95 % interval of a mean over images, which is taken for normal; NaN for one value."""
+    return CONFIDENCE * statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
 
 def main(
@@ -106,8 +127,8 @@ def main(
                 differences[name, q].append(100 * (sum(codec.estimate_bits(pixels, q=q)) / bits - 1))
     rows = []
     for (name, q), found in differences.items():
-        half = CONFIDENCE * statistics.stdev(found) / math.sqrt(len(found)) if len(found) > 1 else math.nan
-        rows.append([name, q, len(found), f"{np.mean(found):.2f}", f"{half:.2f}", f"{whole.model_id:08x}"])
+        figures = f"{np.mean(found):.2f}", f"{half_interval(found):.2f}"
+        rows.append([name, q, len(found), *figures, f"{whole.model_id:08x}"])
         print(f"{name}, q {q}: {rows[-1][3]} +- {rows[-1][4]} % of the bits")
     heading = ["without", "q", "images", "bits_percent", "interval_percent", "model"]
     write_csv(output, heading, rows)

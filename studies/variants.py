@@ -27,7 +27,7 @@ from training.run_weights import load_weights
 STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """97.5 % quantiles of Student's t with 1, 2, .. degrees of freedom."""
 LINEAR = 0.2  # % of the bits: up to here the figure's axis is linear, logarithmic beyond
-TICKS = (-10, -3, -1, -0.2, -0.1, 0, 0.1, 0.2, 0.5, 1, 3, 10, 30, 100)
+TICKS = (-10, -3, -1, -0.2, -0.1, 0, 0.1, 0.2, 0.5, 1, 3, 10, 30, 100, 300)
 HEAD = ["variant", "seed", "steps", "windows", *(f"bpp_at_q{q:g}" for q in QUALITIES), "cpu_s", "model"]
 
 Table = dict[tuple[str, int], dict[str, str]]

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from studies import grouping, grouping_cost, positions, variants
+from studies import contexts, grouping, grouping_cost, positions, variants
 from studies.latents import CPU, QUALITIES, Base, EntropyNetworks, Schedule, interpolated, train
 from tests.conftest import ship
 from training.data import Images
@@ -63,7 +63,9 @@ def rows(path: Path) -> list[dict[str, str]]:
 STUDIES = (
     (positions, ("none", "laplacian", "no g_gs"), "laplacian"),
     (grouping, ("five uneven", "ten even, one pass", "two"), "five uneven"),
+    (contexts, ("hyper, channel", "channel, local, global", "all"), "all"),
 )
+OPTIONS = {positions: variants.Options, grouping: grouping.FromNothing, contexts: contexts.Contexts}
 
 
 @pytest.mark.parametrize(("study", "names", "reference"), STUDIES)
@@ -74,8 +76,7 @@ def test_study_goes_on_where_it_was_cut(
     output = tmp_path / "table.csv"
 
     def options(**changes: Any) -> variants.Options:
-        kind = grouping.FromNothing if study is grouping else variants.Options
-        return kind(**place.arguments(**changes))
+        return OPTIONS[study](**place.arguments(**changes))
 
     # so fast that a few steps change rounded values
     fast = partial(Schedule, warmup=1)

@@ -40,15 +40,21 @@ def calibrate(model: Model, held: Images) -> dict[str, Tensor]:
     return calibration.fractions()
 
 
+def rounded(mu: Tensor, index: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """(values rounded as the coder does, their bits), elementwise; `index` is a real scale index."""
+    mu = quantise.quantize_mean(mu)
+    symbols = torch.round(value - mu)
+    return mu + symbols, quantise.gaussian_bits(symbols, index_to_scale(torch.round(index)))
+
+
 def rounding(bits: list[Tensor]) -> SymbolCoder:
     """A coding pass that rounds like the coder and notes the bits; noise would overstate low rates."""
 
     def code(section: int, is_last: bool, mu: Tensor, index: Tensor, value: Tensor | None) -> Tensor:
         assert value is not None
-        mu = quantise.quantize_mean(mu)
-        symbols = torch.round(value - mu)
-        bits.append(quantise.gaussian_bits(symbols, index_to_scale(torch.round(index))).flatten(1).sum(1))
-        return mu + symbols
+        y_hat, cost = rounded(mu, index, value)
+        bits.append(cost.flatten(1).sum(1))
+        return y_hat
 
     return code
 

@@ -132,10 +132,10 @@ class DotProduct(nn.Module):
         self,
         q: Float[Tensor, "b k m n d"],
         k: Float[Tensor, "b k m n d"],
-        v: Float[Tensor, "b k m n d"],
+        v: Float[Tensor, "b k m n width"],
         bias: Float[Tensor, "*heads n n"],
         visible: Bool[Tensor, "k n"],
-    ) -> Float[Tensor, "b k m n d"]:
+    ) -> Float[Tensor, "b k m n width"]:
         logits = q @ k.mT * (1 / math.sqrt(q.shape[-1])) + bias
         return attend(logits, v, visible)
 
