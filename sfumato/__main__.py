@@ -134,10 +134,10 @@ def decode(
         source: The .sfu file, several of them, a folder, or - for standard input.
         out: Image or folder to write, or - for a PNG on standard output; the suffix names the format. Several
             files and folders go into a folder. Without it, beside the file, with the suffix .png.
-        steps: Steps of the diffusion, which restores texture; 0 gives the base reconstruction. Without it 1,
-            or 0 for previews.
-        realism: With steps, from 0 (the most faithful image) to 1 (the most natural one).
-        eta: With steps, fresh noise at each of them, from 0 (none) to 1.
+        steps: 1, the default except for previews, refines the base reconstruction; 0 leaves it as it is;
+            more take as many steps of the paper's diffusion, which gain nothing with the weights of today.
+        realism: With steps, from 0 (the base reconstruction) to 1 (all that they change).
+        eta: With several steps, fresh noise at each of them, from 0 (none) to 1.
         partial: Accept a file that is cut short, and decode what is there.
         chunks: Decode only this many of the file's chunks: a preview, sooner.
         crop: Decode only this rectangle, in pixels.
