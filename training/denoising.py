@@ -20,7 +20,7 @@ from training.adversary import ProjectedAdversary
 from training.energy import EnergyScore
 from training.losses import Distortion, random_part
 from training.networks.model import Model
-from training.objective import ImageLoss, Terms, refined
+from training.objective import ImageLoss, Terms, one_of, refined
 from training.recipes import Recipe
 
 
@@ -88,12 +88,13 @@ class SamplerLoss(ImageLoss):
     def compute(self, x: Tensor, q: Tensor, use_perceptual: bool, weight_map: Tensor | None) -> Terms:
         recipe = self.recipe
         base = base_reconstruction(self.model, x, q)
-        x_hat = refined(self.model, base, q, recipe.unroll)
+        steps = one_of(recipe.unroll)
+        x_hat = refined(self.model, base, q, steps)
         out = self.distortion(x, x_hat, recipe.refined_loss, use_perceptual, weight_map)
         loss = out.pop("distortion")
         part = (..., *random_part(x, recipe.perceptual_crop))
         if self.score is not None:
-            second = refined(self.model, base, q, recipe.unroll)
+            second = refined(self.model, base, q, steps)
             out |= self.score(x[part], x_hat[part], second[part])
             loss = loss + recipe.energy * out["energy"]
         if self.adversary is not None:

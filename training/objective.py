@@ -31,11 +31,8 @@ def lmbda(q: Tensor, recipe: Recipe) -> Tensor:
     return low * (high / low) ** q
 
 
-def refined(
-    model: Model, base: BaseReconstruction, q: Tensor, unroll: tuple[int, ...]
-) -> Float[Tensor, "b 3 h w"]:
-    """The image after one of these numbers of steps of the sampler, with gradients through all of them."""
-    steps = unroll[int(torch.randint(len(unroll), ()))]
+def refined(model: Model, base: BaseReconstruction, q: Tensor, steps: int) -> Float[Tensor, "b 3 h w"]:
+    """The image after so many steps of the sampler, with gradients through all of them."""
     noise = torch.randn_like(base.x_base, dtype=torch.float32)
     start = sampler.partial_noise_start(base.x_base.float(), model.config.t0, noise, model.schedule)
 
@@ -44,6 +41,11 @@ def refined(
 
     times = sampler.times(model.config.t0, steps, model.config.times_power)
     return sampler.deterministic(network, start, times, model.schedule)
+
+
+def one_of(numbers: tuple[int, ...]) -> int:
+    """One of them at random."""
+    return numbers[int(torch.randint(len(numbers), ()))]
 
 
 def emphasis(x: Tensor, kinds: Tensor | None, recipe: Recipe) -> Float[Tensor, "b 1 h w"] | None:
@@ -105,7 +107,7 @@ class Objective(ImageLoss):
         out = self.distortion(x, base.x_base.float(), recipe.base_loss, use_perceptual, weight_map)
         if recipe.part == "all":
             rows, columns = random_part(x, recipe.refined_crop, ALIGNED)
-            x_hat = refined(model, base.part(rows, columns), q, recipe.unroll)
+            x_hat = refined(model, base.part(rows, columns), q, one_of(recipe.unroll))
             part = (..., rows, columns)
             part_map = None if weight_map is None else weight_map[part]
             more = self.distortion(x[part], x_hat, recipe.refined_loss, use_perceptual, part_map)

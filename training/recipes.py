@@ -166,17 +166,20 @@ def small_sampler() -> Recipe:
     )
 
 
-def small_energy() -> Recipe:
-    """The denoiser of `small` as a sampler: two samples of one step, energy score beside DISTS.
+def small_refine() -> Recipe:
+    """The denoiser of `small` on its frozen codec as `studies.objectives` found best: energy score and DISTS.
 
-    python -m training small_energy --init CODEC --data DIR --metrics DIR --minutes 60 --threads 1 --out DIR
+    python -m training small_refine --init NEW --denoiser OLD --data DIR --metrics DIR --minutes 12 --out DIR
     """
     return replace(
         small_sampler(),
-        unroll=(1,),
-        refined_loss={"mse": 0.1, "grid": 20.0, "dists": 500.0},
+        unroll=(1, 1, 1, 2),
+        refined_loss={"mse": 0.1, "grid": 20.0, "dists": 600.0},
         energy=100.0,
-        diversity=0.4,
+        diversity=0.3,
+        learning_rate=7e-4,
+        warmup=50,
+        decay_start=0.3,
     )
 
 
@@ -239,7 +242,7 @@ ALL = (
     small_text,
     small_denoiser,
     small_sampler,
-    small_energy,
+    small_refine,
     base,
     base_denoiser,
     paper,

@@ -88,7 +88,7 @@ def validate(model: Model, held: Images, metric: LPIPS | None) -> list[dict[str,
             found = {"bpp": bits / x[0, 0].numel()}
             images = {"": base.x_base.float()}
             if model.has_denoiser:
-                images["_refined"] = refined(model, base, q, (1,))
+                images["_refined"] = refined(model, base, q, 1)
             for suffix, x_hat in images.items():
                 x_hat = x_hat.clamp(-1, 1)
                 found[f"psnr{suffix}"] = 10 * (255**2 / mse(x, x_hat).clamp_min(1e-3)).log10()
