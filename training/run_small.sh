@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Weights of `small` from nothing, in four stages without a change in between.
+# Weights of `small` from nothing, in six stages without a change in between.
 #
 #   training/run_small.sh DATA METRICS OUT [CACHE]
 #
@@ -11,11 +11,13 @@
 # codec     small          60                              rate, MSE and MS-SSIM; LPIPS from the half on
 # more      small_more     60                              all losses
 # polish    small_polish   40                              more LPIPS, falling learning rate
-# denoiser  small_sampler  20                              one step of the sampler, on the frozen codec
+# long      small_long     60                              five thousand steps, MS-SSIM and LPIPS before PSNR
+# text      small_text     60                              text and flat colours; spends PSNR at the end
+# denoiser  small_refine   20                              the refinement, on the frozen codec
 #
 # A core without bf16 takes three times as long: SCALE=3.  What each stage reached on which machine is in
 # results/training.csv and results/record.csv.  The weights in the package began with older stages, of which
-# `more`, `polish` and `denoiser` are the continuation (training/NOTES.md); from nothing this has not been run
+# all but the first are the continuation (training/NOTES.md); from nothing this has not been run
 # to its end.
 set -euo pipefail
 data=$1 metrics=$2 out=$3 cache=${4:-$3/cache}
@@ -30,5 +32,7 @@ stage() { # RECIPE OUT MINUTES [options]
 stage small codec 60
 stage small_more more 60 --init "$out/codec/weights.safetensors"
 stage small_polish polish 40 --init "$out/more/weights.safetensors"
-stage small_sampler denoiser 20 --init "$out/polish/weights.safetensors"
+stage small_long long 60 --init "$out/polish/weights.safetensors"
+stage small_text text 60 --init "$out/long/weights.safetensors"
+stage small_refine denoiser 20 --init "$out/text/weights.safetensors"
 python -m training.export "$out/denoiser/weights.safetensors" -o "$out/small.safetensors"
