@@ -18,14 +18,15 @@ from PIL import Image
 
 from sfumato import weights
 from sfumato.weights import read_weights
-from tests.conftest import random_dists, random_metric
-from training import record, ship
+from tests.conftest import image_of_noise, random_dists, random_metric
+from training import interpolate, record, ship
 from training.data import Images, Kind, Mixture
 from training.initialise import karhunen_loeve
 from training.loop import Progress, Run, choose_parameters, ema, learning_rate, train
 from training.losses import Distortion, mse
 from training.networks.model import Model
 from training.objective import Objective, lmbda
+from training.random_weights import calibrated
 from training.recipes import RECIPES, Recipe, toy
 from training.run_weights import load_weights, save_weights
 
@@ -334,3 +335,20 @@ def test_the_tail_has_its_own_losses(folder: Path, tmp_path: Path) -> None:
     train(recipe, run_for(folder, tmp_path / "tail", 3))
     steps = [record for record in records(tmp_path / "tail") if "loss" in record]
     assert "chroma" not in steps[0] and "chroma" in steps[-1]
+
+
+def test_between_two_runs_lie_weights_of_both(folder: Path, tmp_path: Path) -> None:
+    ends = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        run = calibrated(Model("toy"), image_of_noise())
+        ends.append(tmp_path / f"{seed}.safetensors")
+        save_weights(run.model, ends[-1], run.tables, {})
+    interpolate.main(*ends, share=0.25, data=[folder], out=tmp_path / "mix", held_out=1, crop=64)
+    a, b, mix = (load_weights(path).model for path in (*ends, tmp_path / "mix" / "weights.safetensors"))
+    assert torch.allclose(mix.g_a.stem.weight, 0.75 * a.g_a.stem.weight + 0.25 * b.g_a.stem.weight, atol=1e-3)
+    assert "bpp" in records(tmp_path / "mix")[-1]["validation"][0]
+    with pytest.raises(ValueError, match="nothing between them"):
+        interpolate.between(a, Model("small"), 0.5)
+    with pytest.raises(SystemExit, match=r"0\.\.1"):
+        interpolate.main(*ends, share=1.5, data=[folder], out=tmp_path / "x")
