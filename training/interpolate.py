@@ -76,7 +76,7 @@ def main(
     save_weights(model, out / "weights.safetensors", tables, made | {"steps": "0"})
     figures = {name: validate(model, images, metric) for name, images in held.items()}
     log = Log(out / "log.jsonl")
-    log.write({"recipe": made, "images": 0})
+    log.write({"recipe": made | {"part": "codec"}, "images": 0})
     log.write({"step": 0, "minutes": 0.0, "validation": figures.pop("photos"), **figures})
 
 
