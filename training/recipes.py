@@ -60,8 +60,9 @@ class Recipe:
 
     def without_perception(self) -> Recipe:
         """The same without the terms that need a metric's network."""
-        kept = {key: _without(getattr(self, key)) for key in ("base_loss", "tail_loss", "refined_loss")}
-        return replace(self, **kept, energy=0.0, adversary=0.0)
+        plain = replace(self, energy=0.0, adversary=0.0)
+        plain = replace(plain, base_loss=_without(self.base_loss), tail_loss=_without(self.tail_loss))
+        return replace(plain, refined_loss=_without(self.refined_loss))
 
     def at(self, fraction: float) -> Recipe:
         """The recipe as it stands after this fraction of the time."""
