@@ -31,7 +31,7 @@ class View(NamedTuple):
     bpp: float  # of the whole image
     width: int = 240
     height: int = 180
-    steps: bool = False  # by sfumato without steps and with four, rather than as by default
+    seeds: bool = False  # by sfumato without the refinement, and with two seeds of it
 
 
 VIEWS = {
@@ -45,29 +45,41 @@ VIEWS = {
     "machinery": View("kodim05", 110, 180, 0.15),
     "sky": View("kodim20", 180, 160, 0.08),
     "border": View("kodim07", 528, 332, 0.10),
-    "aeroplane": View("kodim20", 190, 190, 0.12, 300, 300, steps=True),
-    "flower": View("kodim07", 280, 60, 0.12, 300, 300, steps=True),
+    "aeroplane": View("kodim20", 190, 190, 0.12, 300, 300, seeds=True),
+    "flower": View("kodim07", 280, 60, 0.12, 300, 300, seeds=True),
+    "hair-seeds": View("kodim04", 130, 150, 0.12, seeds=True),
+    "water-seeds": View("kodim14", 300, 20, 0.12, seeds=True),
 }
 
 
 def draw(codec: Codec, folder: Path, view: View) -> Image.Image:
-    """Original, sfumato (twice, where a view is about the steps) and AVIF side by side."""
+    """Original, sfumato (three times, where a view is about seeds) and AVIF side by side."""
     path = folder / f"{view.image}.png"
     found = TargetBpp(view.bpp).search(codec, image.read(path))
     comparison = compare.compare(path, ["avif"], codec, found.q).comparison
-    *ours, avif = comparison.renditions
-    captions = [(comparison.original, view.image)]
-    shown = (*(ours[1:] if view.steps else ours[:1]), avif)
-    captions += [(one, f"{one.codec}, {one.size_bytes:,} bytes") for one in shown]
+    ours, *_, avif = comparison.renditions
+    parts = [(_opened(comparison.original.data), view.image)]
+    parts.append((_opened(ours.data), f"{ours.codec}, {ours.size_bytes:,} bytes"))
+    if view.seeds:
+        files = [codec.encode(image.read(path), q=found.q, seed=seed) for seed in (1, 2)]
+        parts[1:] = [(Image.fromarray(codec.decode(files[0], steps=0)), f"{parts[1][1]}, not refined")]
+        parts += [
+            (Image.fromarray(codec.decode(data)), f"refined, seed {n}") for n, data in enumerate(files, 1)
+        ]
+    parts.append((_opened(avif.data), f"{avif.codec}, {avif.size_bytes:,} bytes"))
     width, height = view.width + GAP, view.height + BAR
-    sheet = Image.new("RGB", (len(captions) * width - GAP, height), "white")
+    sheet = Image.new("RGB", (len(parts) * width - GAP, height), "white")
     pen = ImageDraw.Draw(sheet)
-    for i, (rendition, caption) in enumerate(captions):
-        with Image.open(io.BytesIO(rendition.data)) as whole:
-            box = (view.left, view.top, view.left + view.width, view.top + view.height)
-            sheet.paste(whole.convert("RGB").crop(box), (i * width, BAR))
+    box = (view.left, view.top, view.left + view.width, view.top + view.height)
+    for i, (whole, caption) in enumerate(parts):
+        sheet.paste(whole.crop(box), (i * width, BAR))
         pen.text((i * width + 2, 1), caption, fill="black")
     return sheet
+
+
+def _opened(data: bytes) -> Image.Image:
+    with Image.open(io.BytesIO(data)) as whole:
+        return whole.convert("RGB")
 
 
 def main(
