@@ -23,7 +23,7 @@ from studies.steps import save
 from studies.variants import half_interval
 from training.recipes import Recipe
 
-OBJECTIVE = "adversary+energy 0.5"
+OBJECTIVE = "energy 0.5, patch 1"  # uses its noise at no cost
 SIGMAS = (0.0, 1.0, 5.0, 20.0)  # pixels
 FIGURES = {
     "lpips_alex": "LPIPS (AlexNet)",
