@@ -17,7 +17,7 @@ import tyro
 from matplotlib.figure import Figure
 
 from evaluation.plots import OTHERS
-from studies.denoisers import Options, Table, run
+from studies.denoisers import STARTS, Options, Table, run
 from studies.objectives import objectives
 from studies.steps import save
 from studies.variants import half_interval
@@ -50,7 +50,7 @@ def draw(path: Path, rows: Table) -> None:
         for q, colour in zip(qualities, OTHERS, strict=False):
             values: defaultdict[float, list[float]] = defaultdict(list)
             for row in rows:
-                if row["q"] == q and row["steps"] != "0":
+                if row["q"] == q and row["variant"] not in STARTS:
                     values[float(row["variant"])].append(float(row[name]))
             places = sorted(values)
             means = [statistics.mean(values[p]) for p in places]

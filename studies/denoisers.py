@@ -41,6 +41,8 @@ CROP = 64  # pixels of the crops for the Frechet distance
 BANDS = ("energy_16th", "energy_8th", "energy_4th", "energy_half")
 """Shares of the original's energy, octave by octave up to the highest frequency."""
 FIGURES = (*METRICS, "fd_efflite0", "seed_psnr_db", *BANDS, "tile_rms_levels")
+STARTS = {"steps 0": 0, "start": 1}
+"""What is there before any training: name of the row -> steps."""
 HEAD = ("variant", "seed", "cpu_minutes", "trained_steps", "q", "bpp", "steps", *FIGURES)
 
 RGB = UInt8[np.ndarray, "h w 3"]
@@ -87,11 +89,10 @@ def run(folder: Path, output: Path, options: Options, variants: Mapping[str, Rec
             rows = list(csv.DictReader(file))
     if not rows:
         start = load_weights(options.init).model
-        known = (("steps 0", 0), ("start", 1))
         rows = [
             _row(name, 0, 0, 0, q, steps, judge.figures(start, q, steps))
             for q in options.qualities
-            for name, steps in known
+            for name, steps in STARTS.items()
         ]
     for seed in range(options.seeds):
         for name, recipe in variants.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,15 @@ import pytest
 import torch
 from PIL import Image
 
-from studies import contexts, grouping, grouping_cost, positions, variants
+from studies import blur, contexts, denoisers, grouping, grouping_cost, positions, variants
 from studies.latents import CPU, QUALITIES, Base, EntropyNetworks, Schedule, interpolated, train
-from tests.conftest import ship
+from tests.conftest import image_of_noise, ship
 from training.data import Images
+from training.loop import Run
 from training.networks.model import Model
-from training.run_weights import load_weights
+from training.random_weights import calibrated
+from training.recipes import Recipe
+from training.run_weights import load_weights, save_weights
 
 
 @dataclass(frozen=True)
@@ -180,3 +183,37 @@ def test_every_list_of_chunks_decodes_what_it_encoded(tmp_path: Path) -> None:
     found = rows(tmp_path / "cost.csv")
     assert [row["chunks"] for row in found] == list(grouping.GROUPINGS)
     assert [int(row["sections"]) for row in found] == [5, 5, 10, 10, 5, 1, 2, 5]
+
+
+def test_a_study_of_denoisers_goes_on_where_it_was_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[tuple[float, int]] = []
+
+    class Judge:
+        def __init__(self, *_: object) -> None: ...
+
+        def figures(self, model: Model, q: float, steps: int) -> dict[str, float]:
+            return {"bpp": q, **dict.fromkeys(denoisers.FIGURES, model.config.sigma_b_max + q)}
+
+    def train_one(recipe: Recipe, run: Run) -> Path:
+        trained.append((float(recipe.diffusion["sigma_b_max"]), run.seed))
+        model = Model("toy")
+        model.set_diffusion(**recipe.diffusion)
+        found = calibrated(model, image_of_noise())
+        save_weights(found.model, run.out.with_suffix(".safetensors"), found.tables, {"steps": "7"})
+        return run.out.with_suffix(".safetensors")
+
+    monkeypatch.setattr(denoisers, "Judge", Judge)
+    monkeypatch.setattr(denoisers, "train", train_one)
+    options = denoisers.Options(
+        [], tmp_path, metrics=tmp_path, init=ship(Model("toy"), tmp_path / "toy.safetensors")
+    )
+    output = tmp_path / "blur.csv"
+    rows = denoisers.run(tmp_path, output, options, blur.variants((0.0, 5.0)))
+    assert trained == [(0.0, 0), (5.0, 0)] and len(rows) == 2 * 2 + 2 * 2
+    rows = denoisers.run(tmp_path, output, replace(options, seeds=2), blur.variants((0.0, 5.0)))
+    assert trained[2:] == [(0.0, 1), (5.0, 1)], "the first seed is there already"
+    assert {row["dists"] for row in rows if row["variant"] == "5"} == {"5.2", "5.5"}
+    blur.draw(tmp_path / "blur.svg", rows)
+    assert "DISTS" in (tmp_path / "blur.svg").read_text()
