@@ -26,6 +26,7 @@ SHIPPED = ROOT / "results" / "0.2.0" / "kodak.csv"  # the weights in the package
 RELEASES = ROOT / "results" / "0.2.0" / "releases.csv"  # the weights in the package against those of RESULTS
 OBJECTIVES = ROOT / "results" / "studies" / "objectives.csv"
 BEGINNINGS = {"steps 0": "x_base, without a denoiser", "start": "denoiser that all start from"}
+STEPS = ROOT / "results" / "0.2.0" / "steps.csv"
 PLOTS = Path(__file__).with_name("plots")
 PLOTTED = ("lpips_alex", "dists", "fd_efflite0", "psnr_db")
 MARKED = re.compile(r"(<!-- ([\w ]+), by python -m docs\.figures -->\n)(.*?)(<!-- end -->)", re.S)
@@ -112,10 +113,10 @@ def at_equal_quality() -> Table:
 
 
 def by_steps() -> Table:
-    """Kodak's files decoded with 0, 1, 4 and 8 steps."""
+    """Kodak's files, decoded with several numbers of steps."""
     shown = ("psnr_db", "lpips_alex", "dists", "fd_efflite0")
     rows = []
-    for line in _read(RESULTS / "steps.csv"):
+    for line in _read(STEPS):
         if line["dataset"] == "kodak":
             rate = f"{float(line['bpp']):.2f}" if line["steps"] == "0" else ""
             cells = [_number(float(line[metric]), metric) for metric in shown]
