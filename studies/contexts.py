@@ -1,6 +1,6 @@
 """python -m studies.contexts -o CSV --data ... --test DIR: forward against backward adaptation.
 
-The entropy model is told some of its parameters (forward: the hyper-latent, which costs bits; Balle et al.
+The entropy model receives some of its parameters (forward: the hyper-latent, which costs bits; Balle et al.
 2018) and sees others for itself (backward: earlier chunks and coded neighbours; Minnen et al. 2018).  Each
 set of contexts is trained anew on cached latents; the input columns of g_ep for what a variant lacks are
 zeros, and stay so.  With one pass over each chunk hyper and channel context are all that is left, so that a

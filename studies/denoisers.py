@@ -82,7 +82,7 @@ class Options:
 def run(folder: Path, output: Path, options: Options, variants: Mapping[str, Recipe]) -> Table:
     """Train what is missing of the table at `output`, measure it on the images of `folder`; rows stay."""
     metrics = options.metrics or weights_folder()
-    judge = Judge(folder, metrics, options.images)
+    test_set = TestSet(folder, metrics, options.images)
     rows: Table = []
     if output.exists():
         with output.open(newline="") as file:
@@ -90,7 +90,7 @@ def run(folder: Path, output: Path, options: Options, variants: Mapping[str, Rec
     if not rows:
         start = load_weights(options.init).model
         rows = [
-            _row(name, 0, 0, 0, q, steps, judge.figures(start, q, steps))
+            _row(name, 0, 0, 0, q, steps, test_set.metric_values(start, q, steps))
             for q in options.qualities
             for name, steps in STARTS.items()
         ]
@@ -106,15 +106,15 @@ def run(folder: Path, output: Path, options: Options, variants: Mapping[str, Rec
             trained = int(weights.notes["steps"])
             for q in options.qualities:
                 for steps in options.steps:
-                    found = judge.figures(weights.model, q, steps)
+                    found = test_set.metric_values(weights.model, q, steps)
                     rows.append(_row(name, seed, options.minutes, trained, q, steps, found))
                     print(", ".join(f"{k} {v}" for k, v in rows[-1].items()), flush=True)
             write_csv(output, HEAD, [[row[key] for key in HEAD] for row in rows])
     return rows
 
 
-class Judge:
-    """Images, the networks that judge, and what they say of the decoded ones."""
+class TestSet:
+    """Images, their metrics, and the metric values of the decoded ones."""
 
     def __init__(self, folder: Path, metrics: Path, count: int) -> None:
         images = [middle(read(path)) for path in images_in(folder)[:count]]
@@ -124,7 +124,7 @@ class Judge:
         self.frechet = Frechet(np.concatenate(crops))
 
     @torch.inference_mode()
-    def figures(self, model: Model, q: float, steps: int) -> dict[str, float]:
+    def metric_values(self, model: Model, q: float, steps: int) -> dict[str, float]:
         """Means over the images; the rate is the entropy model's estimate for rounded symbols."""
         model.eval()
         found: defaultdict[str, list[float]] = defaultdict(list)

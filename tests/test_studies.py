@@ -190,10 +190,10 @@ def test_a_study_of_denoisers_goes_on_where_it_was_cut(
 ) -> None:
     trained: list[tuple[float, int]] = []
 
-    class Judge:
+    class TestSet:
         def __init__(self, *_: object) -> None: ...
 
-        def figures(self, model: Model, q: float, steps: int) -> dict[str, float]:
+        def metric_values(self, model: Model, q: float, steps: int) -> dict[str, float]:
             return {"bpp": q, **dict.fromkeys(denoisers.FIGURES, model.config.sigma_b_max + q)}
 
     def train_one(recipe: Recipe, run: Run) -> Path:
@@ -204,7 +204,7 @@ def test_a_study_of_denoisers_goes_on_where_it_was_cut(
         save_weights(found.model, run.out.with_suffix(".safetensors"), found.tables, {"steps": "7"})
         return run.out.with_suffix(".safetensors")
 
-    monkeypatch.setattr(denoisers, "Judge", Judge)
+    monkeypatch.setattr(denoisers, "TestSet", TestSet)
     monkeypatch.setattr(denoisers, "train", train_one)
     options = denoisers.Options(
         [], tmp_path, metrics=tmp_path, init=ship(Model("toy"), tmp_path / "toy.safetensors")

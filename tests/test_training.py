@@ -329,7 +329,7 @@ def test_the_moving_average_forgets_its_start() -> None:
 
 
 def test_the_tail_has_its_own_losses(folder: Path, tmp_path: Path) -> None:
-    recipe = replace(toy(), base_loss={"mse": 1.0}, tail_loss={"chroma": 1.0}, tail_from=0.5)
+    recipe = replace(toy(), base_loss={"mse": 1.0}, late_loss={"chroma": 1.0}, late_from=0.5)
     assert recipe.at(0.49) == recipe and recipe.at(0.5).base_loss == {"chroma": 1.0}
     assert toy().at(1.0) == toy()
     train(recipe, run_for(folder, tmp_path / "tail", 3))

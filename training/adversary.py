@@ -62,14 +62,14 @@ class ProjectedAdversary(nn.Module):
         found = self.lpips.features(x_hat)
         self.calls += 1
         self.heads.requires_grad_(False)
-        places = self._judge(found, condition)
+        places = self._scores(found, condition)
         adversary = -_mean(places) * (self.calls / WARM).clamp(max=1)
         self.heads.requires_grad_(True)
-        fake = self._judge([f.detach() for f in found], condition)
-        critic = _mean([F.relu(1 - c) for c in self._judge(real, condition)])
+        fake = self._scores([f.detach() for f in found], condition)
+        critic = _mean([F.relu(1 - c) for c in self._scores(real, condition)])
         return {"adversary": adversary, "critic": critic + _mean([F.relu(1 + c) for c in fake])}
 
-    def _judge(self, found: list[Tensor], condition: list[Tensor]) -> list[Tensor]:
+    def _scores(self, found: list[Tensor], condition: list[Tensor]) -> list[Tensor]:
         """[B, 1, h, w] for each head."""
         pairs = ((found[n], condition[n], channels**0.5) for n, channels in LAYERS.items())
         return [

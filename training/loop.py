@@ -138,7 +138,7 @@ class Trainer:
         self.model.set_diffusion(**recipe.diffusion)
         self.trained = choose_parameters(self.model, recipe.part)
         channels_last(self.model.to(self.device)).train()
-        terms = {*recipe.base_loss, *recipe.tail_loss, *recipe.refined_loss}
+        terms = {*recipe.base_loss, *recipe.late_loss, *recipe.refined_loss}
         distortion = Distortion(terms, run.metrics, recipe.perceptual_crop, recipe.vgg_crops)
         if recipe.part == "denoiser" and recipe.unroll:
             objective: ImageLoss = SamplerLoss(self.model, recipe, distortion, run.metrics)

@@ -34,8 +34,8 @@ class Recipe:
     lmbda: tuple[float, float] = (0.00015, 0.035)  # at q = 0 and q = 1; log-linear between
     reweight: float = 0.25  # losses are divided by lambda^reweight, lest high rates drown low ones
     base_loss: Weights = field(default_factory=lambda: {"mse": 1.0})  # of x_base
-    tail_loss: Weights = field(default_factory=dict)  # takes the place of base_loss from there on, if given
-    tail_from: float = 1.0
+    late_loss: Weights = field(default_factory=dict)  # takes the place of base_loss from there on, if given
+    late_from: float = 1.0
     refined_loss: Weights = field(default_factory=dict)  # of what the denoiser makes of it
     text: float = 1.0  # factor on squared errors where a crop holds text or line art
     screens: float = 0.0  # share of the crops that are taken from screens
@@ -54,21 +54,21 @@ class Recipe:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        for weights in (self.base_loss, self.tail_loss, self.refined_loss):
+        for weights in (self.base_loss, self.late_loss, self.refined_loss):
             if unknown := sorted(set(weights) - set(TERMS)):
                 raise ValueError(f"no such loss: {', '.join(unknown)}; there are {', '.join(TERMS)}")
 
     def without_perception(self) -> Recipe:
         """The same without the terms that need a metric's network."""
         plain = replace(self, energy=0.0, adversary=0.0)
-        plain = replace(plain, base_loss=_without(self.base_loss), tail_loss=_without(self.tail_loss))
+        plain = replace(plain, base_loss=_without(self.base_loss), late_loss=_without(self.late_loss))
         return replace(plain, refined_loss=_without(self.refined_loss))
 
     def at(self, fraction: float) -> Recipe:
         """The recipe as it stands after this fraction of the time."""
-        if not self.tail_loss or fraction < self.tail_from:
+        if not self.late_loss or fraction < self.late_from:
             return self
-        return replace(self, base_loss=self.tail_loss)
+        return replace(self, base_loss=self.late_loss)
 
 
 def _without(weights: Weights) -> Weights:
@@ -136,7 +136,7 @@ def small_text() -> Recipe:
     """
     loss = {**small_long().base_loss, "mse": 0.12, "ms_ssim": 1800.0}
     tail = {**loss, "mse": 0.05, "ms_ssim": 2200.0, "lpips": 900.0}
-    stage = replace(small_long(), base_loss=loss, tail_loss=tail, tail_from=0.75)
+    stage = replace(small_long(), base_loss=loss, late_loss=tail, late_from=0.75)
     return replace(stage, text=10.0, flat=0.07, flat_emphasis=8.0)
 
 
