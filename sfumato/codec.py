@@ -38,6 +38,8 @@ Piece: TypeAlias = "tuple[int, int, Float[np.ndarray, '1 3 h w']]"
 
 DEFAULTS = DecodeOptions()
 DEFAULT_STEPS = 1
+STEPS_FROM_NOISE = {"x": 65, "epsilon": 200}
+"""Of weights that start from noise alone, as Yang & Mandt 2023 decode: one step of them is no image."""
 SIMPLE = 0.07
 """`Codec.rate_proxy` a pixel, at q = 0.5, of a nearly flat image at most; photographs have 0.08 to 0.3."""
 TRIALS = tuple(step / 10 for step in range(11))
@@ -158,7 +160,9 @@ class Codec:
     @property
     def default_steps(self) -> int:
         """The `steps` of a whole file for which none are chosen (`Choices`)."""
-        return DEFAULT_STEPS if self.denoiser_id else 0
+        if not self.denoiser_id:
+            return 0
+        return STEPS_FROM_NOISE[self._config.predicts] if self._config.t0 == 1 else DEFAULT_STEPS
 
     @QUIET
     def estimate_bits(self, source: image.Source | AnalysisResult, *, q: float = 0.5) -> list[float]:

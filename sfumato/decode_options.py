@@ -58,7 +58,7 @@ class DecodeOptions:
 
     steps     0 .., of the diffusion: 0 stops at the base reconstruction x_base, 1 refines it; more gain
               nothing with the weights of today.  None: what is best by DISTS where it can be had,
-              `DEFAULT_STEPS` with a trained denoiser and a whole file; else, and for previews, 0
+              `Codec.default_steps` with a trained denoiser and a whole file; else, and for previews, 0
     realism   0 .. 1, from the base reconstruction to all that the steps change (`DiffusionOptions`)
     eta       0 .. 1, fresh noise at each step; 0 is deterministic.  More needs the whole image in memory
     crop      the part to decode, a Crop or its four numbers, with eta = 0: of a large image, only the tiles

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sfumato.arrays import Array, at_least_single, like
+from sfumato.arrays import Array, at_least_single, like, namespace
 from sfumato.dct import dct, idct
 from sfumato.diffusion import Blurring
 
@@ -81,10 +81,13 @@ def partial_noise_start(
 
 
 def from_epsilon(g: Denoiser, schedule: Blurring) -> Denoiser:
-    """The denoiser made of a network g(z_t, t) -> epsilon_hat (Khoshkhahtinat et al. 2024)."""
+    """The denoiser made of a network g(z_t, t) -> epsilon_hat (Khoshkhahtinat et al. 2024).
+
+    x_hat is clamped to [-1, 1], as in training: near t = 1 it is an error of epsilon a thousand times over.
+    """
 
     def f(z_t: Array, t: Array) -> Array:
-        return schedule.x_from_epsilon(z_t, t, g(z_t, t))
+        return namespace(z_t).clip(schedule.x_from_epsilon(z_t, t, g(z_t, t)), -1, 1)
 
     return f
 

@@ -33,7 +33,7 @@ from sfumato.transforms import HYPER_STRIDE, STRIDE
 from studies import variants
 from studies.knockouts import CONTEXTS, Context, columns
 from studies.latents import EntropyNetworks, load_matching
-from studies.variants import Options
+from studies.variants import RATE_FROM_NOTHING, StartOptions
 from training.networks.model import Config, Model, entropy_model
 from training.networks.prior import Prior, scale_to_index
 
@@ -50,7 +50,7 @@ VARIANTS = {
     REFERENCE: frozenset({HYPER, "channel", "local", "global"}),
 }
 """What each has; without the hyper context only q decides what every cell of z and psi_h is."""
-RATE, RATE_FROM_NOTHING = 1e-3, 2e-3
+RATE = 1e-3
 
 
 class NoSideInformation(nn.Module):
@@ -105,13 +105,11 @@ def start(variant: str, model: Model, seed: int, from_nothing: bool = False) -> 
 
 
 @dataclass(frozen=True)
-class Contexts(Options):
+class Contexts(StartOptions):
     """What is large shows with few seeds."""
 
     seeds: int = 3
     """Seeds 0, 1, .. of windows, qualities and noise, and of weights that start from nothing."""
-    from_nothing: bool = False
-    """Contexts and parameter nets begin as random weights, not as the shipped ones."""
 
 
 def main(

@@ -31,6 +31,7 @@ from studies.grid_artefact import tile
 from studies.spectrum import recovered
 from training.loop import Run, train
 from training.networks.model import Model
+from training.objective import sampled
 from training.recipes import Recipe
 from training.run_weights import load_weights
 from training.validation import round_trip
@@ -73,6 +74,8 @@ class Options:
     """q at which latents are decoded."""
     steps: tuple[int, ...] = (1,)
     """Numbers of steps to decode with."""
+    eta: float = 0.0
+    """Fresh noise of each step: 0 none, 1 as much as the posterior has."""
     images: int = 8
     """So many images are looked at."""
     only: tuple[str, ...] = ()
@@ -82,7 +85,7 @@ class Options:
 def run(folder: Path, output: Path, options: Options, variants: Mapping[str, Recipe]) -> Table:
     """Train what is missing of the table at `output`, measure it on the images of `folder`; rows stay."""
     metrics = options.metrics or weights_folder()
-    test_set = TestSet(folder, metrics, options.images)
+    test_set = TestSet(folder, metrics, options.images, options.eta)
     rows: Table = []
     if output.exists():
         with output.open(newline="") as file:
@@ -116,7 +119,8 @@ def run(folder: Path, output: Path, options: Options, variants: Mapping[str, Rec
 class TestSet:
     """Images, their metrics, and the metric values of the decoded ones."""
 
-    def __init__(self, folder: Path, metrics: Path, count: int) -> None:
+    def __init__(self, folder: Path, metrics: Path, count: int, eta: float = 0.0) -> None:
+        self.eta = eta
         images = [middle(read(path)) for path in images_in(folder)[:count]]
         self.suite = MetricSuite((*METRICS, "fd_efflite0"), metrics)
         self.originals = [self.suite.reference(image) for image in images]
@@ -133,7 +137,8 @@ class TestSet:
             x, at = torch.from_numpy(to_x(original.image)), torch.tensor([q])
             base, bits = round_trip(model, x, at)
             found["bpp"].append(float(bits) / x[0, 0].numel())
-            pair = [decoded(model, base, at, steps, seed=2 * number + k) for k in range(2 if steps else 1)]
+            seeds = (2 * number, 2 * number + 1) if steps else (0,)
+            pair = [decoded(model, base, at, steps, seed, self.eta) for seed in seeds]
             for name, figure in self.suite.compute(original, pair[0]).items():
                 found[name].append(float(figure))
             if steps:
@@ -154,18 +159,14 @@ def middle(image: RGB) -> RGB:
     return image[top : top + SIDE, left : left + SIDE]
 
 
-def decoded(model: Model, base: BaseReconstruction, q: Float[Tensor, " 1"], steps: int, seed: int) -> RGB:
+def decoded(
+    model: Model, base: BaseReconstruction, q: Float[Tensor, " 1"], steps: int, seed: int, eta: float = 0.0
+) -> RGB:
     """What comes back, in 8 bits; 0 steps leave the base reconstruction."""
     if not steps:
         return from_x(base.x_base.numpy())
     noise = torch.from_numpy(sampler.noise(tuple(base.x_base.shape), seed))
-    start = sampler.partial_noise_start(base.x_base, model.config.t0, noise, model.schedule)
-
-    def network(z_t: Tensor, t: Tensor) -> Tensor:
-        return model.denoise(z_t, t, q, base)
-
-    times = sampler.times(model.config.t0, steps, model.config.times_power)
-    return from_x(sampler.deterministic(network, start, times, model.schedule).numpy())
+    return from_x(sampled(model, base, q, steps, noise, eta, seed).numpy())
 
 
 def _row(

@@ -17,7 +17,7 @@ import tyro
 
 from studies import variants
 from studies.latents import EntropyNetworks, load_matching
-from studies.variants import Options
+from studies.variants import RATE_FROM_NOTHING, Options
 from training.networks.model import Config, Model, entropy_model
 
 REFERENCE = "five uneven"
@@ -83,7 +83,7 @@ def main(
         output: the CSV file, a row for each variant and seed; rows that it has are not made again.
         options: what it is run with.
     """
-    variants.study(output, options, list(GROUPINGS), REFERENCE, start, rate=2e-3)
+    variants.study(output, options, list(GROUPINGS), REFERENCE, start, RATE_FROM_NOTHING)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 Every encoding starts from the shipped weights and is trained for a few hundred steps with h_a and the rest of
 the entropy model, on cached latents; its bias begins as near to the shipped Laplacian as its form allows.
+With `--from-nothing` contexts and parameter nets of all variants are new, biases as their forms begin.
 g_a was trained with the Laplacian bias, which favours it: an encoding that does as well is as good, one that
 loses may only need longer.  With equal seeds all see the same windows, qualities and noise.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -18,8 +20,8 @@ import tyro
 from torch import Tensor
 
 from studies import variants
-from studies.latents import EntropyNetworks, load_matching
-from studies.variants import Options
+from studies.latents import EntropyNetworks, Schedule, load_matching
+from studies.variants import RATE_FROM_NOTHING, StartOptions
 from training.networks.model import Config, Model, entropy_model
 from training.networks.positions import ENCODINGS, PositionBias
 
@@ -36,11 +38,17 @@ def config_of(variant: str, config: Config) -> Config:
     return replace(config, position=variant)  # type: ignore[arg-type]
 
 
-def start(variant: str, model: Model, seed: int) -> EntropyNetworks:
-    """The shipped h_a and entropy model with another encoding, whose bias is fitted to the shipped one."""
+def start(variant: str, model: Model, seed: int, from_nothing: bool = False) -> EntropyNetworks:
+    """The shipped h_a and entropy model with another encoding, whose bias is fitted to the shipped one.
+
+    From nothing: only h_a, h_s and the prior of z are the shipped ones.
+    """
     torch.manual_seed(seed)
     prior = entropy_model(config_of(variant, model.config))
-    load_matching(prior, model.prior.state_dict(), lambda name: ".global_context.bias." not in name)
+    other = "chunks." if from_nothing else ".global_context.bias."
+    load_matching(prior, model.prior.state_dict(), lambda name: other not in name)
+    if from_nothing:
+        return EntropyNetworks(copy.deepcopy(model.h_a), prior)
     pairs = list(zip(prior.biases(), model.prior.biases(), strict=True))
     for bias in dict.fromkeys(bias for bias, _ in pairs):  # one, where all chunks share it
         fit(bias, [goal().detach() for own, goal in pairs if own is bias])
@@ -70,7 +78,7 @@ def centred(logits: Tensor) -> Tensor:
 
 
 def main(
-    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])], options: tyro.conf.OmitArgPrefixes[Options]
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])], options: tyro.conf.OmitArgPrefixes[StartOptions]
 ) -> None:
     """Train what is missing of the table, and write its summary and figure beside it.
 
@@ -78,7 +86,9 @@ def main(
         output: the CSV file, a row for each variant and seed; rows that it has are not made again.
         options: what it is run with.
     """
-    variants.study(output, options, VARIANTS, REFERENCE, start)
+    begin = partial(start, from_nothing=options.from_nothing)
+    rate = RATE_FROM_NOTHING if options.from_nothing else Schedule.rate
+    variants.study(output, options, VARIANTS, REFERENCE, begin, rate)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """97.5 % quantiles of Student's t with 1, 2, .. degrees of freedom."""
 LINEAR = 0.2  # % of the bits: up to here the figure's axis is linear, logarithmic beyond
 TICKS = (-10, -3, -1, -0.2, -0.1, 0, 0.1, 0.2, 0.5, 1, 3, 10, 30, 100, 300)
+RATE_FROM_NOTHING = 2e-3  # learning rate of what begins as random weights
 HEAD = ["variant", "seed", "steps", "windows", *(f"bpp_at_q{q:g}" for q in QUALITIES), "cpu_s", "model"]
 
 Table = dict[tuple[str, int], dict[str, str]]
@@ -62,6 +63,14 @@ class Options:
     """End before; the next run goes on."""
     only: tuple[str, ...] = ()
     """Names of variants; all if empty."""
+
+
+@dataclass(frozen=True)
+class StartOptions(Options):
+    """Of studies whose variants can start in two ways."""
+
+    from_nothing: bool = False
+    """Contexts and parameter nets begin as random weights, not as the shipped ones."""
 
 
 @dataclass(frozen=True)

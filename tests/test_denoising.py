@@ -11,15 +11,18 @@ import torch
 from sfumato.codec import Codec
 from sfumato.distortion import psnr
 from sfumato.image import read
+from sfumato.transforms import BaseReconstruction
 from studies.denoisers import decoded
 from studies.objectives import objectives
 from tests.conftest import image_of_noise, random_dists, random_metric
 from training.adversary import ProjectedAdversary
-from training.denoising import DenoisingLoss, SamplerLoss, base_reconstruction
+from training.denoising import DenoisingLoss, JointLoss, SamplerLoss, base_reconstruction
 from training.energy import EnergyScore
 from training.export import export
+from training.loop import choose_parameters
 from training.losses import Distortion
 from training.networks.model import Model
+from training.objective import lmbda, sampled
 from training.optimiser import make_optimisers, set_rates
 from training.random_weights import calibrated
 from training.recipes import RECIPES, toy
@@ -44,14 +47,56 @@ def test_the_epsilon_objective_of_the_paper_trains_too() -> None:
     model = Model("paper")
     model.requires_grad_(False)
     model.denoiser.requires_grad_(True)
-    objective = DenoisingLoss(
-        model, replace(RECIPES["paper"](), part="denoiser"), Distortion(set(), None, 64)
-    )
+    recipe = replace(RECIPES["paper"](), part="denoiser", refined_loss={})
+    objective = DenoisingLoss(model, recipe, Distortion(set(), None, 64))
     out = objective(torch.rand(1, 3, 64, 64) * 2 - 1, torch.tensor([0.5]), True)
     out["loss"].mean().backward()
     assert torch.isfinite(out["loss"]).all()
     assert all(p.grad is not None for p in model.denoiser.parameters())
     assert all(p.grad is None for p in model.g_a.parameters())
+
+
+@pytest.mark.parametrize("preset", ["toy", "paper"])
+def test_the_papers_objective_reaches_every_network(preset: str, tmp_path: Path) -> None:
+    """Of a network that predicts x and one that predicts epsilon; g_a learns by the diffusion alone."""
+    torch.manual_seed(0)
+    model = Model(preset)
+    model.set_diffusion(t0=1.0, without_base=True)
+    parameters = choose_parameters(model, "joint")
+    recipe = replace(RECIPES["paper"](), refined_loss={"lpips": 1.0}, perceptual_crop=64)
+    objective = JointLoss(model, recipe, Distortion({"lpips"}, random_metric(tmp_path, "squeeze"), 64))
+    x, q = batch()
+    out = objective(x, q, True)
+    assert {"bpp", "diffusion", "lpips", "mse", "loss"} == set(out)
+    low, high = (
+        out["bpp"] + lmbda(q, recipe) * d for d in (0.1 * out["diffusion"], 0.1 * out["diffusion"] + 0.9)
+    )
+    share = (lmbda(q, recipe) / lmbda(torch.tensor(0.5), recipe)) ** -recipe.reweight
+    assert (low * share <= out["loss"] + 1e-4).all() and (out["loss"] <= high * share).all()
+    (out["loss"] - out["bpp"]).mean().backward()
+    assert all(p.grad is not None for p in model.g_a.parameters())
+    assert model.g_a.get_parameter(next(iter(dict(model.g_a.named_parameters())))).grad.abs().sum() > 0
+    assert sum(p.grad is not None for p in parameters) > 0.9 * len(parameters)
+    plain = replace(recipe, reweight=0.0, lmbda=(1.0, 1.0))
+    objective.recipe = plain
+    bare = objective(x, q, False)
+    assert torch.allclose(bare["loss"], bare["bpp"] + bare["diffusion"]), "rho waits for LPIPS"
+
+
+def test_a_perfect_network_gives_the_original_whatever_it_predicts() -> None:
+    """From noise alone; x and epsilon are two ways to say the same."""
+    x, q = batch()
+    for preset in ("toy", "paper"):
+        model = Model(preset)
+        model.set_diffusion(t0=1.0, sigma_b_max=1.0)
+
+        def oracle(z_t: torch.Tensor, t: torch.Tensor, *_: object, m: Model = model) -> torch.Tensor:
+            return x if m.denoiser.predicts == "x" else m.schedule.epsilon_from_x(z_t, t, x)
+
+        model.denoise = oracle  # type: ignore[method-assign, assignment]
+        base = BaseReconstruction(torch.zeros_like(x), [])
+        for eta in (0.0, 1.0):
+            assert torch.allclose(sampled(model, base, q, 5, eta=eta), x, atol=2e-3)
 
 
 def test_the_sampler_trains_through_its_steps(tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from sfumato.errors import WeightsError
-from training.grow import grown
+from training.grow import grow_denoiser, grown
 from training.networks import quantise
 from training.networks.costs import costs
+from training.networks.denoiser import LightDenoiser
 from training.networks.layers import DepthBlock, QualityEmbedding
 from training.networks.model import PRESETS, Model
 
@@ -91,6 +92,26 @@ def test_a_grown_model_codes_alike_and_learns_in_its_new_parts(monkeypatch: pyte
         monkeypatch.setitem(PRESETS, "other", replace(toy, **broken))
         with pytest.raises(ValueError, match="it cannot grow"):
             grown(old, "other")
+
+
+def test_a_grown_denoiser_predicts_alike_and_refuses_to_shrink() -> None:
+    torch.manual_seed(0)
+    old = LightDenoiser((8, 12, 0), (2, 1, 0), (12, 8))
+    for p in old.parameters():
+        torch.nn.init.normal_(p, std=0.1)  # else blocks are the identity in both
+    new = LightDenoiser((12, 16, 20), (4, 4, 2), (20, 10))
+    grow_denoiser(old, new)
+    z_t, x_base = torch.rand(2, 2, 3, 64, 64) * 2 - 1
+    t, q = torch.tensor([[0.1, 0.3], [0.2, 0.7]])
+    features = [torch.randn(2, 20, 8, 8), torch.randn(2, 10, 16, 16)]
+    with torch.no_grad():
+        expected = old(z_t, t, q, x_base, [features[0][:, :12], features[1][:, :8]])
+        assert torch.allclose(new(z_t, t, q, x_base, features), expected, atol=1e-4)
+    assert float((expected - x_base).std()) > 0.01
+    new(z_t, t, q, x_base, features).square().sum().backward()
+    assert new.grow[1].weight.grad.abs().sum() > 0, "the new scale learns"  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match="cannot become"):
+        grow_denoiser(new, LightDenoiser((12, 12, 20), (4, 4, 2), (20, 10)))
 
 
 def test_gain_rises_with_quality_and_rounds_finer() -> None:

@@ -1,8 +1,9 @@
-"""Losses of the blurring diffusion decoder on a frozen codec: crops in, one number to descend out.
+"""Losses of the blurring diffusion decoder: crops in, one number to descend out.
 
-`DenoisingLoss` asks for the image at one random time, as every diffusion is trained.  `SamplerLoss` runs the
-sampler as it is used, a few steps from x_base, and judges its output: per-step training alone never sees the
-sampler's own inputs, and leaves noise where texture should be.
+On a frozen codec `DenoisingLoss` asks for the image at one random time, as every diffusion is trained, and
+`SamplerLoss` runs the sampler as it is used, a few steps from x_base, and judges its output: per-step
+training alone never sees the sampler's own inputs, and leaves noise where texture should be.  `JointLoss`
+trains codec and denoiser together, as the paper does.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from training.adversary import ProjectedAdversary
 from training.energy import EnergyScore
 from training.losses import Distortion, random_part
 from training.networks.model import Model
-from training.objective import ImageLoss, Terms, one_of, refined
+from training.objective import ImageLoss, Terms, one_of, rate_distortion, sampled
 from training.recipes import Recipe
 
 
@@ -32,29 +33,63 @@ def base_reconstruction(
     return model.synthesize(model.prior(*model.analyze(x, q), q).y_hat, q)
 
 
+def denoised(
+    model: Model,
+    x: Float[Tensor, "b 3 h w"],
+    t: Float[Tensor, " b"],
+    q: Float[Tensor, " b"],
+    base: BaseReconstruction,
+) -> tuple[Float[Tensor, "b 3 h w"], Float[Tensor, " b"]]:
+    """(the image that is predicted at time t, the diffusion's own error), with fresh noise.
+
+    x-prediction: SNR weights per frequency, clipped; epsilon-prediction: the L1 of Yang & Mandt 2023.
+    """
+    schedule, epsilon = model.schedule, torch.randn_like(x)
+    z_t = schedule.forward(x, t, epsilon)
+    prediction = model.denoise(z_t, t, q, base)
+    if model.denoiser.predicts == "epsilon":
+        return schedule.x_from_epsilon(z_t, t, prediction).clamp(-1, 1), epsilon_loss(epsilon, prediction)
+    return prediction, x_loss(x, prediction, t, schedule)
+
+
 class DenoisingLoss(ImageLoss):
     """One random time; t favours small values, `recipe.refined_loss` is of the predicted image.
 
-    x-prediction: SNR weights per frequency, clipped; epsilon-prediction: the L1 of Yang & Mandt 2023; both
-    times 127.5^2, in place of the plain MSE.
+    The diffusion's own error (`denoised`) counts times 127.5^2, in place of the plain MSE.
     """
 
     def compute(self, x: Tensor, q: Tensor, use_perceptual: bool, weight_map: Tensor | None) -> Terms:
-        model, schedule = self.model, self.model.schedule
-        base = base_reconstruction(model, x, q)
-        t = sample_t(x.shape[0], model.config.t0).to(x.device)
-        epsilon = torch.randn_like(x)
-        z_t = schedule.forward(x, t, epsilon)
-        prediction = model.denoise(z_t, t, q, base)
-        if model.denoiser.predicts == "epsilon":
-            x_hat = schedule.x_from_epsilon(z_t, t, prediction).clamp(-1, 1)
-            denoising = epsilon_loss(epsilon, prediction)
-        else:
-            x_hat, denoising = prediction, x_loss(x, prediction, t, schedule)
+        base = base_reconstruction(self.model, x, q)
+        t = sample_t(x.shape[0], self.model.config.t0).to(x.device)
+        x_hat, denoising = denoised(self.model, x, t, q, base)
         out = self.distortion(x, x_hat, self.recipe.refined_loss, use_perceptual, weight_map)
         out["diffusion"] = denoising
         out["loss"] = out.pop("distortion") + denoising * 127.5**2
         return out
+
+
+class JointLoss(ImageLoss):
+    """The paper's objective: codec and denoiser as one, gradients of the diffusion into g_a.
+
+        beta R + (1 - rho) |epsilon - epsilon_hat| + rho LPIPS(x, x_hat),    t uniform
+
+    (Khoshkhahtinat et al. 2024, after Yang & Mandt 2023), over beta = 1 / lambda(q).  `recipe.refined_loss`
+    stands for LPIPS.  Networks that predict x have the error of `denoised` in the middle.
+    """
+
+    def compute(self, x: Tensor, q: Tensor, use_perceptual: bool, weight_map: Tensor | None) -> Terms:
+        model, recipe = self.model, self.recipe
+        y, z = model.analyze(x, q)
+        estimate = model.prior(y, z, q)
+        base = model.synthesize(estimate.y_hat, q)
+        t = model.config.t0 * torch.rand(len(x), device=x.device)
+        x_hat, error = denoised(model, x, t, q, base)
+        out = self.distortion(x, x_hat, recipe.refined_loss, use_perceptual, weight_map)
+        rho = recipe.rho if use_perceptual else 0.0
+        distortion = (1 - rho) * error + rho * out.pop("distortion")
+        bpp = estimate.bits.sum(1) / x[0, 0].numel()
+        loss = rate_distortion(bpp, distortion, q, recipe)
+        return out | {"diffusion": error, "bpp": bpp, "loss": loss}
 
 
 class SamplerLoss(ImageLoss):
@@ -89,12 +124,12 @@ class SamplerLoss(ImageLoss):
         recipe = self.recipe
         base = base_reconstruction(self.model, x, q)
         steps = one_of(recipe.unroll)
-        x_hat = refined(self.model, base, q, steps)
+        x_hat = sampled(self.model, base, q, steps)
         out = self.distortion(x, x_hat, recipe.refined_loss, use_perceptual, weight_map)
         loss = out.pop("distortion")
         part = (..., *random_part(x, recipe.perceptual_crop))
         if self.score is not None:
-            second = refined(self.model, base, q, steps)
+            second = sampled(self.model, base, q, steps)
             out |= self.score(x[part], x_hat[part], second[part])
             loss = loss + recipe.energy * out["energy"]
         if self.adversary is not None:

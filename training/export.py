@@ -66,8 +66,9 @@ def export(trained: RunWeights) -> weights.Weights:
     c, schedule, prior = model.config, model.schedule, model.prior
     if prior.passes != 2:
         raise ValueError(f"files are coded in 2 passes over a chunk; this entropy model has {prior.passes}")
-    if c.blurred_base and model.has_denoiser:
-        raise ValueError("this denoiser gets a blurred x_base; sfumato's decoder gives it the whole")
+    if model.has_denoiser and (c.blurred_base or c.without_base):
+        given = "nothing of x_base" if c.without_base else "a blurred x_base"
+        raise ValueError(f"this denoiser gets {given}; sfumato's decoder gives it the whole")
     names = weights.NETWORKS if model.has_denoiser else weights.NETWORKS[:3]
     config = weights.Config(
         chunks=c.chunks,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from training.networks.denoiser import LightDenoiser
 from training.networks.model import Model
 
 ENTROPY = ("prior.", "h_a.", "gain.")  # of the same sizes in both: contexts are joined, not only prolonged
@@ -37,6 +38,26 @@ def grown(model: Model, preset: str) -> Model:
             raise ValueError(f"{name} is {sizes}: it cannot grow")
         embed(new, old)
     return large
+
+
+@torch.no_grad()
+def grow_denoiser(old: LightDenoiser, new: LightDenoiser) -> None:
+    """Make `new` compute what `old` does, where its features begin with those of `old`; in place.
+
+    A scale that only the larger one has adds nothing at first.  Raises ValueError where anything is smaller.
+    """
+    state = new.state_dict()
+    for name, value in old.state_dict().items():
+        parts = 2 if ".films." in name else 1  # scales and shifts are each prolonged
+        for small, large in zip(value.chunk(parts), state[name].chunk(parts), strict=True):
+            if any(a < b for a, b in zip(large.shape, small.shape, strict=True)):
+                raise ValueError(
+                    f"denoiser.{name}: {list(value.shape)} cannot become {list(state[name].shape)}"
+                )
+            embed(large, small)
+    for coarser in new.grow[len(old.grow) :]:
+        for parameter in coarser.parameters():
+            parameter.zero_()
 
 
 def embed(new: Tensor, old: Tensor) -> None:

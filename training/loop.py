@@ -25,15 +25,16 @@ from torch.optim.swa_utils import AveragedModel
 from metrics.lpips import load_lpips
 from sfumato import scales
 from training.data import Images, Mixture, Source
-from training.denoising import DenoisingLoss, SamplerLoss
-from training.grow import grown
+from training.denoising import DenoisingLoss, JointLoss, SamplerLoss
+from training.grow import grow_denoiser, grown
 from training.initialise import karhunen_loeve
 from training.losses import Distortion
+from training.networks.denoiser import LightDenoiser
 from training.networks.layers import pad_with_zeros, padding_of
 from training.networks.model import Model, channels_last, rebuild
 from training.objective import ImageLoss, Objective
 from training.optimiser import autocast_dtype, load_states, make_optimisers, set_rates, states, step_all
-from training.recipes import Recipe
+from training.recipes import ONE_PART, WHOLE, Recipe
 from training.run_weights import load_weights, save_weights
 from training.streaming import Stream
 from training.validation import calibrate, validate
@@ -143,8 +144,8 @@ class Trainer:
         if recipe.part == "denoiser" and recipe.unroll:
             objective: ImageLoss = SamplerLoss(self.model, recipe, distortion, run.metrics)
         else:
-            kind = DenoisingLoss if recipe.part == "denoiser" else Objective
-            objective = kind(self.model, recipe, distortion)
+            kinds = {"denoiser": DenoisingLoss, "joint": JointLoss}
+            objective = kinds.get(recipe.part, Objective)(self.model, recipe, distortion)
         self.loss = objective.to(self.device)
         self.objective: nn.Module = self.loss  # or what wraps it
         self.critic = objective.critic_parameters()
@@ -201,11 +202,18 @@ class Trainer:
             self.tables = weights.tables
         else:  # a codec that goes on takes the padding of the networks as they are now
             model = rebuild(model)
+        without = recipe.diffusion.get("without_base", model.config.without_base)
+        if without != model.config.without_base:  # one that saw x_base is no start for one that does not
+            model.denoiser = Model(recipe.preset).denoiser
         if run.denoiser is not None:
             other = load_weights(run.denoiser)
-            if not other.model.has_denoiser or other.model.preset != recipe.preset:
-                raise ValueError(f"{run.denoiser} holds no denoiser of preset {recipe.preset!r}")
-            model.denoiser.load_state_dict(other.model.denoiser.state_dict())
+            pair = other.model.denoiser, model.denoiser
+            if other.model.has_denoiser and other.model.preset == recipe.preset:
+                pair[1].load_state_dict(pair[0].state_dict())
+            elif other.model.has_denoiser and all(isinstance(one, LightDenoiser) for one in pair):
+                grow_denoiser(*pair)  # type: ignore[arg-type]
+            else:
+                raise ValueError(f"{run.denoiser} holds no denoiser for preset {recipe.preset!r}")
         return model
 
     def _resume(self) -> None:
@@ -348,10 +356,10 @@ def ema(decay: float, progress: Progress) -> Callable[[Tensors, Tensors, Tensor 
 
 def choose_parameters(model: Model, part: str) -> list[nn.Parameter]:
     """Freeze what this stage does not train; returns the rest."""
-    if part not in ("codec", "denoiser", "all"):
-        raise ValueError(f"part is {part!r}; it is 'codec', 'denoiser' or 'all'")
+    if part not in (*ONE_PART, *WHOLE):
+        raise ValueError(f"part is {part!r}; it is one of {', '.join((*ONE_PART, *WHOLE))}")
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(part == "all" or name.startswith("denoiser.") == (part == "denoiser"))
+        parameter.requires_grad_(part in WHOLE or name.startswith("denoiser.") == (part == "denoiser"))
     model.has_denoiser = part != "codec"  # a codec that moves alone leaves its old denoiser behind
     return [p for p in model.parameters() if p.requires_grad]
 

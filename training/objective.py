@@ -31,16 +31,40 @@ def lmbda(q: Tensor, recipe: Recipe) -> Tensor:
     return low * (high / low) ** q
 
 
-def refined(model: Model, base: BaseReconstruction, q: Tensor, steps: int) -> Float[Tensor, "b 3 h w"]:
-    """The image after so many steps of the sampler, with gradients through all of them."""
-    noise = torch.randn_like(base.x_base, dtype=torch.float32)
-    start = sampler.partial_noise_start(base.x_base.float(), model.config.t0, noise, model.schedule)
+def sampled(
+    model: Model,
+    base: BaseReconstruction,
+    q: Float[Tensor, " b"],
+    steps: int,
+    noise: Float[Tensor, "b 3 h w"] | None = None,
+    eta: float = 0.0,
+    seed: int = 0,
+) -> Float[Tensor, "b 3 h w"]:
+    """The image after so many steps of the sampler, with gradients through all of them.
+
+    It starts from x_base and `noise` (drawn, if None), or from that alone where the diffusion starts at
+    t = 1; `eta` and `seed` are those of `sampler.ancestral`.
+    """
+    c, x_base = model.config, base.x_base.float()
+    if noise is None:
+        noise = torch.randn_like(x_base)
+    start = noise if c.t0 == 1 else sampler.partial_noise_start(x_base, c.t0, noise, model.schedule)
 
     def network(z_t: Tensor, t: Tensor) -> Tensor:
         return model.denoise(z_t, t, q, base)
 
-    times = sampler.times(model.config.t0, steps, model.config.times_power)
-    return sampler.deterministic(network, start, times, model.schedule)
+    f: sampler.Denoiser = network
+    if model.denoiser.predicts == "epsilon":
+        f = sampler.from_epsilon(network, model.schedule)
+    return sampler.ancestral(f, start, sampler.times(c.t0, steps, c.times_power), model.schedule, seed, eta)
+
+
+def rate_distortion(
+    bpp: Float[Tensor, " b"], distortion: Float[Tensor, " b"], q: Float[Tensor, " b"], recipe: Recipe
+) -> Float[Tensor, " b"]:
+    """bpp + lambda(q) D, divided by a power of lambda / lambda(1/2), lest high rates drown low ones."""
+    weight, middle = lmbda(q, recipe), lmbda(q.new_full((), 0.5), recipe)
+    return (bpp + weight * distortion) * (weight / middle) ** -recipe.reweight
 
 
 def one_of(numbers: tuple[int, ...]) -> int:
@@ -107,14 +131,12 @@ class Objective(ImageLoss):
         out = self.distortion(x, base.x_base.float(), recipe.base_loss, use_perceptual, weight_map)
         if recipe.part == "all":
             rows, columns = random_part(x, recipe.refined_crop, ALIGNED)
-            x_hat = refined(model, base.part(rows, columns), q, one_of(recipe.unroll))
+            x_hat = sampled(model, base.part(rows, columns), q, one_of(recipe.unroll))
             part = (..., rows, columns)
             part_map = None if weight_map is None else weight_map[part]
             more = self.distortion(x[part], x_hat, recipe.refined_loss, use_perceptual, part_map)
             out["distortion"] = out["distortion"] + more.pop("distortion")
             out |= {f"{name}_refined": value for name, value in more.items()}
-        weight = lmbda(q, recipe)
-        middle = lmbda(q.new_full((), 0.5), recipe)
         out["bpp"] = bpp
-        out["loss"] = (bpp + weight * out.pop("distortion")) * (weight / middle) ** -recipe.reweight
+        out["loss"] = rate_distortion(bpp, out.pop("distortion"), q, recipe)
         return out

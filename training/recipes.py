@@ -17,12 +17,17 @@ Weights = Mapping[str, float]
 FIDELITY: Weights = {"mse": 0.25, "chroma": 0.5, "grid": 20.0, "ms_ssim": 1200.0, "low_frequency": 1.0}
 
 
+ONE_PART = ("codec", "denoiser")
+WHOLE = ("all", "joint")
+"""Parts that train both: with losses of x_base and of the sampler's image, or as the paper does."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """One stage of training.  Fractions are of its time, so that a stage of any length has the same shape."""
 
     preset: str
-    part: Literal["codec", "denoiser", "all"] = "codec"  # "denoiser": on a frozen codec
+    part: Literal["codec", "denoiser", "all", "joint"] = "codec"  # "denoiser": on a frozen codec; see `WHOLE`
     batch: int = 8  # crops a step, on each process
     crop: int = 192  # pixels a side, a multiple of 64
     optimiser: Literal["soap", "adamw"] = "adamw"
@@ -37,6 +42,7 @@ class Recipe:
     late_loss: Weights = field(default_factory=dict)  # takes the place of base_loss from there on, if given
     late_from: float = 1.0
     refined_loss: Weights = field(default_factory=dict)  # of what the denoiser makes of it
+    rho: float = 0.9  # share of refined_loss in the distortion of part "joint"; the diffusion has the rest
     text: float = 1.0  # factor on squared errors where a crop holds text or line art
     screens: float = 0.0  # share of the crops that are taken from screens
     flat: float = 0.0  # share of the crops that are rendered flat colours and dark gradients
@@ -60,7 +66,7 @@ class Recipe:
 
     def without_perception(self) -> Recipe:
         """The same without the terms that need a metric's network."""
-        plain = replace(self, energy=0.0, adversary=0.0)
+        plain = replace(self, energy=0.0, adversary=0.0, rho=0.0)
         plain = replace(plain, base_loss=_without(self.base_loss), late_loss=_without(self.late_loss))
         return replace(plain, refined_loss=_without(self.refined_loss))
 
@@ -194,27 +200,44 @@ def base() -> Recipe:
 
 
 def base_denoiser() -> Recipe:
-    """The denoiser of `base` on its frozen codec, through its steps.  Not run yet.
+    """The denoiser of `base` on its frozen codec, grown from that of `small`; asked to keep MS-SSIM too.
 
-    python -m training base_denoiser --init WEIGHTS --data DIR --metrics DIR --minutes 25 --out runs/denoiser
+    python -m training base_denoiser --init NEW --denoiser small --data DIR --metrics DIR --minutes 15 --out D
     """
-    return replace(small_sampler(), preset="base")
+    stage = replace(small_refine(), preset="base", batch=4, crop=192)  # MS-SSIM needs sides over 160
+    return replace(stage, refined_loss={**stage.refined_loss, "ms_ssim": 1200.0})
+
+
+def paper_warmup() -> Recipe:
+    """The paper's network, first at a rate that hardly counts: at the wanted one it gives grey images.
+
+    torchrun --nproc-per-node 8 -m training paper_warmup --data DIR --minutes 600 --out runs/paper
+    """
+    return Recipe(
+        "paper",
+        part="joint",
+        batch=4,
+        crop=256,
+        learning_rate=1e-4,
+        decay_start=1.0,
+        lmbda=(1e6, 1e6),  # beta = 1e-6 (Yang & Mandt's)
+        rho=0.0,
+    )
 
 
 def paper() -> Recipe:
-    """The paper's network with the codec's losses.  Not run yet.
+    """The paper's network by the paper's objective; the q of one network stand for its models of one rate.
 
-    torchrun --nproc-per-node 8 -m training paper --data DIR --metrics DIR --minutes 600 --out runs/paper
+    torchrun --nproc-per-node 8 -m training paper --init WARM --data DIR --metrics DIR --minutes 600 --out DIR
     """
-    loss = {"mse": 1.0, "lpips": 300.0}
-    return Recipe(
-        "paper",
-        batch=4,
-        crop=256,
-        learning_rate=2e-4,
-        base_loss=loss,
-        perceptual_from=0.5,
+    return replace(
+        paper_warmup(),
+        decay_start=0.6,
+        lmbda=(250.0, 2000.0),  # beta from 0.004 to 0.0005, the range of Yang & Mandt's code
+        rho=0.9,
+        refined_loss={"lpips_vgg": 1.0},
         perceptual_crop=256,
+        vgg_crops=0,
     )
 
 
@@ -246,6 +269,7 @@ ALL = (
     small_refine,
     base,
     base_denoiser,
+    paper_warmup,
     paper,
     toy,
 )

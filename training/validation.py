@@ -15,11 +15,12 @@ from training.losses import MS_SSIM_WEIGHTS, MS_SSIM_WINDOW, ms_ssim, mse
 from training.networks import quantise
 from training.networks.model import Model
 from training.networks.prior import index_to_scale
-from training.objective import refined
+from training.objective import sampled
 
 CROP = 256
 QUALITIES = (0.0, 0.25, 0.5, 0.75, 1.0)
 BATCH = 4
+STEPS_FROM_NOISE = 17  # enough for Yang & Mandt 2023, section 4
 
 
 def crop_side(held: Images) -> int:
@@ -73,10 +74,12 @@ def round_trip(
 def validate(model: Model, held: Images, metric: LPIPS | None) -> list[dict[str, float]]:
     """Rate (estimated, rounded), PSNR, MS-SSIM and LPIPS-Alex of x_base on held-out images, at `QUALITIES`.
 
-    With a denoiser, the same of the image after one step as well ("_refined").
+    With a denoiser, the same of the image after one step as well ("_refined"), or after
+    `STEPS_FROM_NOISE` where it starts from noise alone.
     """
     was_training = model.training
     model.eval()
+    steps = STEPS_FROM_NOISE if model.config.t0 == 1 else 1
     crops = held.centres(crop_side(held))
     large_enough = crops.shape[2] > (MS_SSIM_WINDOW - 1) * 2 ** (len(MS_SSIM_WEIGHTS) - 1)
     rows = []
@@ -88,7 +91,7 @@ def validate(model: Model, held: Images, metric: LPIPS | None) -> list[dict[str,
             found = {"bpp": bits / x[0, 0].numel()}
             images = {"": base.x_base.float()}
             if model.has_denoiser:
-                images["_refined"] = refined(model, base, q, 1)
+                images["_refined"] = sampled(model, base, q, steps)
             for suffix, x_hat in images.items():
                 x_hat = x_hat.clamp(-1, 1)
                 found[f"psnr{suffix}"] = 10 * (255**2 / mse(x, x_hat).clamp_min(1e-3)).log10()

@@ -45,6 +45,7 @@ class Config:
     sigma_b_max: float  # blur of the diffusion at t = 1, pixels
     t0: float  # where the reverse process starts, from x_base; 1: from noise alone
     blurred_base: bool = False  # whether the denoiser gets no more of x_base than the blur leaves at t0
+    without_base: bool = False  # whether it gets nothing of x_base: only the features of the main decoder
     d_min: float = 0.001  # what the blur leaves of the highest frequencies
     times_power: float = 2.0  # of the sampler's times; 1: evenly spaced
     window: int = 8  # of the attention in g_gs, latents a side; a multiple of 4
@@ -63,7 +64,8 @@ PRESETS: dict[str, Config] = {
         family="paper", chunks=(16, 16, 32, 64, 128),
         encoder=((0, 0, 0), (0, 0, 0)), decoder=((0, 0, 0), (0, 0, 0)), denoiser=((0, 0, 0), (0, 0, 0)),
         z_channels=256, hyper_width=256, hyper_kernel=5, psi=512,
-        channel_width=192, parameter_width=320, pairs=2, mlp_ratio=4, sigma_b_max=1.0, t0=1.0,
+        channel_width=192, parameter_width=320, pairs=2, mlp_ratio=4,
+        sigma_b_max=1.0, t0=1.0, times_power=1.0,
     ),
     "base": Config(
         family="light", chunks=(16, 16, 32, 64, 64),  # the entropy model of `small`, from which it grows
@@ -132,6 +134,8 @@ class Model(nn.Module):
         x_base = base.x_base
         if self.config.blurred_base:
             x_base = self.schedule.blur(x_base, self.config.t0)
+        if self.config.without_base:
+            x_base = torch.zeros_like(x_base)
         return self.denoiser(z_t, t, q, x_base, base.features).float()
 
     def analyze(self, x: Float[Tensor, "b 3 h w"], q: Float[Tensor, " b"]) -> tuple[Tensor, Tensor]:
