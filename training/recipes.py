@@ -193,10 +193,10 @@ def small_refine() -> Recipe:
 def base() -> Recipe:
     """The codec of `base`, grown from that of `small`; higher rates at the top.
 
-    python -m training base --init small --data DIR --screens DIR --metrics DIR --minutes 600 --out runs/base
+    python -m training base --init small --data DIR --screens DIR --metrics DIR --minutes 130 --out runs/base
     """
-    stage = replace(small_text(), preset="base", optimiser="adamw", learning_rate=6e-4)
-    return replace(stage, lmbda=(0.00012, 0.05), decay_start=0.6)
+    stage = replace(small_text(), preset="base", optimiser="adamw", learning_rate=4e-4)
+    return replace(stage, lmbda=(0.00012, 0.05), decay_start=0.25)
 
 
 def base_denoiser() -> Recipe:
