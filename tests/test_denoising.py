@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from sfumato.codec import Codec
+from sfumato.decode_options import DecodeOptions
 from sfumato.distortion import psnr
 from sfumato.image import read
 from sfumato.transforms import BaseReconstruction
 from studies.denoisers import decoded
 from studies.objectives import objectives
-from tests.conftest import image_of_noise, random_dists, random_metric
+from tests.conftest import image_of_noise, random_dists, random_metric, shipped_form
 from training.adversary import ProjectedAdversary
 from training.denoising import DenoisingLoss, JointLoss, SamplerLoss, base_reconstruction
 from training.energy import EnergyScore
 from training.export import export
 from training.loop import choose_parameters
 from training.losses import Distortion
+from training.networks import model as networks_of_model
+from training.networks.denoiser import UNet
 from training.networks.model import Model
 from training.objective import lmbda, sampled
 from training.optimiser import make_optimisers, set_rates
@@ -226,3 +231,21 @@ def networks(folder: Path) -> Path:
         random_metric(folder, net)
     random_dists(folder)
     return folder
+
+
+def test_the_papers_networks_code_an_image_from_noise_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Untrained and with an eighth of the U-Net's channels; the image follows the seed and stays in range."""
+    monkeypatch.setattr(networks_of_model, "UNet", partial(UNet, 8))
+    torch.manual_seed(0)
+    model = Model("paper")
+    model.has_denoiser = True
+    codec = Codec(shipped_form(model))
+    assert codec.default_steps == 200, "one step from noise alone is no image"
+    image = (np.random.default_rng(0).random((64, 64, 3)) * 255).astype(np.uint8)
+    files = [codec.encode(image, q=0.5, seed=seed) for seed in (1, 2)]
+    first, again = (codec.decode(files[0], steps=2) for _ in range(2))
+    assert first.shape == image.shape and np.array_equal(first, again)
+    assert not np.array_equal(first, codec.decode(files[1], steps=2))
+    assert not np.array_equal(first, codec.decode(files[0], steps=2, eta=1.0))
+    options = DecodeOptions(steps=3)
+    assert np.abs(codec.decode_float(files[0], options)).max() <= 1, "x_hat is clamped as in training"

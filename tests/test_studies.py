@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from studies import blur, contexts, denoisers, grouping, grouping_cost, positions, variants
+from studies import blur, blur_rate, contexts, denoisers, grouping, grouping_cost, positions, variants
 from studies.latents import CPU, QUALITIES, Base, EntropyNetworks, Schedule, interpolated, train
 from tests.conftest import image_of_noise, ship
 from training.data import Images
@@ -68,7 +68,7 @@ STUDIES = (
     (grouping, ("five uneven", "ten even, one pass", "two"), "five uneven"),
     (contexts, ("hyper, channel", "channel, local, global", "all"), "all"),
 )
-OPTIONS = {positions: variants.Options, grouping: grouping.FromNothing, contexts: contexts.Contexts}
+OPTIONS = {positions: variants.StartOptions, grouping: grouping.FromNothing, contexts: contexts.Contexts}
 
 
 @pytest.mark.parametrize(("study", "names", "reference"), STUDIES)
@@ -167,6 +167,19 @@ def test_every_start_is_near_the_shipped_model(place: Place) -> None:
     assert own["chunks.0.out_projection.weight"].shape == (28, 8, 1, 1)
 
 
+def test_what_starts_from_nothing_keeps_the_hyper_networks_alone(place: Place) -> None:
+    model = load_weights(place.weights).model
+    shipped = model.prior.state_dict()
+    for start, name in ((positions.start, "laplacian"), (contexts.start, "all")):
+        first, again, other = (start(name, model, s, from_nothing=True).prior.state_dict() for s in (0, 0, 1))
+        for key, value in first.items():
+            assert torch.equal(value, again[key])
+            if not key.startswith("chunks."):
+                assert torch.equal(value, shipped[key])
+        key = "chunks.1.out_projection.weight"
+        assert not torch.equal(first[key], shipped[key]) and not torch.equal(first[key], other[key])
+
+
 def test_intervals_are_students() -> None:
     from scipy.stats import t
 
@@ -217,3 +230,28 @@ def test_a_study_of_denoisers_goes_on_where_it_was_cut(
     assert {row["dists"] for row in rows if row["variant"] == "5"} == {"5.2", "5.5"}
     blur.draw(tmp_path / "blur.svg", rows)
     assert "DISTS" in (tmp_path / "blur.svg").read_text()
+
+
+def test_rates_at_equal_quality_are_compared_seed_by_seed() -> None:
+    """A variant whose images are as good at 0.9 times the rate, each seed at rates of its own."""
+    found = [
+        {
+            "variant": variant,
+            "seed": str(seed),
+            "steps": "17",
+            "q": str(q),
+            "bpp": str(rate * factor * (1 + seed)),
+        }
+        | {"psnr_db": str(25 + 5 * q), "lpips_alex": str(0.4 - 0.1 * q), "dists": str(0.2 - 0.1 * q)}
+        for variant, factor in (("0", 1.0), ("5", 0.9))
+        for seed in range(3)
+        for q, rate in enumerate((0.1, 0.3, 0.8))
+    ]
+    start = {"variant": "start", "seed": "0", "steps": "1", "q": "0", "bpp": "0.1"}
+    lines = list(blur_rate.rate_differences([start, *found]))
+    assert [line[:4] for line in lines] == [("5", "17", m, "3") for m in blur_rate.METRICS]
+    assert all(float(line[4]) == pytest.approx(-10) and float(line[5]) == 0 for line in lines)
+    assert not list(blur_rate.rate_differences([row for row in found if row["variant"] == "5"]))
+    recipes = blur_rate.variants((0.0, 20.0))
+    assert {r.diffusion["sigma_b_max"] for r in recipes.values()} == {0.0, 20.0}
+    assert all(r.diffusion["without_base"] and r.diffusion["t0"] == 1 for r in recipes.values())
