@@ -14,12 +14,14 @@ import pytest
 import torch
 from PIL import Image
 
-from studies import blur, blur_rate, contexts, denoisers, grouping, grouping_cost, positions, variants
+from sfumato.autoregressive import hyper_synthesis
+from sfumato.latents import quality
+from studies import blur, blur_rate, contexts, denoisers, grouping, grouping_cost, positions, raster, variants
 from studies.latents import CPU, QUALITIES, Base, EntropyNetworks, Schedule, interpolated, train
 from tests.conftest import image_of_noise, ship
 from training.data import Images
 from training.loop import Run
-from training.networks.model import Model
+from training.networks.model import PRESETS, Model, entropy_model
 from training.random_weights import calibrated
 from training.recipes import Recipe
 from training.run_weights import load_weights, save_weights
@@ -191,11 +193,62 @@ def test_intervals_are_students() -> None:
     assert interpolated(knots, torch.tensor([0.0, 0.25, 0.75, 1.0])).tolist() == [0, 0.5, 2.5, 4]
 
 
-def test_every_list_of_chunks_decodes_what_it_encoded(tmp_path: Path) -> None:
-    grouping_cost.main(tmp_path / "cost.csv", "toy", 1, ((64, 128),))
+def test_every_entropy_model_decodes_what_it_encoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grouping_cost, "LARGE", 64 * 128)
+    grouping_cost.main(tmp_path / "cost.csv", "toy", 1, ((64, 64), (64, 128)))
     found = rows(tmp_path / "cost.csv")
-    assert [row["chunks"] for row in found] == list(grouping.GROUPINGS)
-    assert [int(row["sections"]) for row in found] == [5, 5, 10, 10, 5, 1, 2, 5]
+    first = [f"first {n} channels" for n in (2, 4, 6, 10)]
+    small, large = found[:13], found[13:]
+    assert [row["entropy_model"] for row in small] == [*grouping.GROUPINGS, *first, "raster scan"]
+    assert [int(row["sections"]) for row in small] == [5, 5, 10, 10, 5, 1, 2, 5, 1, 2, 3, 4, 1]
+    assert [int(row["steps"]) for row in small] == [10, 10, 20, 10, 5, 2, 4, 10, 2, 4, 6, 8, 16]
+    assert {row["entropy_model"]: int(row["steps"]) for row in large} == {
+        "five uneven": 10, "five even": 10, "ten even": 20, "five uneven, one pass": 5, "one chunk": 2,
+        "raster scan": 32,
+    }  # fmt: skip
+
+
+def test_one_pass_counts_no_parameters_of_the_spatial_context() -> None:
+    names = "five uneven, one pass", "five uneven"
+    one, two = (grouping.config_of(name, PRESETS["toy"]) for name in names)
+    spatial = [
+        p.numel()
+        for chunk in entropy_model(two).chunks
+        for module in (chunk.local, chunk.global_context, chunk.in_projection_spatial)
+        for p in module.parameters()
+    ]
+    counts = [grouping_cost.EntropyCoder(*pair).parameters for pair in zip(names, (one, two), strict=True)]
+    assert counts[0] == counts[1] - sum(spatial)
+
+
+def test_a_raster_scan_sees_the_twelve_positions_before() -> None:
+    """What it codes with, position by position, is what the masked convolution gives at once."""
+    coder = grouping_cost.EntropyCoder("raster scan", grouping_cost.configs(PRESETS["toy"])["raster scan"])
+    y, z, header = coder.latents(128, 128)
+    sections, y_hat = coder.encode(y, z, header)
+    assert np.array_equal(coder.decode(sections, header), y_hat) and np.abs(y_hat - y).max() <= 0.51
+    seen: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def code(section: int, last: bool, mu: Any, index: Any, value: Any) -> Any:
+        if section == 0:
+            return np.rint(value)
+        seen.append((mu, index))
+        return y_hat[0, :, (len(seen) - 1) // 8, (len(seen) - 1) % 8]
+
+    q = quality(header)
+    _, z_hat = raster.raster_scan(coder.prior, code, q, (2, 2), z, y)
+    psi_h = hyper_synthesis(coder.prior.h_s, z_hat, q)
+
+    def at_once(y_hat: np.ndarray) -> np.ndarray:
+        return np.concatenate(raster.parallel(coder.prior, y_hat, psi_h), 1)
+
+    serial = np.stack([np.concatenate(pair) for pair in seen], 1).reshape(1, -1, 8, 8)
+    assert np.array_equal(serial, at_once(y_hat))
+    changed = y_hat.copy()
+    changed[:, :, 3, 4] += 5
+    found = (at_once(changed) != serial).any((0, 1))
+    ahead = {(3, 5), (3, 6)} | {(row, column) for row in (4, 5) for column in range(2, 7)}
+    assert {(int(row), int(column)) for row, column in np.argwhere(found)} == ahead
 
 
 def test_a_study_of_denoisers_goes_on_where_it_was_cut(
