@@ -135,7 +135,7 @@ def show(row: Row) -> None:
     energy = " ".join(f"{v:.2f}" for v in (row.energy_16th, row.energy_8th, row.energy_4th, row.energy_half))
     figures = f"PSNR {row.psnr_db:.2f}, LPIPS {row.lpips_alex:.4f}, DISTS {row.dists:.4f}"
     figures += f", FD {row.fd_efflite0:.2f}, CER {row.cer:.3f}, energy from {OCTAVES[0]} up {energy}"
-    how = f"{row.bpp:.3f} bpp, steps {row.steps}, realism {row.realism:g}"
+    how = f"{row.bpp:.3f} bpp, steps {row.steps}, realism {row.realism:g}, eta {row.eta:g}"
     print(f"{row.dataset} {how}: {figures}; {row.decode_s:.2f} s", flush=True)
 
 
@@ -146,6 +146,7 @@ def main(
     qualities: tuple[float, ...] = (0.2, 0.37, 0.56),
     steps: tuple[int, ...] = (0, 1, 4, 8),
     realism: tuple[float, ...] = (1.0,),
+    eta: tuple[float, ...] = (0.0,),
     weights: Path | None = None,
 ) -> None:
     """Decode equal files with different numbers of steps, and measure what comes out.
@@ -157,10 +158,16 @@ def main(
         qualities: q of the files.
         steps: numbers of steps.
         realism: each is tried with each number of steps but 0.
+        eta: fresh noise of each step; each is tried with each number of steps over 1.
         weights: folder with the weights of the metrics; without it as for the evaluation.
     """
     codec = Codec(read_weights(model))
-    ways = [DiffusionOptions(n, r) for n in steps for r in (realism if n else (1.0,))]
+    ways = [
+        DiffusionOptions(n, r, e)
+        for n in steps
+        for r in (realism if n else (1.0,))
+        for e in (eta if n > 1 else (0.0,))
+    ]
     suite = MetricSuite((*METRICS, "fd_efflite0"), weights or weights_folder())
     print(*suite.warnings, sep="\n")
     rows: list[Row] = []
@@ -171,7 +178,8 @@ def main(
             rows.append(row)
             write(output / "steps.csv", rows)
             curves = spectra[row.dataset, row.q]
-            curves[f"steps {row.steps}" + (f", realism {row.realism:g}" if row.steps else "")] = spectrum
+            name = f"steps {row.steps}" + (f", realism {row.realism:g}" if row.steps else "")
+            curves[name + (f", eta {row.eta:g}" if row.eta else "")] = spectrum
             draw(output / f"spectra-{row.dataset}-{row.q:g}.svg", curves, original)
 
 
