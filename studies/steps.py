@@ -6,6 +6,7 @@ Every image is encoded once for each quality and decoded with each number of ste
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -31,7 +32,7 @@ from sfumato.lpips import weights_folder
 from sfumato.weights import read_weights
 from studies.spectrum import OCTAVES, radial_power, recovered
 
-METRICS = ("psnr_db", "lpips_alex", "dists", "cer")
+METRICS = ("psnr_db", "lpips_alex", "lpips_vgg", "dists", "cer")
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Row:
     eta: float
     psnr_db: float
     lpips_alex: float
+    lpips_vgg: float
     dists: float
     cer: float
     fd_efflite0: float
@@ -104,10 +106,10 @@ def measure(
 
 
 def write(path: Path, rows: Sequence[object]) -> None:
-    """Dataclass rows as CSV, floats to six digits."""
+    """Dataclass rows as CSV, floats to six digits, NaN as nothing."""
     columns = [field.name for field in fields(rows[0])]  # type: ignore[arg-type]
     values = (asdict(row).values() for row in rows)  # type: ignore[call-overload]
-    write_csv(path, columns, ([f"{v:.6g}" if isinstance(v, float) else v for v in row] for row in values))
+    write_csv(path, columns, ([_text(v) for v in row] for row in values))
 
 
 def draw(path: Path, curves: dict[str, np.ndarray], original: np.ndarray) -> None:
@@ -147,6 +149,7 @@ def main(
     steps: tuple[int, ...] = (0, 1, 4, 8),
     realism: tuple[float, ...] = (1.0,),
     eta: tuple[float, ...] = (0.0,),
+    metrics: tuple[str, ...] = METRICS,
     weights: Path | None = None,
 ) -> None:
     """Decode equal files with different numbers of steps, and measure what comes out.
@@ -159,6 +162,7 @@ def main(
         steps: numbers of steps.
         realism: each is tried with each number of steps but 0.
         eta: fresh noise of each step; each is tried with each number of steps over 1.
+        metrics: some of the columns; the others stay empty.
         weights: folder with the weights of the metrics; without it as for the evaluation.
     """
     codec = Codec(read_weights(model))
@@ -168,7 +172,9 @@ def main(
         for r in (realism if n else (1.0,))
         for e in (eta if n > 1 else (0.0,))
     ]
-    suite = MetricSuite((*METRICS, "fd_efflite0"), weights or weights_folder())
+    if unknown := sorted(set(metrics) - set(METRICS)):
+        raise SystemExit(f"no metric {', '.join(unknown)} here; there are {', '.join(METRICS)}")
+    suite = MetricSuite((*metrics, "fd_efflite0"), weights or weights_folder())
     print(*suite.warnings, sep="\n")
     rows: list[Row] = []
     spectra: dict[tuple[str, float], dict[str, np.ndarray]] = defaultdict(dict)
@@ -181,6 +187,12 @@ def main(
             name = f"steps {row.steps}" + (f", realism {row.realism:g}" if row.steps else "")
             curves[name + (f", eta {row.eta:g}" if row.eta else "")] = spectrum
             draw(output / f"spectra-{row.dataset}-{row.q:g}.svg", curves, original)
+
+
+def _text(value: object) -> object:
+    if not isinstance(value, float):
+        return value
+    return "" if math.isnan(value) else f"{value:.6g}"
 
 
 def _finite(values: list[float]) -> bool:
