@@ -113,16 +113,18 @@ def at_equal_quality() -> Table:
 
 
 def by_steps() -> Table:
-    """Kodak's files, decoded with several numbers of steps."""
-    shown = ("psnr_db", "lpips_alex", "dists", "fd_efflite0")
+    """The same files, decoded with several numbers of steps."""
+    shown = ("psnr_db", "lpips_alex", "lpips_vgg", "dists", "fd_efflite0")
     rows = []
     for line in _read(STEPS):
-        if line["dataset"] == "kodak":
-            rate = f"{float(line['bpp']):.2f}" if line["steps"] == "0" else ""
+        if line["dataset"] in SETS:
+            first = line["steps"] == "0"
+            rate = f"{SETS[line['dataset']].split(',')[0]}, {float(line['bpp']):.2f}" if first else ""
+            steps = line["steps"] + (f", eta {line['eta']}" if float(line["eta"]) else "")
             cells = [_number(float(line[metric]), metric) for metric in shown]
-            rows.append([rate, line["steps"], *cells, f"{100 * float(line['energy_half']):.0f} %"])
-    titles = [TITLES[metric] for metric in shown]
-    return Table("", ["Kodak at bits per pixel", "steps", *titles, "energy of the finest octave"], rows)
+            rows.append([rate, steps, *cells, f"{100 * float(line['energy_half']):.0f} %"])
+    titles = [(TITLES | {"lpips_vgg": "LPIPS, VGG"})[metric] for metric in shown]
+    return Table("", ["bits per pixel", "steps", *titles, "energy of the finest octave"], rows)
 
 
 def before_and_now() -> Table:
