@@ -9,6 +9,7 @@ import torch
 
 from sfumato.errors import WeightsError
 from training.grow import grow_denoiser, grown
+from training.interpolate import between
 from training.networks import quantise
 from training.networks.costs import costs
 from training.networks.denoiser import LightDenoiser
@@ -78,6 +79,15 @@ def test_a_grown_model_codes_alike_and_learns_in_its_new_parts(monkeypatch: pyte
         x_base = [m.synthesize(y.round(), q).x_base for m in (old, new)]
     assert torch.allclose(y, y_new, atol=1e-5) and torch.allclose(z, z_new, atol=1e-5)
     assert torch.allclose(*x_base, atol=1e-5) and float(x_base[0].std()) > 0.01
+    trained = Model("wider")
+    with torch.no_grad():
+        for p in trained.parameters():
+            p.add_(0.05 * torch.randn_like(p))
+        other = grown(old, "wider", trained)
+        assert torch.allclose(other.synthesize(y.round(), q).x_base, x_base[0], atol=1e-5)
+        assert torch.equal(other.g_a.stem.weight[16:], trained.g_a.stem.weight[16:])  # type: ignore[union-attr, index]
+        middle = between(old, trained, 0.5).g_a.stem.weight  # type: ignore[union-attr]
+        assert torch.allclose(middle[16:], trained.g_a.stem.weight[16:])  # type: ignore[union-attr, index]
     optimiser = torch.optim.SGD(new.parameters(), 0.1)
     for _ in range(3):
         base = new.synthesize(new.analyze(x, q)[0], q)

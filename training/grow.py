@@ -18,12 +18,18 @@ ENTROPY = ("prior.", "h_a.", "gain.")  # of the same sizes in both: contexts are
 
 
 @torch.no_grad()
-def grown(model: Model, preset: str) -> Model:
+def grown(model: Model, preset: str, rest: Model | None = None) -> Model:
     """A model of `preset` that gives the same y, symbols and x_base as `model`; its denoiser is untrained.
 
+    What is new is random, or that of `rest`, but for what begins at zero.
     Raises ValueError where the preset has another entropy model, or anything that is smaller.
     """
     large = Model(preset)
+    if rest is not None:
+        theirs = rest.state_dict()
+        for name, value in large.state_dict().items():
+            if value.any() or name in model.state_dict():
+                value.copy_(theirs[name])
     large.set_diffusion(t0=model.config.t0, sigma_b_max=model.config.sigma_b_max)
     state = large.state_dict()
     for name, old in model.state_dict().items():

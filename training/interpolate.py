@@ -17,6 +17,7 @@ from torch import Tensor
 from metrics.lpips import load_lpips
 from sfumato import scales
 from training.data import Images
+from training.grow import grown
 from training.loop import Log
 from training.networks.model import Model
 from training.run_weights import load_weights, save_weights
@@ -25,9 +26,12 @@ from training.validation import calibrate, validate
 
 @torch.no_grad()
 def between(a: Model, b: Model, share: float) -> Model:
-    """The codec (1 - share) a + share b, without a denoiser; ValueError for models of two presets."""
+    """The codec (1 - share) a + share b, without a denoiser.
+
+    Where b is of a larger preset, a is grown to it; ValueError where it cannot be.
+    """
     if a.preset != b.preset:
-        raise ValueError(f"weights of {a.preset!r} and {b.preset!r} have nothing between them")
+        a = grown(a, b.preset, b)
     model = Model(a.preset)
     mine, theirs = a.state_dict(), b.state_dict()
     model.load_state_dict({name: torch.lerp(value, theirs[name], share) for name, value in mine.items()})
@@ -50,7 +54,7 @@ def main(
 
     Args:
         a: weights of a run, or a name or file of those that `sfumato` runs.
-        b: the same, of the same preset.
+        b: the same, of the same preset or one that a can grow to.
         share: 0 gives a, 1 gives b.
         data: photographs, of which some are held out as for `python -m training`.
         out: folder for weights.safetensors and log.jsonl.
