@@ -15,18 +15,18 @@ from evaluation.curves import RATES, Curve, at_rate, bd_rate, mean_curves
 from evaluation.metrics import METRICS
 from evaluation.plots import plots
 from evaluation.published import published_curves
-from evaluation.records import DatasetRecord, read_records, read_table
+from evaluation.records import DatasetRecord, Record, read_records, read_table
 from evaluation.summary import best_of, image_gains
 from evaluation.tables import Cell, Table, to_markdown
 from sfumato.files import write_bytes
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "results" / "0.1.0"  # the last full measurement, of all codecs by all metrics
-SHIPPED = ROOT / "results" / "0.2.0" / "kodak.csv"  # the weights in the package, by fewer metrics
-RELEASES = ROOT / "results" / "0.2.0" / "releases.csv"  # the weights in the package against those of RESULTS
+RESULTS = ROOT / "results" / "0.2.0"  # the weights in the package
+OTHERS = ROOT / "results" / "0.1.0"  # the other codecs, and our weights before
+RELEASES = RESULTS / "releases.csv"  # the weights in the package against those before
 OBJECTIVES = ROOT / "results" / "studies" / "objectives.csv"
 BEGINNINGS = {"steps 0": "x_base, without a denoiser", "start": "denoiser that all start from"}
-STEPS = ROOT / "results" / "0.2.0" / "steps.csv"
+STEPS = RESULTS / "steps.csv"
 PLOTS = Path(__file__).with_name("plots")
 PLOTTED = ("lpips_alex", "dists", "fd_efflite0", "psnr_db")
 MARKED = re.compile(r"(<!-- ([\w ]+), by python -m docs\.figures -->\n)(.*?)(<!-- end -->)", re.S)
@@ -67,16 +67,23 @@ SHOWN = 3  # images at either end
 
 def curves(dataset: str) -> dict[str, Curve]:
     """Codec -> its curve over one of SETS."""
-    records, datasets = RESULTS / f"{dataset}.csv", RESULTS / f"{dataset}-sets.csv"
-    found = mean_curves(read_records(records), read_table(datasets, DatasetRecord))
-    return {curve.codec: curve for curve in found}
+    records: list[Record] = []
+    sets: list[DatasetRecord] = []
+    for folder in (RESULTS, OTHERS):
+        ours = folder == RESULTS
+        rows = read_records(folder / f"{dataset}.csv")
+        records += [row for row in rows if (row.codec == "sfumato") == ours]
+        path = folder / f"{dataset}-sets.csv"
+        known = read_table(path, DatasetRecord) if path.exists() else []
+        sets += [row for row in known if (row.codec == "sfumato") == ours]
+    return {curve.codec: curve for curve in mean_curves(records, sets)}
 
 
 def beside_others() -> Table:
     """Kodak: the weights in the package, AVIF as measured here, and published curves, the best in bold."""
-    ours = {curve.codec: curve for curve in mean_curves(read_records(SHIPPED))}["sfumato"]
+    here = curves("kodak")
     theirs = {curve.codec: curve for curve in published_curves("kodak")}
-    shown = {"sfumato": ours, "AVIF": curves("kodak")["avif"]} | {name: theirs[name] for name in PUBLISHED}
+    shown = {"sfumato": here["sfumato"], "AVIF": here["avif"]} | {name: theirs[name] for name in PUBLISHED}
     rows: list[list[Cell | str]] = []
     for metric in BESIDE:
         found = {name: [at_rate(curve, metric, rate) for rate in RATES] for name, curve in shown.items()}
@@ -121,14 +128,14 @@ def by_steps() -> Table:
             first = line["steps"] == "0"
             rate = f"{SETS[line['dataset']].split(',')[0]}, {float(line['bpp']):.2f}" if first else ""
             steps = line["steps"] + (f", eta {line['eta']}" if float(line["eta"]) else "")
-            cells = [_number(float(line[metric]), metric) for metric in shown]
+            cells = [_number(float(line[metric] or "nan"), metric) for metric in shown]
             rows.append([rate, steps, *cells, f"{100 * float(line['energy_half']):.0f} %"])
     titles = [(TITLES | {"lpips_vgg": "LPIPS, VGG"})[metric] for metric in shown]
     return Table("", ["bits per pixel", "steps", *titles, "energy of the finest octave"], rows)
 
 
 def before_and_now() -> Table:
-    """Rate of the weights in the package at equal quality, over those that RESULTS are of."""
+    """Rate of the weights in the package at equal quality, over those of 0.1.0."""
     found = {(line["set"], line["metric"]): line["bd_rate_percent"] for line in _read(RELEASES)}
     rows = []
     for name, title in SETS.items():
