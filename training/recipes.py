@@ -204,7 +204,7 @@ def base() -> Recipe:
 
 
 def base_more() -> Recipe:
-    """A further stage of `base`: the losses of the last quarter, a quarter of the learning rate, falling at once.
+    """A further stage of `base`: the losses of its last quarter, a learning rate that is low and falls at once.
 
     python -m training base_more --init WEIGHTS --data DIR --screens DIR --metrics DIR --minutes 60 --out DIR
     """
