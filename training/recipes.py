@@ -204,7 +204,7 @@ def base() -> Recipe:
 
 
 def base_more() -> Recipe:
-    """A further stage of `base`: the losses of its last quarter, a learning rate that is low and falls at once.
+    """A further stage of `base`: the losses of its last quarter, a low learning rate that falls at once.
 
     python -m training base_more --init WEIGHTS --data DIR --screens DIR --metrics DIR --minutes 60 --out DIR
     """
