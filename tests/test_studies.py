@@ -16,7 +16,18 @@ from PIL import Image
 
 from sfumato.autoregressive import hyper_synthesis
 from sfumato.latents import quality
-from studies import blur, blur_rate, contexts, denoisers, grouping, grouping_cost, positions, raster, variants
+from studies import (
+    blur,
+    blur_rate,
+    contexts,
+    denoisers,
+    grouping,
+    grouping_cost,
+    positions,
+    raster,
+    seeds,
+    variants,
+)
 from studies.latents import CPU, QUALITIES, Base, EntropyNetworks, Schedule, interpolated, train
 from tests.conftest import image_of_noise, ship
 from training.data import Images
@@ -308,3 +319,15 @@ def test_rates_at_equal_quality_are_compared_seed_by_seed() -> None:
     recipes = blur_rate.variants((0.0, 20.0))
     assert {r.diffusion["sigma_b_max"] for r in recipes.values()} == {0.0, 20.0}
     assert all(r.diffusion["without_base"] and r.diffusion["t0"] == 1 for r in recipes.values())
+
+
+def test_the_spread_of_seeds_separates_noise_from_what_all_samples_share() -> None:
+    """Samples at base + 0.1 + noise of 0.01: in levels 12.75 and 1.275."""
+    rng = np.random.default_rng(0)
+    base = np.zeros((3, 64, 64))
+    samples = [base + 0.1 + 0.01 * rng.normal(size=base.shape) for _ in range(16)]
+    two, sample_base, mean_base, sample_mean = seeds.spread(base, samples)
+    assert two == pytest.approx(20 * math.log10(255 / (1.275 * math.sqrt(2))), abs=0.1)
+    assert sample_base == pytest.approx(20 * math.log10(255 / 12.75), abs=0.1)
+    assert mean_base == pytest.approx(sample_base, abs=0.1)
+    assert sample_mean == pytest.approx(two + 10 * math.log10(2 / (1 - 1 / 16)), abs=0.1)

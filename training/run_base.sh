@@ -15,15 +15,7 @@
 # Minutes are those of an EPYC with AVX-512 bf16; SCALE=3 for a core without it.  More of the first stage is worth
 # more: its learning rate falls over three quarters of whatever time it is given.  What it reached is in
 # results/training.csv.
-set -euo pipefail
-data=$1 metrics=$2 out=$3 cache=${4:-$3/cache}
-scale=${SCALE:-1}
-export OMP_NUM_THREADS=1
-
-stage() { # RECIPE OUT MINUTES [options]
-    python -m training "$1" --data "$data"/photos-*.tar --screens "$data"/screens-*.tar --metrics "$metrics" \
-        --cache "$cache" --threads 1 --out "$out/$2" --minutes $(($3 * scale)) "${@:4}"
-}
+source "$(dirname "${BASH_SOURCE[0]}")/stages.sh"
 
 stage base codec 130 --init small
 stage base_denoiser denoiser 15 --init "$out/codec/weights.safetensors" --denoiser small

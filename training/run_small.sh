@@ -22,15 +22,7 @@
 # results/training.csv and results/record.csv.  The weights in the package began with older stages, of which
 # all but the first are the continuation (training/NOTES.md); from nothing this has not been run
 # to its end.
-set -euo pipefail
-data=$1 metrics=$2 out=$3 cache=${4:-$3/cache}
-scale=${SCALE:-1}
-export OMP_NUM_THREADS=1
-
-stage() { # RECIPE OUT MINUTES [options]
-    python -m training "$1" --data "$data"/photos-*.tar --screens "$data"/screens-*.tar --metrics "$metrics" \
-        --cache "$cache" --threads 1 --out "$out/$2" --minutes $(($3 * scale)) "${@:4}"
-}
+source "$(dirname "${BASH_SOURCE[0]}")/stages.sh"
 
 stage small codec 60
 stage small_more more 60 --init "$out/codec/weights.safetensors"
