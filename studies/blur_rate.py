@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -27,50 +27,55 @@ from studies.variants import half_interval
 from training.recipes import Recipe
 
 REFERENCE = "0"
+SCHEDULES: dict[str, dict[str, float | bool]] = {
+    "5, early": {"sigma_b_max": 5.0, "blur_power": 1},
+    "5, late": {"sigma_b_max": 5.0, "blur_power": 4},
+    "20, d_min 0.1": {"sigma_b_max": 20.0, "d_min": 0.1},
+}
+"""Others than the sine squared and d_min = 0.001, by name: fields of the training's `Config`."""
 SIGMAS = (0.0, 1.0, 5.0, 20.0)  # pixels
 METRICS = ("psnr_db", "lpips_alex", "dists")  # the decoded images' quality at which rates are compared
-HEADING = ("sigma_b_max", "steps", "metric", "seeds", "bd_rate_percent", "interval_percent")
+HEADING = ("variant", "steps", "metric", "seeds", "bd_rate_percent", "interval_percent")
 
 
 def variants(sigmas: Sequence[float] = SIGMAS) -> dict[str, Recipe]:
-    """By sigma_B,max.  Lambda is such that rates stay near those of the shipped codec."""
-    return {
-        f"{sigma:g}": Recipe(
-            "small",
-            part="joint",
-            batch=6,
-            crop=128,
-            learning_rate=7e-4,
-            warmup=50,
-            decay_start=0.4,
-            ema=0.99,
-            lmbda=(0.4, 120.0),
-            rho=0.2,
-            refined_loss={"lpips": 1.0},
-            perceptual_crop=96,
-            diffusion={"t0": 1.0, "sigma_b_max": sigma, "without_base": True},
-        )
-        for sigma in sigmas
-    }
+    """By sigma_B,max, then the other schedules.  Lambda keeps rates near those of the shipped codec."""
+    recipe = Recipe(
+        "small",
+        part="joint",
+        batch=6,
+        crop=128,
+        learning_rate=7e-4,
+        warmup=50,
+        decay_start=0.4,
+        ema=0.99,
+        lmbda=(0.4, 120.0),
+        rho=0.2,
+        refined_loss={"lpips": 1.0},
+        perceptual_crop=96,
+    )
+    blurs = {f"{sigma:g}": {"sigma_b_max": sigma} for sigma in sigmas} | SCHEDULES
+    alike = {"t0": 1.0, "without_base": True}
+    return {name: replace(recipe, diffusion=alike | blur) for name, blur in blurs.items()}
 
 
 def rate_differences(rows: Table) -> Iterator[tuple[str, ...]]:
     """Rate at equal quality against the reference of the same seed: means, and halves of 95 % intervals."""
     trained = [row for row in rows if row["variant"] not in STARTS]
-    sigmas = sorted({row["variant"] for row in trained} - {REFERENCE}, key=float)
+    others = list(dict.fromkeys(row["variant"] for row in trained if row["variant"] != REFERENCE))
     for steps in sorted({row["steps"] for row in trained}, key=int):
-        for sigma in sigmas:
+        for variant in others:
             for metric in METRICS:
                 found = []
                 for seed in sorted({row["seed"] for row in trained}):
-                    own, other = (_curve(trained, v, seed, steps, metric) for v in (sigma, REFERENCE))
+                    own, other = (_curve(trained, v, seed, steps, metric) for v in (variant, REFERENCE))
                     if own is not None and other is not None:
                         found.append(bd_rate(other, own, metric).percent)
                 stated = [percent for percent in found if math.isfinite(percent)]
                 if stated:
                     mean, half = statistics.mean(stated), half_interval(stated)
                     interval = "" if math.isnan(half) else f"{half:.2f}"
-                    yield sigma, steps, metric, str(len(stated)), f"{mean:.2f}", interval
+                    yield variant, steps, metric, str(len(stated)), f"{mean:.2f}", interval
 
 
 def _curve(rows: Table, variant: str, seed: str, steps: str, metric: str) -> Curve | None:
@@ -113,7 +118,7 @@ def main(
         images: folder of images to measure on, sides of at least 384 pixels.
         output: the CSV file; rows that it has are not made again.
         options: of the study.
-        sigmas: sigma_B,max of each network, pixels.
+        sigmas: sigma_B,max of each network, pixels; networks of other schedules come after them.
     """
     rows = run(images, output, options, variants(sigmas))
     found = list(rate_differences(rows))
@@ -121,7 +126,8 @@ def main(
         print(*line, sep="  ")
     write_csv(output.with_name(f"{output.stem}-summary.csv"), HEADING, found)
     last = str(max(options.steps))
-    shown = [row for row in rows if row["variant"] in STARTS or row["steps"] == last]
+    drawn = {*STARTS, *(f"{sigma:g}" for sigma in sigmas)}
+    shown = [row for row in rows if row["variant"] in drawn and row["steps"] in ("0", "1", last)]
     blur.draw(output.with_suffix(".svg"), shown)
 
 

@@ -199,6 +199,7 @@ def test_sample_t_refuses(t0):
     [
         {"sigma_b_max": -1.0},
         {"d_min": 2.0},
+        {"blur_power": 0},
         {"logsnr_min": 3.0, "logsnr_max": 2.0},
         {"sigma_b_max": math.nan},
     ],

@@ -317,7 +317,9 @@ def test_rates_at_equal_quality_are_compared_seed_by_seed() -> None:
     assert all(float(line[4]) == pytest.approx(-10) and float(line[5]) == 0 for line in lines)
     assert not list(blur_rate.rate_differences([row for row in found if row["variant"] == "5"]))
     recipes = blur_rate.variants((0.0, 20.0))
-    assert {r.diffusion["sigma_b_max"] for r in recipes.values()} == {0.0, 20.0}
+    assert [recipes[name].diffusion["sigma_b_max"] for name in ("0", "20", "5, late")] == [0.0, 20.0, 5.0]
+    for recipe in recipes.values():  # fields that there are, and a diffusion that can be
+        Model("toy").set_diffusion(**recipe.diffusion)
     assert all(r.diffusion["without_base"] and r.diffusion["t0"] == 1 for r in recipes.values())
 
 

@@ -184,6 +184,13 @@ def test_the_diffusion_is_kept_with_the_weights(trained: RunWeights) -> None:
     assert config.schedule == model.schedule
 
 
+def test_a_diffusion_that_files_cannot_hold_is_not_exported() -> None:
+    model = random_model()
+    model.set_diffusion(blur_power=4)
+    with pytest.raises(ValueError, match="blur_power is 4"):
+        shipped_form(model)
+
+
 @pytest.mark.parametrize("chunks", [(2, 2, 2), (2, 2, 2, 2, 2, 4)])
 def test_any_number_of_chunks_codes(chunks: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     """Six once crashed, and three left empty sections in the file."""

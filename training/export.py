@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sfumato import weights
+from sfumato.diffusion import Blurring
 from sfumato.exact import BITS, DECIMAL, PARAMETER_UNIT, TABLE_UNIT
 from sfumato.image import write_bytes
 from sfumato.transforms import STRIDE, Transforms
@@ -69,6 +70,8 @@ def export(trained: RunWeights) -> weights.Weights:
     if model.has_denoiser and (c.blurred_base or c.without_base):
         given = "nothing of x_base" if c.without_base else "a blurred x_base"
         raise ValueError(f"this denoiser gets {given}; sfumato's decoder gives it the whole")
+    if model.has_denoiser and schedule.blur_power != Blurring.blur_power:
+        raise ValueError(f"sfumato's blur grows as the sine squared; blur_power is {schedule.blur_power}")
     names = weights.NETWORKS if model.has_denoiser else weights.NETWORKS[:3]
     config = weights.Config(
         chunks=c.chunks,

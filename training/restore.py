@@ -17,8 +17,8 @@ from training.networks.model import Model
 
 DIFFUSION = ("sigma_b_max", "t0", "d_min", "times_power")
 """Fields of a preset that say what the diffusion is; a recipe may change them."""
-TRAINING_ONLY = ("blurred_base", "without_base")
-"""More of them, which keep x_base from the denoiser; weights that have one set cannot be shipped."""
+TRAINING_ONLY = ("blurred_base", "without_base", "blur_power")
+"""More of them, for studies; weights with one other than a preset's cannot be shipped."""
 
 
 def restore(weights: Weights) -> tuple[Model, dict[str, Tensor]]:

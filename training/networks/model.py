@@ -47,6 +47,7 @@ class Config:
     blurred_base: bool = False  # whether the denoiser gets no more of x_base than the blur leaves at t0
     without_base: bool = False  # whether it gets nothing of x_base: only the features of the main decoder
     d_min: float = 0.001  # what the blur leaves of the highest frequencies
+    blur_power: int = 2  # of the sine by which it grows with t
     times_power: float = 2.0  # of the sampler's times; 1: evenly spaced
     window: int = 8  # of the attention in g_gs, latents a side; a multiple of 4
     position: Position = "laplacian"  # encoding in g_gs, a row of `positions.ENCODINGS`
@@ -121,7 +122,7 @@ class Model(nn.Module):
     def set_diffusion(self, **changes: float | bool) -> None:
         """Another diffusion, by fields of `Config`; files of weights keep it."""
         self.config = c = replace(self.config, **changes)  # type: ignore[arg-type]
-        self.schedule = Blurring(c.sigma_b_max, c.d_min)
+        self.schedule = Blurring(c.sigma_b_max, c.d_min, blur_power=c.blur_power)
 
     def denoise(
         self,
