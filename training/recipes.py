@@ -212,6 +212,14 @@ def base_more() -> Recipe:
     return replace(stage, learning_rate=1.2e-4, decay_start=0.1)
 
 
+def base_soap() -> Recipe:
+    """As `base_more`, with SOAP.
+
+    python -m training base_soap --init WEIGHTS --data DIR --screens DIR --metrics DIR --minutes 85 --out DIR
+    """
+    return replace(base_more(), optimiser="soap", learning_rate=2.4e-4, warmup=100)
+
+
 def base_denoiser() -> Recipe:
     """The denoiser of `base` on its frozen codec, grown from that of `small`.
 
@@ -289,6 +297,7 @@ ALL = (
     small_refine,
     base,
     base_more,
+    base_soap,
     base_denoiser,
     paper_warmup,
     paper,
