@@ -9,32 +9,29 @@ What decides a probability runs in exact arithmetic (`exact`; FORMAT.md, section
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sfumato import DEFAULT_MODEL, alpha, arguments, container, image, lossless, metadata, rounding
+from sfumato import DEFAULT_MODEL, alpha, analysis, arguments, container, image, lossless, metadata, rounding
 from sfumato.container import File, Header
 from sfumato.decode_options import Crop, DecodeOptions, Progress, check_pixels, report, stage_of
-from sfumato.diffusion_decoder import DiffusionOptions, Region, diffusion_decode, halo
+from sfumato.diffusion_decoder import DiffusionOptions, halo
 from sfumato.errors import FormatError, WeightsError
 from sfumato.image import ImageData
 from sfumato.latents import RATIO, AnalysisResult, LatentCoder, quality, rate_proxy
-from sfumato.strips import map_strips, strip_height, strips
+from sfumato.synthesis import Piece, cropped, pieces_of, to_uint8
 from sfumato.tiles import MAX_PIXELS, padded_pixels
-from sfumato.transforms import HYPER_STRIDE, STRIDE, BaseReconstruction, Transforms
+from sfumato.transforms import HYPER_STRIDE, STRIDE, Transforms
 from sfumato.weights import Weights, read_weights, shipped
 
 if TYPE_CHECKING:
     from jaxtyping import Float, UInt8
-
-Piece: TypeAlias = "tuple[int, int, Float[np.ndarray, '1 3 h w']]"
-"""A part of a decoded image, in [-1, 1]: its first row and column, and itself."""
 
 DEFAULTS = DecodeOptions()
 DEFAULT_STEPS = 1
@@ -44,7 +41,6 @@ SIMPLE = 0.07
 """`Codec.rate_proxy` a pixel, at q = 0.5, of a nearly flat image at most; photographs have 0.08 to 0.3."""
 TRIALS = tuple(step / 10 for step in range(11))
 BAND = 1 << 18  # pixels
-WIDE, WINDOW = 16384, 4096  # pixels: a strip of 64 rows may have 2^20
 
 QUIET = np.errstate(all="ignore")
 """Numbers that underflow are none of the host's business, whatever it has set (`np.seterr`)."""
@@ -77,6 +73,17 @@ class Codec:
         progress: Progress | None = None,
     ) -> AnalysisResult:
         """An image -> its latent, the part of `encode` that is the same for every q; errors as there."""
+        return self._analyze(source, None, strip, max_pixels, progress)
+
+    def _analyze(
+        self,
+        source: image.Source,
+        q: float | None,
+        strip: bool,
+        max_pixels: int | None,
+        progress: Progress | None,
+    ) -> AnalysisResult:
+        """For one q, which may spare a correction, or for all."""
         rounding.check()
         given = image.load(source, max_pixels)
         given = image.strip(given) if strip else given
@@ -90,15 +97,11 @@ class Codec:
         pixels = image_data.rgb
         grey = not image_data.icc and bool((pixels == pixels[..., :1]).all())
         report(progress, "analysis", 0.0)
-
-        def g_a(rows: slice) -> NDArray[np.float32]:
-            return self._transforms.analyze(image.pad(image.to_x(pixels[rows]), HYPER_STRIDE))
-
-        height, width = (side + -side % HYPER_STRIDE for side in (height, width))
-        rows = strip_height(width, HYPER_STRIDE)
-        y = map_strips(g_a, height, rows, self._config.halo, down=STRIDE)
+        flatness = analysis.flatness(pixels)
+        wanted = q is None or analysis.weight(round(q * 255) / 255, flatness) > 0
+        y, correction = analysis.analyze(self._transforms, self._config, pixels, wanted)
         plane = None if image_data.alpha is None else lossless.pack(image_data.alpha)
-        return AnalysisResult(pixels, grey, plane, extras, self.model_id, y, given)
+        return AnalysisResult(pixels, grey, plane, extras, self.model_id, y, correction, flatness, given)
 
     def encode(
         self,
@@ -129,7 +132,8 @@ class Codec:
         """
         analyzed = source
         if not isinstance(analyzed, AnalysisResult):
-            analyzed = self.analyze(analyzed, strip=strip, max_pixels=max_pixels, progress=progress)
+            arguments.number("q", q, 0, 1)
+            analyzed = self._analyze(analyzed, q, strip, max_pixels, progress)
         header = self._header(analyzed, q, seed)
         if analyzed is not source and (steady := self._steady(analyzed, q, seed)) != q:
             header = self._header(analyzed, steady, seed)
@@ -150,7 +154,7 @@ class Codec:
         data, y_hat = self._encode(analyzed, header, progress)
         pieces = self._pieces(y_hat, header, DiffusionOptions(self.default_steps))
         whole = Crop(0, 0, header.width, header.height)
-        return data, _to_uint8(_cropped(pieces, whole), header.height, header.width)
+        return data, to_uint8(cropped(pieces, whole), header.height, header.width)
 
     @property
     def sections(self) -> tuple[str, ...]:
@@ -235,7 +239,7 @@ class Codec:
         if header.is_lossless:
             pixels = lossless.pixels(file, part, options.max_pixels)
         else:
-            pixels = _to_uint8(self._decoded(file, part, options), part.height, part.width)
+            pixels = to_uint8(self._decoded(file, part, options), part.height, part.width)
         pixels = image.mean(pixels) if header.grey and pixels.ndim == 3 else np.ascontiguousarray(pixels)
         plane, warnings = None, []
         if not file.complete and options.chunks is None:
@@ -311,7 +315,7 @@ class Codec:
         top, left, bottom, right = (RATIO * side for side in region)
         corner = top * STRIDE, left * STRIDE
         pieces = self._pieces(y_hat[:, :, top:bottom, left:right], header, chosen, corner, progress)
-        yield from _cropped(pieces, replace(part, x=part.x - corner[1], y=part.y - corner[0]))
+        yield from cropped(pieces, replace(part, x=part.x - corner[1], y=part.y - corner[0]))
 
     def _header(self, analyzed: AnalysisResult, q: float, seed: int | None) -> Header:
         arguments.number("q", q, 0, 1)
@@ -324,7 +328,11 @@ class Codec:
 
     def _latents(self, analyzed: AnalysisResult, q: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """(y, z) in the domain of the gains."""
-        y = analyzed.y * self._transforms.gain(q)
+        y = analyzed.y
+        if share := analysis.weight(q, analyzed.flatness):
+            assert analyzed.correction is not None
+            y = y + np.float32(share) * analyzed.correction
+        y = y * self._transforms.gain(q)
         return y, self._transforms.hyper_analyze(y)
 
     @QUIET
@@ -345,57 +353,7 @@ class Codec:
         corner: tuple[int, int] = (0, 0),
         progress: Progress | None = None,
     ) -> Iterator[Piece]:
-        """The image of y_hat, or of a part of it that begins at this row and column of pixels.
-
-        In strips of rows; a strip of a very wide one is not small: that is made in windows of columns.
-        """
-        rows, columns = (side + -side % HYPER_STRIDE for side in (header.height, header.width))
-        frame, width = Region(rows, columns, *corner), y_hat.shape[3] * STRIDE
-        around, windows = halo(self._config, chosen), [(slice(0, width), slice(0, width))]
-        if around is not None and width > WIDE:
-            around += -(-self._config.halo // HYPER_STRIDE) * HYPER_STRIDE
-            windows = list(strips(width, WINDOW, around))
-        q = quality(header)
-        for wide, keep in windows:
-            cells = y_hat[..., wide.start // STRIDE : wide.stop // STRIDE]
-            parts = self._synthesised(cells, q, 4 * (halo(self._config, chosen) or 0))
-            here = frame._replace(left=corner[1] + wide.start)
-            top = 0
-            for x in diffusion_decode(
-                self._transforms, self._config, parts, q, header.noise_seed, chosen, here
-            ):
-                yield top, wide.start + keep.start, x[:, :, :, keep]
-                top += x.shape[2]
-                done = (wide.start + keep.stop * top / (y_hat.shape[2] * STRIDE)) / width
-                report(progress, "restoration", 0.5 + 0.5 * min(1.0, done))
-
-    def _synthesised(self, y_hat: NDArray[np.float32], q: float, least: int) -> Iterator[BaseReconstruction]:
-        """What g_s makes of y_hat, in strips of at least so many rows, but the last."""
-        height, width = y_hat.shape[2:]
-        rows = max(strip_height(width * STRIDE, HYPER_STRIDE), least) // STRIDE
-        for wide, keep in strips(height, rows, self._config.halo // STRIDE):
-            part = self._transforms.synthesize(y_hat[:, :, wide], q)
-            yield part.part(slice(STRIDE * keep.start, STRIDE * keep.stop))
-
-
-def _cropped(pieces: Iterable[Piece], part: Crop) -> Iterator[Piece]:
-    """What of the pieces lies in a part of the image they make, by its own rows and columns."""
-    for top, left, x in pieces:
-        top, left = top - part.y, left - part.x
-        rows = slice(max(0, -top), min(x.shape[2], part.height - top))
-        columns = slice(max(0, -left), min(x.shape[3], part.width - left))
-        if rows.start < rows.stop and columns.start < columns.stop:
-            yield top + rows.start, left + columns.start, x[:, :, rows, columns]
-
-
-def _to_uint8(pieces: Iterable[Piece], height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
-    """The image that the pieces make; memory is taken when the first is there, so after every check."""
-    pixels = np.empty((0, 0, 3), np.uint8)
-    for top, left, x in pieces:
-        if not pixels.size:
-            pixels = np.empty((height, width, 3), np.uint8)
-        pixels[top : top + x.shape[2], left : left + x.shape[3]] = image.from_x(x)
-    return pixels
+        return pieces_of(self._transforms, self._config, y_hat, header, chosen, corner, progress)
 
 
 def load(

@@ -46,6 +46,8 @@ class AnalysisResult:
     metadata: dict[str, bytes]
     model: int  # number of the weights that made y
     y: Float[np.ndarray, "1 m h w"]
+    correction: Float[np.ndarray, "1 m h w"] | None  # of y, `analysis.weight` times; None where that is 0
+    flatness: float
     given: ImageData  # as it was read, for a lossless file
 
     def band(self, pixels: int) -> AnalysisResult:
@@ -55,10 +57,14 @@ class AnalysisResult:
         height = min(rows, max(1, cells // columns))
         width = min(columns, max(1, cells // height))
         top, left = (rows - height) // 2, (columns - width) // 2
-        y = self.y[:, :, top * RATIO : (top + height) * RATIO, left * RATIO : (left + width) * RATIO]
+        cells_down = slice(top * RATIO, (top + height) * RATIO)
+        cells_across = slice(left * RATIO, (left + width) * RATIO)
+        y = self.y[:, :, cells_down, cells_across]
+        correction = None if self.correction is None else self.correction[:, :, cells_down, cells_across]
         down = slice(top * HYPER_STRIDE, (top + height) * HYPER_STRIDE)
         across = slice(left * HYPER_STRIDE, (left + width) * HYPER_STRIDE)
-        return replace(self, pixels=self.pixels[down, across], alpha=None, metadata={}, y=y)
+        pixels_there = self.pixels[down, across]
+        return replace(self, pixels=pixels_there, alpha=None, metadata={}, y=y, correction=correction)
 
 
 class LatentCoder:

@@ -1,0 +1,75 @@
+"""An image in, y out, before any gain: g_a, and what it gets wrong.
+
+    y_0 = g_a(x)       x_0 = g_s(y_0) at q = 1, nothing quantised       y_1 = g_a(x + c (x - x_0))
+    y   = y_0 + w (y_1 - y_0),       w in [0, 1]: more for high q and for rendered images
+
+What g_s cannot give back of an unquantised latent is the fault of the transforms, not of the rate.  Part of
+it, shown to g_a once more, is a step of van Cittert's iteration (1931) towards an inverse of g_s.  No decoder
+knows of it.  What it gives, by quality and kind of image: `studies.correction`, docs/results.md.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfumato import image
+from sfumato.container import Header
+from sfumato.decode_options import Crop
+from sfumato.diffusion_decoder import DiffusionOptions
+from sfumato.strips import map_strips, strip_height
+from sfumato.synthesis import cropped, pieces_of, to_uint8
+from sfumato.transforms import HYPER_STRIDE, STRIDE, Transforms
+from sfumato.weights import Config
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, UInt8
+
+CORRECTION = 0.7
+"""c above."""
+FIDELITY = 0.3, 0.5
+"""q from which on photographs get a correction, and their w at q = 1: below, quantisation hides the gain."""
+RENDERED = 0.3, 0.8
+"""`flatness` from which on an image gets a correction at any q, and from which on all of it."""
+
+
+def analyze(
+    transforms: Transforms, config: Config, pixels: UInt8[np.ndarray, "h w 3"], with_correction: bool = True
+) -> tuple[Float[np.ndarray, "1 m h/16 w/16"], Float[np.ndarray, "1 m h/16 w/16"] | None]:
+    """(y_0, y_1 - y_0) of an image, padded to multiples of 64; the second is None if it is not wanted."""
+    height, width = pixels.shape[:2]
+
+    def latent(shown: UInt8[np.ndarray, "h w 3"] | None) -> NDArray[np.float32]:
+        def g_a(rows: slice) -> NDArray[np.float32]:
+            x = image.to_x(pixels[rows])
+            if shown is not None:
+                x += np.float32(CORRECTION) * (x - image.to_x(shown[rows]))
+            return transforms.analyze(image.pad(x, HYPER_STRIDE))
+
+        rows = strip_height(width + -width % HYPER_STRIDE, HYPER_STRIDE)
+        return map_strips(g_a, height + -height % HYPER_STRIDE, rows, config.halo, down=STRIDE)
+
+    y = latent(None)
+    if not with_correction:
+        return y, None
+    header = Header(width, height, 255, 0)
+    pieces = pieces_of(transforms, config, y * transforms.gain(1.0), header, DiffusionOptions())
+    shown = to_uint8(cropped(pieces, Crop(0, 0, width, height)), height, width)
+    return y, latent(shown) - y
+
+
+def weight(q: float, flatness: float) -> float:
+    """w, for a quality and the `flatness` of an image."""
+    start, most = FIDELITY
+    first, last = RENDERED
+    by_quality = most * (q - start) / (1 - start)
+    return max(0.0, by_quality, min(1.0, (flatness - first) / (last - first)))
+
+
+def flatness(pixels: UInt8[np.ndarray, "h w 3"]) -> float:
+    """The share of pixels equal to their right neighbour: screens over .8, most photographs under .3."""
+    if pixels.shape[1] < 2:
+        return 0.0
+    return float((pixels[:, 1:] == pixels[:, :-1]).all(2).mean())
