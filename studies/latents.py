@@ -146,9 +146,7 @@ class Base:
     reference: Float[Tensor, " knots"]  # log of the shipped model's bits a window, at evenly spaced q
 
     @classmethod
-    def load(
-        cls, model: Model, images: Images, number: int, test: Images, folder: Path
-    ) -> Base:
+    def load(cls, model: Model, images: Images, number: int, test: Images, folder: Path) -> Base:
         """Latents of `number` images, evenly spread over those that hold a window, and of all of `test`."""
         large = [n for n, shape in enumerate(images.shapes) if min(shape) >= WINDOW * STRIDE]
         chosen = [large[n] for n in np.linspace(0, len(large) - 1, min(number, len(large))).astype(int)]

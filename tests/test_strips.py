@@ -70,17 +70,22 @@ def test_an_image_in_strips_is_the_image_in_one_piece(monkeypatch: pytest.Monkey
     weights = random_weights()
     codec = Codec(weights)
     pixels = np.random.default_rng(0).integers(0, 256, (300, 70, 3), dtype=np.uint8)
-    y, z = codec._latents(codec.analyze(pixels), 0.5)
+    analyzed = codec.analyze(pixels)
+    y, z = codec._latents(analyzed, 0.3)  # without the correction
     header, base = container.Header(70, 300, 128, 0), DiffusionOptions(0)
     decoded = np.concatenate([x for _, _, x in codec._pieces(np.rint(y), header, base)], 2)
     monkeypatch.setattr(strip_height, "__defaults__", (64 * 128,))
-    banded, banded_z = codec._latents(codec.analyze(pixels), 0.5)
+    in_strips = codec.analyze(pixels)
+    banded, banded_z = codec._latents(in_strips, 0.3)
+    assert analyzed.correction is not None and in_strips.correction is not None
+    difference = np.abs(analyzed.correction - in_strips.correction)  # of images rounded to grey levels
+    assert difference.max() < 0.05 * np.abs(analyzed.correction).max()
     assert y.shape == banded.shape == (1, weights.config.channels, 20, 8)
     assert np.abs(y - banded).max() < 1e-4 and np.abs(z - banded_z).max() < 1e-4
     again = np.concatenate([x for _, _, x in codec._pieces(np.rint(y), header, base)], 2)
     assert decoded.shape == (1, 3, 320, 128)
     assert np.abs(decoded - again).max() <= 1 / 127.5
-    whole = codec._transforms.analyze(image.pad(image.to_x(pixels), 64)) * codec._transforms.gain(0.5)
+    whole = codec._transforms.analyze(image.pad(image.to_x(pixels), 64)) * codec._transforms.gain(0.3)
     assert np.abs(y - whole).max() < 1e-4
 
 
@@ -158,8 +163,8 @@ def test_a_wide_image_in_windows_of_columns_is_the_image_in_one_piece(
 
     whole, columns = decoded()
     assert columns == {0}
-    monkeypatch.setattr("sfumato.codec.WIDE", 512)
-    monkeypatch.setattr("sfumato.codec.WINDOW", 256)
+    monkeypatch.setattr("sfumato.synthesis.WIDE", 512)
+    monkeypatch.setattr("sfumato.synthesis.WINDOW", 256)
     windows, columns = decoded()
     assert columns == set(range(0, 1408, 256))
     assert np.abs(whole - windows).max() <= 1 / 127.5

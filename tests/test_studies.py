@@ -14,12 +14,16 @@ import pytest
 import torch
 from PIL import Image
 
+from evaluation.curves import Curve
+from evaluation.metrics import METRICS
 from sfumato.autoregressive import hyper_synthesis
+from sfumato.codec import load
 from sfumato.latents import quality
 from studies import (
     blur,
     blur_rate,
     contexts,
+    correction,
     denoisers,
     grouping,
     grouping_cost,
@@ -333,3 +337,31 @@ def test_the_spread_of_seeds_separates_noise_from_what_all_samples_share() -> No
     assert sample_base == pytest.approx(20 * math.log10(255 / 12.75), abs=0.1)
     assert mean_base == pytest.approx(sample_base, abs=0.1)
     assert sample_mean == pytest.approx(two + 10 * math.log10(2 / (1 - 1 / 16)), abs=0.1)
+
+
+def test_rates_of_corrected_images_are_compared_image_by_image() -> None:
+    """Each image as good at 0.9 times its rate."""
+    curves = {
+        (image, share): Curve(
+            image,
+            ("0.2", "0.8"),
+            np.array([0.1, 0.4]) * rate * factor,
+            {metric: METRICS[metric].sign * np.array([1.0, 2.0]) for metric in correction.METRICS},
+        )
+        for image, rate in (("a", 1.0), ("b", 3.0))
+        for share, factor in ((0.0, 1.0), (0.5, 0.9))
+    }
+    rows = correction.summary(curves, (0.0, 0.5))
+    assert [row[:3] for row in rows] == [(0.5, metric, 2) for metric in correction.METRICS]
+    assert all(row[3] == pytest.approx(-10) and row[4] == pytest.approx(0, abs=1e-6) for row in rows)
+
+
+def test_a_share_of_the_correction_is_that_of_every_quality() -> None:
+    codec = load()
+    analyzed = codec.analyze(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    assert analyzed.correction is not None
+    corrected = correction.with_share(analyzed, 0.5)
+    gains = [codec._transforms.gain(q) for q in (0.2, 1.0)]
+    for q, gain in zip((0.2, 1.0), gains, strict=True):
+        expected = (analyzed.y + 0.5 * analyzed.correction) * gain
+        np.testing.assert_allclose(codec._latents(corrected, q)[0], expected, rtol=1e-5, atol=1e-5)
