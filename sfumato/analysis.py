@@ -32,7 +32,9 @@ CORRECTION = 0.7
 FIDELITY = 0.3, 0.5
 """q from which on photographs get a correction, and their w at q = 1: below, quantisation hides the gain."""
 RENDERED = 0.3, 0.8
-"""`flatness` from which on an image gets a correction at any q, and from which on all of it."""
+"""`flatness` from which on an image counts as rendered in part, and altogether."""
+RENDERED_FIDELITY = 0.1, 0.5
+"""q from which on rendered images get a correction, and from which on all of it."""
 
 
 def analyze(
@@ -63,9 +65,12 @@ def analyze(
 def weight(q: float, flatness: float) -> float:
     """w, for a quality and the `flatness` of an image."""
     start, most = FIDELITY
-    first, last = RENDERED
-    by_quality = most * (q - start) / (1 - start)
-    return max(0.0, by_quality, min(1.0, (flatness - first) / (last - first)))
+    rendered = _ramp(flatness, *RENDERED) * _ramp(q, *RENDERED_FIDELITY)
+    return max(most * _ramp(q, start, 1.0), rendered)
+
+
+def _ramp(x: float, zero: float, one: float) -> float:
+    return min(1.0, max(0.0, (x - zero) / (one - zero)))
 
 
 def flatness(pixels: UInt8[np.ndarray, "h w 3"]) -> float:

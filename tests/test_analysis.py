@@ -31,8 +31,9 @@ def test_high_qualities_and_rendered_images_get_more() -> None:
     weights = [analysis.weight(q, 0.1) for q in qualities]
     assert weights == sorted(weights) and weights[0] == analysis.weight(0.3, 0.3) == 0
     assert weights[-1] == pytest.approx(analysis.FIDELITY[1])
-    assert {analysis.weight(q, flat) for q in qualities for flat in (0.8, 1.0)} == {1.0}
-    assert 0 < analysis.weight(0.0, 0.55) < 1
+    rendered = [analysis.weight(q, 0.9) for q in qualities]
+    assert rendered == sorted(rendered) and rendered[0] == 0 and rendered[128] == rendered[-1] == 1
+    assert 0 < analysis.weight(0.5, 0.55) < 1
 
 
 def test_flatness_tells_rendered_images_from_photographs() -> None:
