@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 CORRECTION = 0.7
 """c above."""
-FIDELITY = 0.3, 0.5
-"""q from which on photographs get a correction, and their w at q = 1: below, quantisation hides the gain."""
+FIDELITY = 0.51, 0.5
+"""q, just over the default, from which on photographs get a correction, and their w at q = 1."""
 RENDERED = 0.3, 0.8
 """`flatness` from which on an image counts as rendered in part, and altogether."""
 RENDERED_FIDELITY = 0.1, 0.5
@@ -38,28 +38,35 @@ RENDERED_FIDELITY = 0.1, 0.5
 
 
 def analyze(
-    transforms: Transforms, config: Config, pixels: UInt8[np.ndarray, "h w 3"], with_correction: bool = True
-) -> tuple[Float[np.ndarray, "1 m h/16 w/16"], Float[np.ndarray, "1 m h/16 w/16"] | None]:
-    """(y_0, y_1 - y_0) of an image, padded to multiples of 64; the second is None if it is not wanted."""
+    transforms: Transforms,
+    config: Config,
+    pixels: UInt8[np.ndarray, "h w 3"],
+    shown: UInt8[np.ndarray, "h w 3"] | None = None,
+) -> Float[np.ndarray, "1 m h/16 w/16"]:
+    """y_0 of an image, padded to multiples of 64; y_1 where `shown` is x_0."""
+
+    def g_a(rows: slice) -> NDArray[np.float32]:
+        x = image.to_x(pixels[rows])
+        if shown is not None:
+            x += np.float32(CORRECTION) * (x - image.to_x(shown[rows]))
+        return transforms.analyze(image.pad(x, HYPER_STRIDE))
+
+    height, width = (side + -side % HYPER_STRIDE for side in pixels.shape[:2])
+    return map_strips(g_a, height, strip_height(width, HYPER_STRIDE), config.halo, down=STRIDE)
+
+
+def correction(
+    transforms: Transforms,
+    config: Config,
+    pixels: UInt8[np.ndarray, "h w 3"],
+    y: Float[np.ndarray, "1 m h/16 w/16"],
+) -> Float[np.ndarray, "1 m h/16 w/16"]:
+    """y_1 - y_0 of an image and its y_0: as long again as the analysis, and a synthesis."""
     height, width = pixels.shape[:2]
-
-    def latent(shown: UInt8[np.ndarray, "h w 3"] | None) -> NDArray[np.float32]:
-        def g_a(rows: slice) -> NDArray[np.float32]:
-            x = image.to_x(pixels[rows])
-            if shown is not None:
-                x += np.float32(CORRECTION) * (x - image.to_x(shown[rows]))
-            return transforms.analyze(image.pad(x, HYPER_STRIDE))
-
-        rows = strip_height(width + -width % HYPER_STRIDE, HYPER_STRIDE)
-        return map_strips(g_a, height + -height % HYPER_STRIDE, rows, config.halo, down=STRIDE)
-
-    y = latent(None)
-    if not with_correction:
-        return y, None
     header = Header(width, height, 255, 0)
     pieces = pieces_of(transforms, config, y * transforms.gain(1.0), header, DiffusionOptions())
     shown = to_uint8(cropped(pieces, Crop(0, 0, width, height)), height, width)
-    return y, latent(shown) - y
+    return analyze(transforms, config, pixels, shown) - y
 
 
 def weight(q: float, flatness: float) -> float:

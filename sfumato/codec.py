@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,17 +73,6 @@ class Codec:
         progress: Progress | None = None,
     ) -> AnalysisResult:
         """An image -> its latent, the part of `encode` that is the same for every q; errors as there."""
-        return self._analyze(source, None, strip, max_pixels, progress)
-
-    def _analyze(
-        self,
-        source: image.Source,
-        q: float | None,
-        strip: bool,
-        max_pixels: int | None,
-        progress: Progress | None,
-    ) -> AnalysisResult:
-        """For one q, which may spare a correction, or for all."""
         rounding.check()
         given = image.load(source, max_pixels)
         given = image.strip(given) if strip else given
@@ -97,11 +86,11 @@ class Codec:
         pixels = image_data.rgb
         grey = not image_data.icc and bool((pixels == pixels[..., :1]).all())
         report(progress, "analysis", 0.0)
-        flatness = analysis.flatness(pixels)
-        wanted = q is None or analysis.weight(round(q * 255) / 255, flatness) > 0
-        y, correction = analysis.analyze(self._transforms, self._config, pixels, wanted)
+        networks = self._transforms, self._config
+        y = analysis.analyze(*networks, pixels)
+        correction = cache(partial(analysis.correction, *networks, pixels, y))
         plane = None if image_data.alpha is None else lossless.pack(image_data.alpha)
-        return AnalysisResult(pixels, grey, plane, extras, self.model_id, y, correction, flatness, given)
+        return AnalysisResult(pixels, grey, plane, extras, self.model_id, y, correction, given)
 
     def encode(
         self,
@@ -132,8 +121,7 @@ class Codec:
         """
         analyzed = source
         if not isinstance(analyzed, AnalysisResult):
-            arguments.number("q", q, 0, 1)
-            analyzed = self._analyze(analyzed, q, strip, max_pixels, progress)
+            analyzed = self.analyze(analyzed, strip=strip, max_pixels=max_pixels, progress=progress)
         header = self._header(analyzed, q, seed)
         if analyzed is not source and (steady := self._steady(analyzed, q, seed)) != q:
             header = self._header(analyzed, steady, seed)
@@ -329,9 +317,8 @@ class Codec:
     def _latents(self, analyzed: AnalysisResult, q: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """(y, z) in the domain of the gains."""
         y = analyzed.y
-        if share := analysis.weight(q, analyzed.flatness):
-            assert analyzed.correction is not None
-            y = y + np.float32(share) * analyzed.correction
+        if share := analysis.weight(q, analysis.flatness(analyzed.pixels)):
+            y = y + np.float32(share) * analyzed.correction()
         y = y * self._transforms.gain(q)
         return y, self._transforms.hyper_analyze(y)
 

@@ -46,8 +46,7 @@ class AnalysisResult:
     metadata: dict[str, bytes]
     model: int  # number of the weights that made y
     y: Float[np.ndarray, "1 m h w"]
-    correction: Float[np.ndarray, "1 m h w"] | None  # of y, `analysis.weight` times; None where that is 0
-    flatness: float
+    correction: Callable[[], Float[np.ndarray, "1 m h w"]]  # of y, which the encoder adds in part
     given: ImageData  # as it was read, for a lossless file
 
     def band(self, pixels: int) -> AnalysisResult:
@@ -60,7 +59,10 @@ class AnalysisResult:
         cells_down = slice(top * RATIO, (top + height) * RATIO)
         cells_across = slice(left * RATIO, (left + width) * RATIO)
         y = self.y[:, :, cells_down, cells_across]
-        correction = None if self.correction is None else self.correction[:, :, cells_down, cells_across]
+
+        def correction() -> Float[np.ndarray, "1 m h w"]:
+            return self.correction()[:, :, cells_down, cells_across]
+
         down = slice(top * HYPER_STRIDE, (top + height) * HYPER_STRIDE)
         across = slice(left * HYPER_STRIDE, (left + width) * HYPER_STRIDE)
         pixels_there = self.pixels[down, across]

@@ -18,6 +18,7 @@ import tyro
 from evaluation.curves import Curve, bd_rate
 from evaluation.measure import images_in
 from evaluation.metrics import MetricSuite
+from sfumato.analysis import flatness
 from sfumato.codec import load
 from sfumato.files import write_csv
 from sfumato.image import read
@@ -32,9 +33,8 @@ SUMMARY = ("model", "share", "qualities", "metric", "images", "bd_rate_percent",
 
 def with_share(analyzed: AnalysisResult, share: float) -> AnalysisResult:
     """With this share of the correction, whatever the quality."""
-    assert analyzed.correction is not None
-    y = analyzed.y + np.float32(share) * analyzed.correction
-    return replace(analyzed, y=y, correction=np.zeros_like(y))
+    y = analyzed.y + np.float32(share) * analyzed.correction()
+    return replace(analyzed, y=y, correction=lambda: np.zeros_like(y))
 
 
 def summary(
@@ -89,7 +89,7 @@ def main(
                 found.append(suite.compute(reference, decoded))
                 values = (f"{float(found[-1][metric]):.6g}" for metric in METRICS)
                 rows.append(
-                    [name, path.stem, f"{analyzed.flatness:.3f}", share, q, f"{bpp[-1]:.6g}", *values]
+                    [name, path.stem, f"{flatness(original):.3f}", share, q, f"{bpp[-1]:.6g}", *values]
                 )
             columns = {metric: np.array([float(row[metric]) for row in found]) for metric in METRICS}
             curves[path.stem, share] = Curve(path.stem, tuple(map(str, qualities)), np.array(bpp), columns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def page() -> np.ndarray:
 def test_high_qualities_and_rendered_images_get_more() -> None:
     qualities = np.linspace(0, 1, 256)
     weights = [analysis.weight(q, 0.1) for q in qualities]
-    assert weights == sorted(weights) and weights[0] == analysis.weight(0.3, 0.3) == 0
+    assert weights == sorted(weights) and weights[0] == analysis.weight(0.5, 0.3) == 0
     assert weights[-1] == pytest.approx(analysis.FIDELITY[1])
     rendered = [analysis.weight(q, 0.9) for q in qualities]
     assert rendered == sorted(rendered) and rendered[0] == 0 and rendered[128] == rendered[-1] == 1
@@ -56,8 +57,19 @@ def test_the_correction_pays(image: np.ndarray, q: float, monkeypatch: pytest.Mo
     assert decibels[0] > decibels[1] + slope * np.log(sizes[0] / sizes[1])
 
 
-@pytest.mark.parametrize("q", [0.2, 0.6])
-def test_one_quality_is_encoded_as_out_of_all(q: float) -> None:
-    """`encode` leaves out a correction of no weight."""
-    codec, image = load(), np.ascontiguousarray(CHELSEA[:128, :192])
-    assert codec.encode(image, q=q) == codec.encode(codec.analyze(image), q=q)
+def test_a_correction_of_no_weight_is_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes as long as the rest of an encode."""
+    asked: list[int] = []
+    correction = analysis.correction
+
+    def counted(*arguments: Any) -> np.ndarray:
+        asked.append(1)
+        return correction(*arguments)
+
+    monkeypatch.setattr(analysis, "correction", counted)
+    analyzed = load().analyze(np.ascontiguousarray(CHELSEA[:128, :192]))
+    load().encode(analyzed, q=0.5)
+    assert not asked
+    load().encode(analyzed, q=0.6)
+    load().encode(analyzed, q=0.9)
+    assert len(asked) == 1, "once for all qualities"
