@@ -62,6 +62,7 @@ class Codec:
         self._config = weights.config
         self._transforms = Transforms(weights, providers, threads)
         self._latent_coder = LatentCoder(weights)
+        self._pieces = partial(pieces_of, self._transforms, self._config)
 
     @QUIET
     def analyze(
@@ -331,16 +332,6 @@ class Codec:
         y, z = self._latents(analyzed, quality(header))
         sections, y_hat = self._latent_coder.write(y, z, header, written, reconstruct)
         return container.pack(header, sections, analyzed.metadata, analyzed.alpha), y_hat
-
-    def _pieces(
-        self,
-        y_hat: NDArray[np.float32],
-        header: Header,
-        chosen: DiffusionOptions,
-        corner: tuple[int, int] = (0, 0),
-        progress: Progress | None = None,
-    ) -> Iterator[Piece]:
-        return pieces_of(self._transforms, self._config, y_hat, header, chosen, corner, progress)
 
 
 def load(
