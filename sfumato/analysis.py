@@ -31,7 +31,7 @@ CORRECTION = 0.7
 """c above."""
 FIDELITY = 0.51, 0.5
 """q, just over the default, from which on photographs get a correction, and their w at q = 1."""
-RENDERED = 0.3, 0.8
+RENDERED = 0.6, 0.85
 """`flatness` from which on an image counts as rendered in part, and altogether."""
 RENDERED_FIDELITY = 0.1, 0.5
 """q from which on rendered images get a correction, and from which on all of it."""
@@ -81,7 +81,7 @@ def _ramp(x: float, zero: float, one: float) -> float:
 
 
 def flatness(pixels: UInt8[np.ndarray, "h w 3"]) -> float:
-    """The share of pixels equal to their right neighbour: screens over .8, most photographs under .3."""
+    """The share of pixels equal to their right neighbour: screens over .8, photographs mostly under .6."""
     if pixels.shape[1] < 2:
         return 0.0
     return float((pixels[:, 1:] == pixels[:, :-1]).all(2).mean())

@@ -74,7 +74,7 @@ class Blurring:
 
     def tau(self, t: Float[Array, " b"], dtype: Any = None) -> Float[Array, "b 1 1 1"]:
         """tau_t = sigma_B,t^2 / 2, the time of dissipation in pixels squared; section 4."""
-        # sigma_B,t = sigma_B,max sin^2(pi t / 2)
+        # sigma_B,t = sigma_B,max sin^blur_power(pi t / 2)
         sine = namespace(t).sin(_exact(t) * (math.pi / 2))
         return _cast((self.sigma_b_max * sine**self.blur_power) ** 2 / 2, dtype)
 

@@ -30,11 +30,11 @@ def page() -> np.ndarray:
 def test_high_qualities_and_rendered_images_get_more() -> None:
     qualities = np.linspace(0, 1, 256)
     weights = [analysis.weight(q, 0.1) for q in qualities]
-    assert weights == sorted(weights) and weights[0] == analysis.weight(0.5, 0.3) == 0
+    assert weights == sorted(weights) and weights[0] == analysis.weight(0.5, 0.6) == 0
     assert weights[-1] == pytest.approx(analysis.FIDELITY[1])
     rendered = [analysis.weight(q, 0.9) for q in qualities]
     assert rendered == sorted(rendered) and rendered[0] == 0 and rendered[128] == rendered[-1] == 1
-    assert 0 < analysis.weight(0.5, 0.55) < 1
+    assert 0 < analysis.weight(0.5, 0.7) < 1
 
 
 def test_flatness_tells_rendered_images_from_photographs() -> None:
