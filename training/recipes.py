@@ -17,7 +17,10 @@ Weights = Mapping[str, float]
 FIDELITY: Weights = {"mse": 0.25, "chroma": 0.5, "grid": 20.0, "ms_ssim": 1200.0, "low_frequency": 1.0}
 
 
-ONE_PART = ("codec", "denoiser")
+ONE_PART = ("codec", "encoder", "denoiser")
+"""Parts that are trained by themselves: all but the denoiser, g_a and h_a, the denoiser."""
+FROZEN_CODEC = ("encoder", "denoiser")
+"""Parts whose stages leave alone what decides symbols and base image, and so the model id."""
 WHOLE = ("all", "joint")
 """Parts that train both: with losses of x_base and of the sampler's image, or as the paper does."""
 
@@ -27,7 +30,7 @@ class Recipe:
     """One stage of training.  Fractions are of its time, so that a stage of any length has the same shape."""
 
     preset: str
-    part: Literal["codec", "denoiser", "all", "joint"] = "codec"  # "denoiser": on a frozen codec; see `WHOLE`
+    part: Literal["codec", "encoder", "denoiser", "all", "joint"] = "codec"  # `ONE_PART` and `WHOLE`
     batch: int = 8  # crops a step, on each process
     crop: int = 192  # pixels a side, a multiple of 64
     optimiser: Literal["soap", "adamw"] = "adamw"
@@ -194,6 +197,15 @@ def small_refine() -> Recipe:
     )
 
 
+def small_encoder() -> Recipe:
+    """g_a and h_a of `small` alone: old decoders read what they make.
+
+    python -m training small_encoder --init small --data DIR --screens DIR --metrics DIR --minutes 90 --out DIR
+    """
+    loss = {**small_text().base_loss, "mse": 0.1, "ms_ssim": 2000.0, "lpips": 900.0}
+    return replace(small_text(), part="encoder", base_loss=loss, late_loss={}, late_from=1.0, decay_start=0.2)
+
+
 def base() -> Recipe:
     """The codec of `base`, grown from that of `small`; higher rates at the top.
 
@@ -295,6 +307,7 @@ ALL = (
     small_denoiser,
     small_sampler,
     small_refine,
+    small_encoder,
     base,
     base_more,
     base_soap,
