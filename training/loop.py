@@ -183,7 +183,7 @@ class Trainer:
             return Model(recipe.preset)
         if run.init is None:
             if recipe.part in FROZEN_CODEC:
-                raise ValueError(f"part {recipe.part} is trained on a trained codec: give its weights with --init")
+                raise ValueError(f"part {recipe.part} needs a trained codec: give its weights with --init")
             model = Model(recipe.preset)
             if model.config.family == "light":
                 sample, _ = Mixture(self.mixture.photos).batch(

@@ -200,7 +200,7 @@ def small_refine() -> Recipe:
 def small_encoder() -> Recipe:
     """g_a and h_a of `small` alone: old decoders read what they make.
 
-    python -m training small_encoder --init small --data DIR --screens DIR --metrics DIR --minutes 90 --out DIR
+    python -m training small_encoder --init small --data DIR --screens DIR --metrics DIR --minutes 90 --out D
     """
     loss = {**small_text().base_loss, "mse": 0.1, "ms_ssim": 2000.0, "lpips": 900.0}
     return replace(small_text(), part="encoder", base_loss=loss, late_loss={}, late_from=1.0, decay_start=0.2)
