@@ -203,7 +203,8 @@ def small_encoder() -> Recipe:
     python -m training small_encoder --init small --data DIR --screens DIR --metrics DIR --minutes 90 --out D
     """
     loss = {**small_text().base_loss, "mse": 0.1, "ms_ssim": 2000.0, "lpips": 900.0}
-    return replace(small_text(), part="encoder", base_loss=loss, late_loss={}, late_from=1.0, decay_start=0.2)
+    stage = replace(small_text(), part="encoder", base_loss=loss, late_loss={}, late_from=1.0)
+    return replace(stage, learning_rate=2.5e-4, warmup=100, decay_start=0.2)
 
 
 def base() -> Recipe:
