@@ -208,7 +208,7 @@ def test_a_run_writes_weights_resumes_and_goes_on_to_the_denoiser(folder: Path, 
     run = run_for(folder, tmp_path / "x", 1, init=out / "weights.safetensors")
     with pytest.raises(ValueError, match="cannot grow"):
         train(replace(toy(), preset="small"), run)
-    with pytest.raises(ValueError, match="holds preset 'toy', the recipe trains part denoiser of 'small'"):
+    with pytest.raises(ValueError, match="holds preset 'toy', the recipe trains a denoiser of 'small'"):
         train(replace(stage, preset="small"), run)
 
 

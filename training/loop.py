@@ -34,7 +34,7 @@ from training.networks.layers import pad_with_zeros, padding_of
 from training.networks.model import Model, channels_last, rebuild
 from training.objective import ImageLoss, Objective
 from training.optimiser import autocast_dtype, load_states, make_optimisers, set_rates, states, step_all
-from training.recipes import FROZEN_CODEC, ONE_PART, WHOLE, Recipe
+from training.recipes import ONE_PART, WHOLE, Recipe
 from training.run_weights import load_weights, save_weights
 from training.streaming import Stream
 from training.validation import calibrate, validate
@@ -182,8 +182,8 @@ class Trainer:
         if self.checkpoint.exists():
             return Model(recipe.preset)
         if run.init is None:
-            if recipe.part in FROZEN_CODEC:
-                raise ValueError(f"part {recipe.part} needs a trained codec: give its weights with --init")
+            if recipe.part == "denoiser":
+                raise ValueError("a denoiser is trained on a trained codec: give its weights with --init")
             model = Model(recipe.preset)
             if model.config.family == "light":
                 sample, _ = Mixture(self.mixture.photos).batch(
@@ -194,11 +194,11 @@ class Trainer:
         weights = load_weights(run.init)
         model = weights.model.requires_grad_(True)
         if model.preset != recipe.preset:
-            if recipe.part in FROZEN_CODEC:
+            if recipe.part == "denoiser":
                 holds = f"{run.init} holds preset {model.preset!r}"
-                raise ValueError(f"{holds}, the recipe trains part {recipe.part} of {recipe.preset!r}")
+                raise ValueError(f"{holds}, the recipe trains a denoiser of {recipe.preset!r}")
             model = grown(model, recipe.preset).requires_grad_(True)
-        if recipe.part in FROZEN_CODEC:  # it stays the same to the last table, and keeps its id
+        if recipe.part == "denoiser":  # the frozen codec stays the same to the last table, and keeps its id
             self.tables = weights.tables
         else:  # a codec that goes on takes the padding of the networks as they are now
             model = rebuild(model)
@@ -322,9 +322,9 @@ class Trainer:
         smooth = self.average.module
         assert isinstance(smooth, Model)
         smooth.has_denoiser = model.has_denoiser
-        # averaging what stands still makes 0.0 of -0.0, another id
-        frozen = {k: p for k, p in model.named_parameters() if not p.requires_grad}
-        smooth.load_state_dict(frozen, strict=False)
+        if recipe.part == "denoiser":  # averaging what stands still makes 0.0 of -0.0, another id
+            frozen = {k: v for k, v in model.state_dict().items() if not k.startswith("denoiser.")}
+            smooth.load_state_dict(frozen, strict=False)
         tables = self.tables
         if not tables:
             tables = {k: torch.tensor(v) for k, v in scales.Tables.gaussian().arrays().items()}
@@ -358,16 +358,9 @@ def choose_parameters(model: Model, part: str) -> list[nn.Parameter]:
     """Freeze what this stage does not train; returns the rest."""
     if part not in (*ONE_PART, *WHOLE):
         raise ValueError(f"part is {part!r}; it is one of {', '.join((*ONE_PART, *WHOLE))}")
-    encoder, denoiser = ("g_a.", "h_a."), "denoiser."
     for name, parameter in model.named_parameters():
-        trained = {
-            "codec": not name.startswith(denoiser),
-            "encoder": name.startswith(encoder),
-            "denoiser": name.startswith(denoiser),
-        }
-        parameter.requires_grad_(trained.get(part, True))
-    if part != "encoder":
-        model.has_denoiser = part != "codec"  # a codec that moves alone leaves its old denoiser behind
+        parameter.requires_grad_(part in WHOLE or name.startswith("denoiser.") == (part == "denoiser"))
+    model.has_denoiser = part != "codec"  # a codec that moves alone leaves its old denoiser behind
     return [p for p in model.parameters() if p.requires_grad]
 
 

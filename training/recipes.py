@@ -17,10 +17,7 @@ Weights = Mapping[str, float]
 FIDELITY: Weights = {"mse": 0.25, "chroma": 0.5, "grid": 20.0, "ms_ssim": 1200.0, "low_frequency": 1.0}
 
 
-ONE_PART = ("codec", "encoder", "denoiser")
-"""Parts that are trained by themselves: all but the denoiser, g_a and h_a, the denoiser."""
-FROZEN_CODEC = ("encoder", "denoiser")
-"""Parts whose stages leave alone what decides symbols and base image, and so the model id."""
+ONE_PART = ("codec", "denoiser")
 WHOLE = ("all", "joint")
 """Parts that train both: with losses of x_base and of the sampler's image, or as the paper does."""
 
@@ -30,7 +27,7 @@ class Recipe:
     """One stage of training.  Fractions are of its time, so that a stage of any length has the same shape."""
 
     preset: str
-    part: Literal["codec", "encoder", "denoiser", "all", "joint"] = "codec"  # `ONE_PART` and `WHOLE`
+    part: Literal["codec", "denoiser", "all", "joint"] = "codec"  # "denoiser": on a frozen codec; see `WHOLE`
     batch: int = 8  # crops a step, on each process
     crop: int = 192  # pixels a side, a multiple of 64
     optimiser: Literal["soap", "adamw"] = "adamw"
