@@ -1,13 +1,15 @@
 """In: scale levels and symbols.  Out: the integer counts that the range coder uses, and their cost in bits.
 
-Zero-mean Gaussians on the integers at 64 standard deviations, evenly spaced in the logarithm (the scale table
-of Balle et al. 2018, "Variational image compression with a scale hyperprior").  The counts are computed once,
-when weights are exported, and travel with the weights: erf and exp differ between machines, integers do not.
+Zero-mean distributions on the integers at 64 standard deviations, evenly spaced in the logarithm (the scale
+table of Balle et al. 2018, "Variational image compression with a scale hyperprior"): Gaussians, or what
+`training.tables` has counted.  The counts are computed once and travel with the weights: erf and exp differ
+between machines, integers do not.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -86,11 +88,19 @@ class Tables:
 
     @classmethod
     def gaussian(cls) -> Tables:
-        """The shipped tables: masses of N(0, sigma(k)**2) on [s - 1/2, s + 1/2], rounded to counts.
+        """What models are trained with: masses of N(0, sigma(k)**2) on [s - 1/2, s + 1/2], rounded to counts.
 
         To be called when weights are exported, and never while coding.
         """
-        levels = [_gaussian_counts(sigma(level)) for level in range(NUM_SCALES)]
+        return cls.symmetric([_gaussian_tail(sigma(level)) for level in range(NUM_SCALES)])
+
+    @classmethod
+    def symmetric(cls, tails: Sequence[Sequence[float]]) -> Tables:
+        """Tables of 64 symmetric distributions, each given by its mass beyond +-(s + 1/2), s = 0, 1, ...
+
+        Each falls from s to s + 1, and comes to 2**-16 or ends; what lies beyond is left to the escape.
+        """
+        levels = [_counts(tail) for tail in tails]
         widths = np.array([counts.size // 2 - 1 for counts in levels], np.int32)
         return cls(np.concatenate(levels), widths)
 
@@ -131,14 +141,19 @@ def _int32(name: str, array: NDArray[np.int32]) -> NDArray[np.int32]:
     return array.astype(np.int32)
 
 
-def _gaussian_counts(sigma: float) -> NDArray[np.int32]:
+def _gaussian_tail(sigma: float) -> list[float]:
     unit = 1 / (sigma * math.sqrt(2))
     tail = [math.erfc(0.5 * unit)]
     while len(tail) < 2 or tail[-1] > _ESCAPE_MASS:
         tail.append(math.erfc((len(tail) + 0.5) * unit))
-    escape = max(round(TOTAL * tail[-1]), round(TOTAL * _ESCAPE_MASS))
-    # tail[s] is the mass beyond +-(s + 1/2), both sides; differences of erfc keep their digits far out.
-    sides = [max(1, round((TOTAL - escape) * (tail[s - 1] - tail[s]) / 2)) for s in range(1, len(tail))]
+    return tail
+
+
+def _counts(tail: Sequence[float]) -> NDArray[np.int32]:
+    """`tail[s]` is the mass beyond +-(s + 1/2), both sides: differences of erfc keep their digits far out."""
+    end = next((s for s, mass in enumerate(tail) if s and mass <= _ESCAPE_MASS), len(tail) - 1)
+    escape = max(round(TOTAL * tail[end]), round(TOTAL * _ESCAPE_MASS))
+    sides = [max(1, round((TOTAL - escape) * (tail[s - 1] - tail[s]) / 2)) for s in range(1, end + 1)]
     # The centre is the largest count, so it takes what rounding left over at the least relative error.
     centre = TOTAL - escape - 2 * sum(sides)
     return np.array([*reversed(sides), centre, *sides, escape], np.int32)

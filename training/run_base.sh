@@ -18,5 +18,6 @@
 source "$(dirname "${BASH_SOURCE[0]}")/stages.sh"
 
 stage base codec 130 --init small
-stage base_denoiser denoiser 15 --init "$out/codec/weights.safetensors" --denoiser small
+python -m training.tables "$out/codec/weights.safetensors" --data "$data"/photos-*.tar --cache "$cache" -o "$out/tables.safetensors"
+stage base_denoiser denoiser 15 --init "$out/tables.safetensors" --denoiser small
 python -m training.export "$out/denoiser/weights.safetensors" -o "$out/base.safetensors"

@@ -31,5 +31,6 @@ stage small_long long 60 --init "$out/polish/weights.safetensors"
 stage small_text text 60 --init "$out/long/weights.safetensors"
 python -m training.interpolate "$out/long/weights.safetensors" "$out/text/weights.safetensors" --share 0.85 \
     --data "$data"/photos-*.tar --screens "$data"/screens-*.tar --metrics "$metrics" --cache "$cache" --out "$out/mix"
-stage small_refine denoiser 20 --init "$out/mix/weights.safetensors"
+python -m training.tables "$out/mix/weights.safetensors" --data "$data"/photos-*.tar --cache "$cache" -o "$out/tables.safetensors"
+stage small_refine denoiser 20 --init "$out/tables.safetensors"
 python -m training.export "$out/denoiser/weights.safetensors" -o "$out/small.safetensors"
