@@ -27,7 +27,7 @@ def laplacian_symbols(level: int, n: int, seed: int) -> np.ndarray:
 
 def histogram_of(level: int, symbols: np.ndarray) -> Histogram:
     histogram = Histogram()
-    value = torch.from_numpy(symbols).float()
+    value = torch.from_numpy(symbols).float()[None]
     index = torch.full_like(value, float(level))
     coded = histogram.code(1, True, torch.zeros_like(value), index, value)
     assert torch.equal(coded, value), "whole numbers stand for themselves"
@@ -60,10 +60,19 @@ def test_levels_that_were_not_seen_stay_gaussian() -> None:
 
 def test_far_magnitudes_and_levels_beyond_the_ends_are_counted_at_the_ends() -> None:
     histogram = Histogram(largest=3)
-    index, value = torch.tensor([-7.0, 99.0, 99.0]), torch.tensor([-5.2, 2.0, 3.0])
-    mu = torch.tensor([0.0, 0.25, 0.001])
-    assert histogram.code(0, False, mu, index, value).tolist() == [-5.0, 2.25, 3.0]
-    assert histogram.counts[0].tolist() == [0, 0, 0, 1] and histogram.counts[63].tolist() == [0, 0, 1, 1]
+    mu, index, value = (
+        torch.tensor([row]) for row in ([0.0, 0.25, 0.001], [-7.0, 99.0, 99.0], [-5.2, 2.0, 3.0])
+    )
+    assert histogram.code(0, False, mu, index, value).tolist() == [[-5.0, 2.25, 3.0]]
+    assert histogram.counts[63].tolist() == [0, 0, 1, 1]
+    assert histogram.counts[0].tolist() == [0, 1, 0, 1], "the flag and the symbol"
+
+
+def test_zeros_at_level_0_count_where_the_coder_codes_them() -> None:
+    histogram = Histogram(largest=3)
+    value = torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]])  # of two images
+    histogram.code(1, True, torch.zeros_like(value), torch.zeros_like(value), value)
+    assert histogram.counts[0].tolist() == [1 + 3, 1 + 1, 0, 0], "a flag each, and the second's symbols"
 
 
 def test_the_command_changes_the_tables_and_nothing_else(
