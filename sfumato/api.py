@@ -32,6 +32,7 @@ def encode(
     seed: int | None = None,
     strip: bool = False,
     lossless_if_smaller: bool = False,
+    few_colours: bool = True,
     max_pixels: int | None = MAX_PIXELS,
     progress: Progress | None = None,
     model: str | Path = DEFAULT_MODEL,
@@ -39,7 +40,7 @@ def encode(
     """An image -> the bytes of a file; see `Codec.encode`.  `model` names weights or is a path to them."""
     return load(model).encode(
         source, q=q, seed=seed, strip=strip, lossless_if_smaller=lossless_if_smaller,
-        max_pixels=max_pixels, progress=progress,
+        few_colours=few_colours, max_pixels=max_pixels, progress=progress,
     )  # fmt: skip
 
 

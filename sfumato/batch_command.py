@@ -47,6 +47,7 @@ def batch(
     realism: Number = 1.0,
     strip: Flag = False,
     lossless_if_smaller: Flag = False,
+    no_few_colours: Flag = False,
     layout: Annotated[manifest.Layout | None, option("{files,tar,parquet}")] = None,
     shard_size: Integer = 256,
     jobs: OptionalInteger = None,
@@ -76,6 +77,8 @@ def batch(
         realism: Of decode, as there.
         strip: Leave out EXIF, XMP, resolution, text and colour profile; colours become sRGB.
         lossless_if_smaller: Store the pixels losslessly, as WebP or PNG in the file, where that is smaller.
+        no_few_colours: Never store a rendered image in fewer colours, as is done where that is closer to it
+            and no larger.
         layout: Files; tar shards, with whatever lies beside an image in its sample; or Parquet tables with a
             column of bytes. Without it tar for tar shards, else files.
         shard_size: Files in one unit of work, and of resuming; tar shards are units as they are.
@@ -102,6 +105,7 @@ def batch(
             strip=strip,
             max_pixels=max_pixels,
             lossless_if_smaller=lossless_if_smaller,
+            few_colours=not no_few_colours,
         )
         kinds = {"encode": conversion.Encode, "transcode": conversion.Transcode}
         converts = kinds.get(task, conversion.Evaluate)(encoding)

@@ -18,7 +18,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from sfumato import DEFAULT_MODEL, alpha, analysis, arguments, container, image, lossless, metadata, rounding
+from sfumato import (
+    DEFAULT_MODEL,
+    alpha,
+    analysis,
+    arguments,
+    container,
+    image,
+    lossless,
+    metadata,
+    palette,
+    rounding,
+)
 from sfumato.container import File, Header
 from sfumato.decode_options import Crop, DecodeOptions, Progress, check_pixels, report, stage_of
 from sfumato.diffusion_decoder import DiffusionOptions, halo
@@ -101,6 +112,7 @@ class Codec:
         seed: int | None = None,
         strip: bool = False,
         lossless_if_smaller: bool = False,
+        few_colours: bool = True,
         max_pixels: int | None = MAX_PIXELS,
         progress: Progress | None = None,
     ) -> bytes:
@@ -114,6 +126,8 @@ class Codec:
         seed      of the decoder's noise, u32; None derives it from the file
         strip     leave out what comes with the pixels, after converting the colours to sRGB
         lossless_if_smaller  give the lossless file (`lossless.file`) where it has fewer bytes than that of q
+        few_colours  give a rendered image in fewer colours, or all of them, as a lossless stream (`palette`)
+                  where that has no more bytes and a smaller error; an analyzed one never
         max_pixels  of the file of an image at most, as `image.load` has it; None: the format's limit
         progress  called as the work goes on
 
@@ -126,7 +140,12 @@ class Codec:
         header = self._header(analyzed, q, seed)
         if analyzed is not source and (steady := self._steady(analyzed, q, seed)) != q:
             header = self._header(analyzed, steady, seed)
-        data = self._encode(analyzed, header, progress, reconstruct=False)[0]
+        rendered = few_colours and analyzed is not source and palette.is_rendered(analyzed.given)
+        data, y_hat = self._encode(analyzed, header, progress, reconstruct=rendered)
+        if rendered and (few := palette.largest(analyzed.given, len(data), header.q)):
+            shown = self._shown(y_hat, header, DiffusionOptions())
+            if few.error < palette.squared_error(shown, analyzed.pixels):
+                return few.data
         return lossless_if_smaller and lossless.file(analyzed.given, len(data) - 1) or data
 
     @QUIET
@@ -141,9 +160,14 @@ class Codec:
         """(file, its image as decoded by default, but RGB and without alpha): one pass instead of two."""
         header = self._header(analyzed, q, seed)
         data, y_hat = self._encode(analyzed, header, progress)
-        pieces = self._pieces(y_hat, header, DiffusionOptions(self.default_steps))
+        return data, self._shown(y_hat, header, DiffusionOptions(self.default_steps))
+
+    def _shown(
+        self, y_hat: Float[np.ndarray, "1 m h w"], header: Header, options: DiffusionOptions
+    ) -> UInt8[np.ndarray, "h w 3"]:
+        """The whole image that y_hat decodes to."""
         whole = Crop(0, 0, header.width, header.height)
-        return data, to_uint8(cropped(pieces, whole), header.height, header.width)
+        return to_uint8(cropped(self._pieces(y_hat, header, options), whole), header.height, header.width)
 
     @property
     def sections(self) -> tuple[str, ...]:
@@ -225,7 +249,7 @@ class Codec:
         rounding.check()
         file, part = self._open(data, options)
         header = file.header
-        if header.is_lossless:
+        if header.holds_pixels:
             pixels = lossless.pixels(file, part, options.max_pixels)
         else:
             pixels = to_uint8(self._decoded(file, part, options), part.height, part.width)
@@ -252,7 +276,7 @@ class Codec:
         """
         rounding.check()
         file, part = self._open(data, options)
-        if file.header.is_lossless:
+        if file.header.holds_pixels:
             pixels = lossless.pixels(file, part, options.max_pixels)
             rgb = np.repeat(pixels[..., None], 3, 2) if pixels.ndim == 2 else pixels
             return image.to_x(rgb)[0]
@@ -357,7 +381,7 @@ def model_of(data: bytes) -> str:
     A lossless file needs none: the default ones.
     """
     header = container.unpack(data, partial=True).header
-    if header.is_lossless:
+    if header.holds_pixels:
         return DEFAULT_MODEL
     wanted, names = header.model, shipped()
     if wanted not in names:

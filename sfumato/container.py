@@ -47,8 +47,8 @@ class Header:
     model          number of the weights, u32
     seed           seed of the decoder's noise, u32; None derives it from the other fields
     grey           whether the image has one channel
-    chunks         how many chunks the model's latent has, 1..16; 0 for a lossless file, which has no latent:
-                   its q is 255, its model 0, and it has no seed
+    chunks         how many chunks the model's latent has, 1..16; 0 for a file of pixels, which has no latent:
+                   its model is 0, it has no seed, and at q = 255 the pixels are the original's
 
     ValueError for values out of these ranges.
     """
@@ -72,9 +72,9 @@ class Header:
         ):
             if not low <= value <= high:
                 raise ValueError(f"{name} is {value}, not in {low}..{high}")
-        if self.is_lossless and (self.q, self.model, self.seed) != (255, 0, None):
-            found = f"q {self.q}, model {self.model:08x}, seed {self.seed}"
-            raise ValueError(f"{found} of a lossless file, not 255, 00000000, None")
+        if self.holds_pixels and (self.model, self.seed) != (0, None):
+            found = f"model {self.model:08x}, seed {self.seed}"
+            raise ValueError(f"{found} of a file without a latent, not 00000000, None")
         if self.width * self.height > PIXELS_MAX:
             raise ValueError(f"{self.width} x {self.height} pixels are more than {PIXELS_MAX}")
 
@@ -87,14 +87,21 @@ class Header:
         return MAGIC + bytes([VERSION << 4 | flags]) + sides + model + seed
 
     @property
-    def is_lossless(self) -> bool:
-        """Whether the file holds a WebP or PNG of the pixels in place of a latent."""
+    def holds_pixels(self) -> bool:
+        """Whether the file holds a WebP or PNG of pixels in place of a latent."""
         return not self.chunks
+
+    @property
+    def model_name(self) -> str:
+        """The number of the weights, in hex; without a latent "lossless", or "palette" below q = 1."""
+        if self.holds_pixels:
+            return "lossless" if self.q == 255 else "palette"
+        return f"{self.model:08x}"
 
     @property
     def sections(self) -> tuple[str, ...]:
         """Names of the sections before alpha, in the order of the file."""
-        if self.is_lossless:
+        if self.holds_pixels:
             return ("image",)
         return "z", *(f"chunk {number}" for number in range(1, self.chunks + 1))
 
@@ -143,7 +150,7 @@ def section_limit(header: Header) -> int:
     A symbol takes less than 64 bits, and no chunk has more symbols than pixels.  Of a lossless image: 4 for
     each pixel, and 2^16.
     """
-    if header.is_lossless:
+    if header.holds_pixels:
         return min(SECTION_MAX, 4 * header.width * header.height + (1 << 16))
     return min(SECTION_MAX, 8 * padded_pixels(header.height, header.width) + (1 << 16))
 
@@ -229,7 +236,7 @@ def unpack(data: bytes, *, partial: bool = False) -> File:
             length = reader.length(name, section_limit(header))
             check = reader.uint(header.check_size(number), f"{name}'s check")
             sections.append(Section(reader.take(length, f"{name}'s payload"), check))
-        if header.is_lossless and (found := image_check(header, sections[0].payload)) != check:
+        if header.holds_pixels and (found := image_check(header, sections[0].payload)) != check:
             raise FormatError(f"image: check is {found:x}, the file says {check:x}")
         if alpha is not None:
             alpha = _read_checked(reader, "alpha", alpha_limit(header))

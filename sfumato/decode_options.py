@@ -107,7 +107,7 @@ def check_pixels(file: File, region: tuple[int, int, int, int] | None, max_pixel
     """FormatError if more would be decoded than is allowed; the region is in cells of z, None for all."""
     height, width = file.header.height, file.header.width
     pixels, what = padded_pixels(height, width), f"{width}x{height} pixels"
-    if region is not None and file.alpha is None and not file.header.is_lossless:
+    if region is not None and file.alpha is None and not file.header.holds_pixels:
         read = [tile for tile in grid(height, width) if tile.meets(*region)]
         pixels, what = sum(tile.height * tile.width for tile in read) * CELL**2, "the tiles of the crop"
     if max_pixels is not None and pixels > max_pixels:

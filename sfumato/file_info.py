@@ -29,9 +29,10 @@ def print_file(path: Path, as_json: bool) -> None:
     state = "" if found.complete else f", cut short after {whole} sections"
     print_line(f"{path}: {header.width}x{header.height}, version {container.VERSION}{state}")
     print_line(f"{'grey' if header.grey else 'colour'}, {'opaque' if found.alpha is None else 'with alpha'}")
-    if header.is_lossless:
+    if header.holds_pixels:
         kind = "WebP" if found.sections and found.sections[0].payload[:4] == b"RIFF" else "PNG"
-        print_line(f"lossless: a {kind} of its pixels" if found.sections else "lossless")
+        whose = "its pixels" if header.model_name == "lossless" else "an image of fewer colours"
+        print_line(header.model_name + (f": a {kind} of {whose}" if found.sections else ""))
     else:
         print_line(f"quality {header.q / 255:.3f}, model {header.model:08x}, noise seed {header.noise_seed}")
     table = Table("part", "bytes", "bits per pixel", "share")

@@ -46,7 +46,7 @@ class JobResult:
     bytes: int  # of the .sfu file
     bpp: float  # bits of the .sfu file per pixel
     quality: float  # 0 .. 1
-    model: str  # number of the weights, hexadecimal; "lossless" for a file that has none
+    model: str  # `Header.model_name`
     image_bytes: int  # of the other file
     seconds: float
     warnings: tuple[str, ...] = ()  # sentences on what was changed or left out
@@ -85,6 +85,7 @@ class EncodeJob(Job):
     overwrite: bool = False  # whether a file that is there is replaced
     max_pixels: int = MAX_PIXELS  # of an image at most, both sides rounded up to multiples of 64
     lossless_if_smaller: bool = False  # whether a lossless file is taken where it has fewer bytes
+    few_colours: bool = True  # whether a rendered image may be stored in fewer colours (`palette`)
 
     suffix = SUFFIX
 
@@ -124,15 +125,12 @@ class EncodeJob(Job):
         image_data = image.load(given, self.max_pixels)
         if self.strip:
             image_data = image.strip(image_data)
-        exact = self.lossless_if_smaller
+        options: dict[str, Any] = {"seed": self.seed, "progress": progress, "few_colours": self.few_colours}
+        options["lossless_if_smaller"] = self.lossless_if_smaller
         if target := self._target():
-            found = target.search(
-                codec, image_data, seed=self.seed, lossless_if_smaller=exact, progress=progress
-            )
-            data = found.data
+            data = target.search(codec, image_data, **options).data
         else:
-            q = 0.5 if self.quality is None else self.quality
-            data = codec.encode(image_data, q=q, seed=self.seed, lossless_if_smaller=exact, progress=progress)
+            data = codec.encode(image_data, q=0.5 if self.quality is None else self.quality, **options)
         advice = None if self.lossless_if_smaller else lossless.warning(image_data, len(data))
         return data, (*image_data.warnings, advice) if advice else image_data.warnings
 
@@ -239,7 +237,7 @@ def file_fields(data: bytes) -> dict[str, Any]:
         "bytes": len(data),
         "bpp": 8 * len(data) / (header.width * header.height),
         "quality": header.q / 255,
-        "model": "lossless" if header.is_lossless else f"{header.model:08x}",
+        "model": header.model_name,
     }
 
 

@@ -65,30 +65,43 @@ def unpack(data: bytes, height: int, width: int, channels: int = 1, what: str = 
 def file(image_data: ImageData, limit: int) -> bytes | None:
     """The lossless file of an image if it has at most `limit` bytes, else None.
 
-    Colours where alpha is 0, which nobody sees, are black in it.  Most photographs are passed over by a look
-    at a few of their rows, in a hundredth of the time of encoding.
+    Most photographs are passed over by a look at a few of their rows, in a hundredth of the time of encoding.
     """
-    pixels, extras = image_data.pixels, metadata.entries(image_data)
-    if image_data.alpha is not None:
-        pixels = np.where(np.expand_dims(image_data.alpha, tuple(range(2, pixels.ndim))) > 0, pixels, 0)
-    grey = pixels.ndim == 2 or not image_data.icc and bool((pixels == pixels[..., :1]).all())
-    if grey and pixels.ndim == 3:
-        pixels = pixels[..., 0]
-    height, width = pixels.shape[:2]
-    header = Header(width, height, 255, 0, grey=grey, chunks=0)
+    pixels = _seen(image_data)
+    height = len(pixels)
     if height > 2 * SAMPLE_ROWS * SAMPLES:
         tops = np.linspace(0, height - SAMPLE_ROWS, SAMPLES).astype(int)
         sample, buffer = np.concatenate([pixels[top : top + SAMPLE_ROWS] for top in tops]), io.BytesIO()
-        _save(sample, buffer, method=0, quality=0)
+        _save(sample, buffer, method=2, quality=50)
         if buffer.tell() * height / len(sample) > HOPELESS * limit:
             return None
+    data = whole_file(image_data)
+    return data if data is not None and len(data) <= limit else None
+
+
+def whole_file(image_data: ImageData, q: int = 255) -> bytes | None:
+    """The file of these pixels; None where they take more than a section may hold (`container`).
+
+    `q` is its quality byte: 255 says that they are those of an original.  Colours where alpha is 0, which
+    nobody sees, are black in it.
+    """
+    pixels = _seen(image_data)
+    height, width = pixels.shape[:2]
+    header = Header(width, height, q, 0, grey=pixels.ndim == 2, chunks=0)
     stream = pack(pixels)
-    if len(stream) > min(limit, container.section_limit(header)):
+    if len(stream) > container.section_limit(header):
         return None
     plane = None if image_data.alpha is None else pack(image_data.alpha)
     section = Section(stream, container.image_check(header, stream))
-    data = container.pack(header, [section], extras, plane)
-    return data if len(data) <= limit else None
+    return container.pack(header, [section], metadata.entries(image_data), plane)
+
+
+def _seen(image_data: ImageData) -> Pixels:
+    pixels = image_data.pixels
+    if image_data.alpha is not None:
+        pixels = np.where(np.expand_dims(image_data.alpha, tuple(range(2, pixels.ndim))) > 0, pixels, 0)
+    is_grey = pixels.ndim == 3 and not image_data.icc and bool((pixels == pixels[..., :1]).all())
+    return pixels[..., 0] if is_grey else pixels
 
 
 def pixels(file: File, part: Crop, max_pixels: int | None) -> Pixels:

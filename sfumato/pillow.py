@@ -4,8 +4,9 @@
     Image.open("a.sfu").thumbnail((128, 128))    # lazy: size and mode come without decoding
     im.save("b.sfu", quality=40)                 # 0 (smallest) .. 100, as Pillow counts; 50 if not given
 
-`save` also takes model, seed and lossless_if_smaller, as `sfumato.encode` does, and exif, icc_profile, xmp
-and dpi as Pillow's own formats do.  A file holds its pixels upright: where the exif that is given says
+`save` also takes model, seed, lossless_if_smaller and few_colours, as `sfumato.encode` does, and exif,
+icc_profile, xmp and dpi as Pillow's own formats do.  A file holds its pixels upright: where the exif that is
+given says
 otherwise they are turned, and it is set to 1; without one pixels are written as they are.  An opened file has
 `info["quality"]` and `info["model"]`, and what came with the image under Pillow's names.
 The networks are loaded when pixels are asked for or written.
@@ -63,7 +64,7 @@ class SfumatoImageFile(ImageFile.ImageFile):
         extras = metadata.fields(file.metadata)
         self.info |= {name: extras[kind] for name, kind in EXTRAS.items() if extras.get(kind)}
         self.info["quality"] = round(100 * header.q / 255, 1)
-        self.info["model"] = "lossless" if header.is_lossless else f"{header.model:08x}"
+        self.info["model"] = header.model_name
         self._plan(None)
 
     def _plan(self, chunks: int | None) -> None:
@@ -157,6 +158,7 @@ def _save(im: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
             q=quality / 100,
             seed=options.get("seed"),
             lossless_if_smaller=bool(options.get("lossless_if_smaller", False)),
+            few_colours=bool(options.get("few_colours", True)),
             model=options.get("model", DEFAULT_MODEL),
         )
     except image.ImageError as error:

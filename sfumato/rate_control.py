@@ -13,17 +13,18 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from sfumato import DEFAULT_MODEL, arguments, container, image, lossless, lpips
+from sfumato import DEFAULT_MODEL, arguments, container, image, lossless, lpips, palette
 from sfumato.codec import Codec, load
 from sfumato.decode_options import Progress
 from sfumato.distortion import psnr
+from sfumato.image_data import ImageData
 from sfumato.latents import AnalysisResult
 from sfumato.tiles import MAX_PIXELS
 
@@ -84,6 +85,7 @@ class Target(ABC):
         seed: int | None = None,
         strip: bool = False,
         lossless_if_smaller: bool = False,
+        few_colours: bool = True,
         max_pixels: int | None = MAX_PIXELS,
         progress: Progress | None = None,
     ) -> SearchResult:
@@ -91,7 +93,8 @@ class Target(ABC):
 
         Sources, options and further errors are those of `Codec.encode`.  With
         `lossless_if_smaller` the lossless file, of q = 1, is taken where it is up to the size, or smaller
-        than that of the quality, or no q gives that.
+        than that of the quality, or no q gives that; with `few_colours` of a rendered image also one of fewer
+        colours, where it is closer to the original or smaller.
         """
         analyzed = codec.analyze(source, strip=strip, max_pixels=max_pixels, progress=progress)
 
@@ -138,17 +141,43 @@ class Target(ABC):
             size = BITS_PER_PROXY / 8 * codec.rate_proxy(analyzed, q / LAST)
             return excess(self.value(analyzed, size, None))
 
-        if self.log_slope is None and (found := exact(math.floor(self.goal / self.value(analyzed, 1, None)))):
-            return found
+        limit = container.SECTION_MAX
+        if self.log_slope is None:
+            limit = math.floor(self.goal / self.value(analyzed, 1, None))
+            if found := exact(limit):
+                return found
         low, high = bisect(lambda q: excess(value(q)), expected, wanted_below=self.log_slope is None)
         best = low if self.log_slope is None else high
-        size = len(tried[best][0]) if best in tried else container.SECTION_MAX
-        if self.log_slope is not None and (found := exact(size - 1)):
-            return found
+        if self.log_slope is not None:
+            limit = len(tried[best][0]) - 1 if best in tried else limit
+            if found := exact(limit):
+                return found
+        if few_colours and palette.is_rendered(analyzed.given):
+            few = self._in_few_colours(analyzed, limit, min(max(best, 0), LAST))
+            if few is not None and self.log_slope is None and best in tried:
+                shown = codec.encode_with_reconstruction(analyzed, q=best / LAST, seed=seed)[1]
+                few = few if few.error < palette.squared_error(shown, analyzed.pixels) else None
+            if few is not None:
+                original = replace(analyzed, pixels=analyzed.given.rgb)
+                found_value = self.value(original, len(few.data), ImageData(few.pixels).rgb)
+                return SearchResult(few.data, few.q / LAST, found_value, len(tried))
         if best not in tried:
             wanted, first, last = (self.unit.format(v) for v in (self.goal, value(0), value(LAST)))
             raise TargetError(f"{wanted} cannot be met: this image has {first} (q = 0) to {last} (q = 1)")
         return SearchResult(tried[best][0], best / LAST, tried[best][1], len(tried))
+
+    def _in_few_colours(self, analyzed: AnalysisResult, limit: int, q: int) -> palette.Reduced | None:
+        """Of at most `limit` bytes: the closest to the original, or the smallest that has the quality."""
+        given = analyzed.given
+        if self.log_slope is None:
+            return palette.largest(given, limit, q)
+        original, slope = replace(analyzed, pixels=given.rgb), self.log_slope
+
+        def close(pixels: Pixels) -> bool:
+            value = self.value(original, 0, ImageData(pixels).rgb)
+            return value >= self.goal if slope > 0 else value <= self.goal
+
+        return palette.smallest(given, limit, q, close)
 
 
 class TargetBytes(Target):
@@ -216,6 +245,7 @@ def encode_to(
     seed: int | None = None,
     strip: bool = False,
     lossless_if_smaller: bool = False,
+    few_colours: bool = True,
     max_pixels: int | None = MAX_PIXELS,
     progress: Progress | None = None,
     model: str | Path = DEFAULT_MODEL,
@@ -226,7 +256,7 @@ def encode_to(
     """
     result = target.search(
         load(model), source, seed=seed, strip=strip, lossless_if_smaller=lossless_if_smaller,
-        max_pixels=max_pixels, progress=progress,
+        few_colours=few_colours, max_pixels=max_pixels, progress=progress,
     )  # fmt: skip
     return result.data
 

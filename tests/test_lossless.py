@@ -44,7 +44,7 @@ def seen(pixels: np.ndarray) -> np.ndarray:
 def test_no_pixel_changes(name: str) -> None:
     pixels = IMAGES[name]
     data = encode(pixels)
-    assert container.unpack(data).header.is_lossless and len(data) < len(sfumato.encode(pixels, q=1.0))
+    assert container.unpack(data).header.holds_pixels and len(data) < len(sfumato.encode(pixels, q=1.0))
     assert np.array_equal(sfumato.decode(data), seen(pixels))
     assert np.array_equal(sfumato.load().decode(data), seen(pixels))
     crop = sfumato.decode(data, crop=(30, 90, 40, 50), steps=2, chunks=3)
@@ -72,7 +72,7 @@ def test_the_reader_and_the_plugin_read_it(name: str, tmp_path: Path) -> None:
         assert image.size == (30, 20)
     saved = io.BytesIO()
     Image.fromarray(pixels).save(saved, "SFU", quality=100, lossless_if_smaller=True)
-    assert container.unpack(saved.getvalue()).header.is_lossless
+    assert container.unpack(saved.getvalue()).header.holds_pixels
 
 
 def test_the_command_writes_tells_and_reads_it(tmp_path: Path, call: Call) -> None:
@@ -105,7 +105,7 @@ def test_nearly_grey_is_not_made_grey() -> None:
     pixels[..., 0], pixels[..., 1], pixels[..., 2] = PAGE[..., 0], PAGE[..., 0], PAGE[..., 0]
     pixels[3, 3] = (253, 255, 254)
     data = encode(pixels)
-    assert container.unpack(data).header.is_lossless
+    assert container.unpack(data).header.holds_pixels
     assert np.array_equal(sfumato.decode(data), pixels)
 
 

@@ -21,7 +21,7 @@ export interface Header {
   model: string; // 8 hexadecimal digits
   seed: number | null;
   grey: boolean;
-  chunks: number; // 0 of a lossless file, which has no latent
+  chunks: number; // 0 of a file of pixels, which has no latent
 }
 
 export interface Section {
@@ -74,8 +74,8 @@ class Reader {
   }
 }
 
-export function sectionName(number: number, lossless = false): string {
-  return lossless ? "image" : number ? `chunk ${number}` : "z";
+export function sectionName(number: number, holdsPixels = false): string {
+  return holdsPixels ? "image" : number ? `chunk ${number}` : "z";
 }
 
 /** Bytes of the check of a section. */
@@ -103,15 +103,15 @@ export function unpack(data: Uint8Array, partial = false): File {
     metadata: null,
   };
   try {
-    const lossless = !header.chunks;
-    const bytes = lossless ? 4 * header.width * header.height : 8 * paddedPixels(header.width, header.height);
+    const holdsPixels = !header.chunks;
+    const bytes = holdsPixels ? 4 * header.width * header.height : 8 * paddedPixels(header.width, header.height);
     const limit = Math.min(SECTION_MAX, bytes + 2 ** 16);
     for (let number = 0; number <= header.chunks; number++) {
-      const name = sectionName(number, lossless);
+      const name = sectionName(number, holdsPixels);
       const length = reader.length(name, limit);
       const check = reader.uint(checkSize(header, number), `${name}'s check`);
       const payload = reader.take(length, `${name}'s payload`);
-      const found = lossless ? crc32(payload, crc32(packHeader(header))) : check;
+      const found = holdsPixels ? crc32(payload, crc32(packHeader(header))) : check;
       if (found !== check)
         throw new FormatError(`${name}: check is ${hex(found)}, the file says ${hex(check)}`);
       file.sections.push({ check, payload });
@@ -182,9 +182,9 @@ function readHeader(reader: Reader): { header: Header; flags: number } {
     if (value < least || value > most)
       throw new FormatError(`header: ${name} is ${value}, not in ${least}..${most}`);
   }
-  if (!chunks && (q !== 255 || model !== "00000000" || seed !== null))
+  if (!chunks && (model !== "00000000" || seed !== null))
     throw new FormatError(
-      `header: q ${q}, model ${model} and seed ${seed} of a lossless file, not 255, 00000000, null`,
+      `header: model ${model} and seed ${seed} of a file without a latent, not 00000000, null`,
     );
   if (width * height > PIXELS_MAX)
     throw new FormatError(`header: ${width} x ${height} pixels are more than ${PIXELS_MAX}`);

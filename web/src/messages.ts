@@ -8,6 +8,7 @@ export interface Facts {
   q: number;
   model: string;
   grey: boolean;
+  chunks: number;
   lossless: boolean;
   alpha: boolean;
   complete: boolean;

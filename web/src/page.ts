@@ -152,7 +152,7 @@ function list(facts: Facts, bytes: number): void {
     ],
     ["File", `${number(bytes)} bytes, ${bpp.toFixed(3)} bits per pixel`],
     ["Quality", facts.lossless ? "lossless" : `${((100 * facts.q) / 255).toFixed(0)} of 100`],
-    ...(facts.lossless ? [] : [["Model", facts.model] as [string, string]]),
+    ...(facts.chunks ? [["Model", facts.model] as [string, string]] : []),
     [
       "Sections",
       facts.sections.map(({ name, bytes: size }) => `${name} ${number(size)}`).join(", ") + " bytes",

@@ -74,17 +74,17 @@ export class Runtime {
     start: number,
   ): Promise<DecodeReply> {
     const seconds = (performance.now() - start) / 1000;
-    const lossless = !file.header.chunks;
+    const holdsPixels = !file.header.chunks;
     const facts: Facts = {
       ...file.header,
-      lossless,
+      lossless: holdsPixels && file.header.q === 255,
       alpha: file.alpha !== null,
       complete: file.complete,
       shown,
       bytes: data.length,
       seconds,
       sections: file.sections.map(({ payload }, i) => ({
-        name: sectionName(i, lossless),
+        name: sectionName(i, holdsPixels),
         bytes: payload.length,
       })),
       metadata: [...image.entries].map(([tag, value]) => `${tag.trim()} (${value.length} bytes)`),

@@ -1,0 +1,94 @@
+"""A rendered image in; a file of its pixels with fewer colours out, as many as a size or a distance asks for.
+
+Windows, text and plots are few colours in sharp shapes, which transforms blur and a lossless stream keeps.
+Median cut and a round of k-means choose the colours (Pillow).  Decoders read such a file as any lossless one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from sfumato import lossless
+from sfumato.analysis import RENDERED, flatness
+from sfumato.image_data import ImageData
+
+if TYPE_CHECKING:
+    from sfumato.lossless import Pixels
+
+COLOURS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+"""Numbers of colours that are tried; Pillow's palettes end there."""
+LARGEST_Q = 254
+"""Quality byte of such files at most: 255 says that the pixels are those that were given (FORMAT.md)."""
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """A file and the image that it holds."""
+
+    data: bytes
+    pixels: Pixels  # as those that were given: [H, W] if grey, else [H, W, 3]
+    q: int  # its quality byte
+    error: float  # mean squared, in levels of 0..255
+
+
+def is_rendered(image_data: ImageData) -> bool:
+    """Whether enough pixels are equal to their neighbours for a file of few colours to be tried."""
+    return flatness(image_data.rgb) >= RENDERED[0]
+
+
+def largest(image_data: ImageData, limit: int, q: int) -> Reduced | None:
+    """The file with the most colours of at most `limit` bytes; with all of them, if it can be; None if none.
+
+    `q` is the quality byte for one with fewer.
+    """
+    whole = lossless.file(image_data, limit)
+    if whole is not None:
+        return Reduced(whole, image_data.pixels, 255, 0.0)
+    return _bisect(image_data, q, lambda tried: tried if len(tried.data) <= limit else None, fewest=False)
+
+
+def smallest(image_data: ImageData, limit: int, q: int, close: Callable[[Pixels], bool]) -> Reduced | None:
+    """The file with the fewest colours whose pixels are `close` enough, if it has at most `limit` bytes."""
+    found = _bisect(image_data, q, lambda tried: tried if close(tried.pixels) else None, fewest=True)
+    if found is not None and len(found.data) <= limit:
+        return found
+    whole = None if found else lossless.file(image_data, limit)
+    return None if whole is None else Reduced(whole, image_data.pixels, 255, 0.0)
+
+
+def _bisect(
+    image_data: ImageData, q: int, accept: Callable[[Reduced], Reduced | None], fewest: bool
+) -> Reduced | None:
+    """The accepted file at that end of `COLOURS` from which on, or up to which, files are accepted."""
+    low, high, best = 0, len(COLOURS), None
+    while low < high:
+        middle = (low + high) // 2
+        accepted = accept(reduced(image_data, COLOURS[middle], q))
+        best = accepted or best
+        if (accepted is not None) == fewest:
+            high = middle
+        else:
+            low = middle + 1
+    return best
+
+
+def reduced(image_data: ImageData, colours: int, q: int) -> Reduced:
+    """The file of an image in so many colours, 2..256."""
+    given = Image.fromarray(np.ascontiguousarray(image_data.pixels))
+    few = given.quantize(colours, Image.Quantize.MEDIANCUT, kmeans=1, dither=Image.Dither.NONE)
+    pixels = np.array(few.convert(given.mode))
+    error = squared_error(pixels, image_data.pixels)
+    q = min(q, LARGEST_Q)
+    data = lossless.whole_file(replace(image_data, pixels=pixels), q)
+    assert data is not None, "of 256 colours a stream takes at most a byte a pixel"
+    return Reduced(data, pixels, q, error)
+
+
+def squared_error(a: Pixels, b: Pixels) -> float:
+    """The mean squared difference of two images of one shape, in levels of 0..255."""
+    return float(np.square(a.astype(np.float32) - b).mean(dtype=np.float64))

@@ -1,0 +1,122 @@
+"""Rendered images in fewer colours: taken where they are closer and no larger, and never of a photograph."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+import sfumato
+import sfumato.pillow
+from sfumato import container, palette
+from sfumato.image import ImageData, load
+from sfumato.rate_control import TargetBytes, TargetPSNR
+from tests.conftest import Call
+from tests.test_codec import photo
+
+
+def window() -> np.ndarray:
+    """Text in 24 sizes and colours over two panels, 192 x 256: hundreds of colours by its smooth edges."""
+    image = Image.new("RGB", (256, 192), (236, 236, 240))
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((0, 0, 80, 192), fill=(40, 44, 60))
+    for row in range(12):
+        draw.text((8, 16 * row + 2), f"Item {row}", fill=(200 + 4 * row, 210, 220 - 5 * row))
+        draw.text((90, 16 * row + 2), "the quick brown fox " + "o" * row, fill=(10 * row, 30, 90))
+    return np.array(image)
+
+
+WINDOW = window()
+RGBA = np.dstack([WINDOW, np.full(WINDOW.shape[:2], 200, np.uint8)])
+KINDS = {"colour": WINDOW, "grey": WINDOW[..., 1], "alpha": RGBA, "grey with alpha": RGBA[..., [1, 3]]}
+
+
+def error(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.square(a.astype(float) - b).mean())
+
+
+@pytest.mark.parametrize("q", [0.4, 0.8])
+def test_the_file_is_no_larger_and_closer_than_that_of_the_networks(q: float) -> None:
+    few, latent = sfumato.encode(WINDOW, q=q), sfumato.encode(WINDOW, q=q, few_colours=False)
+    header = container.unpack(few).header
+    assert header.holds_pixels and not container.unpack(latent).header.holds_pixels
+    assert len(few) <= len(latent)
+    assert error(sfumato.decode(few), WINDOW) < error(sfumato.decode(latent, steps=0), WINDOW)
+
+
+def test_where_the_networks_are_closer_their_file_is_taken() -> None:
+    data = sfumato.encode(WINDOW, q=0.0)
+    assert data == sfumato.encode(WINDOW, q=0.0, few_colours=False)
+
+
+def test_a_photograph_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(palette, "largest", None)
+    assert not container.unpack(sfumato.encode(photo(70, 90), q=0.3)).header.holds_pixels
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("limit", [1500, 2500, 100_000])
+def test_the_most_colours_that_fit(kind: str, limit: int) -> None:
+    given = load(KINDS[kind])
+    found = palette.largest(given, limit, 128)
+    assert found is not None and len(found.data) <= limit
+    shown = sfumato.decode(found.data)
+    assert np.array_equal(shown, ImageData(found.pixels, given.alpha).array)
+    assert found.error == pytest.approx(error(found.pixels, given.pixels), rel=1e-4)
+    sizes = [len(palette.reduced(given, colours, 128).data) for colours in palette.COLOURS]
+    if limit == 100_000 or found.error == 0:
+        assert found.error == 0 and container.unpack(found.data).header.model_name == "lossless"
+    else:
+        assert len(found.data) == max(size for size in sizes if size <= limit)
+        header = container.unpack(found.data).header
+        assert (header.q, header.model_name) == (128, "palette")
+
+
+def test_no_file_of_two_colours_fits() -> None:
+    assert palette.largest(load(WINDOW), 100, 128) is None
+
+
+def test_the_fewest_colours_that_are_close_enough() -> None:
+    given = load(WINDOW)
+    found = palette.smallest(given, 1 << 20, 255, lambda pixels: error(pixels, WINDOW) < 20)
+    assert found is not None and found.error < 20 and found.q == palette.LARGEST_Q
+    colours = len(np.unique(found.pixels.reshape(-1, 3), axis=0))
+    fewer = palette.COLOURS[max(0, np.searchsorted(palette.COLOURS, colours) - 1)]
+    assert palette.reduced(given, fewer, 255).error >= 20
+    assert palette.smallest(given, 100, 255, lambda pixels: error(pixels, WINDOW) < 20) is None
+    exact = palette.smallest(given, 1 << 20, 9, lambda pixels: np.array_equal(pixels, WINDOW))
+    assert exact is not None and exact.error == 0 and exact.q == 255
+
+
+def test_targets_take_it() -> None:
+    size = len(sfumato.encode(WINDOW, q=0.6, few_colours=False))
+    for few_colours in (True, False):
+        data = sfumato.encode_to(WINDOW, TargetBytes(size), few_colours=few_colours)
+        assert len(data) <= size and container.unpack(data).header.holds_pixels == few_colours
+    for few_colours in (True, False):
+        data = sfumato.encode_to(WINDOW, TargetPSNR(22), few_colours=few_colours)
+        assert error(sfumato.decode(data), WINDOW) <= 255**2 / 10**2.2
+        assert container.unpack(data).header.holds_pixels == few_colours
+    data = sfumato.encode_to(WINDOW, TargetPSNR(60))  # which no latent has
+    assert error(sfumato.decode(data), WINDOW) <= 255**2 / 10**6
+
+
+def test_command_and_plugin(tmp_path: Path, call: Callable[..., Call]) -> None:
+    source, out = tmp_path / "window.png", tmp_path / "window.sfu"
+    Image.fromarray(WINDOW).save(source)
+    printed = json.loads(call("encode", source, "-q", 0.5, "--json").stdout)
+    assert printed["model"] in ("palette", "lossless") and printed["warnings"] == []
+    assert "a WebP of" in call("info", out).stdout
+    with Image.open(out) as image:
+        assert image.info["model"] == printed["model"]
+        image.load()
+    printed = json.loads(call("encode", source, "--no-few-colours", "--overwrite", "--json").stdout)
+    assert printed["model"] == f"{sfumato.load().model_id:08x}"
+    Image.fromarray(WINDOW).save(out, quality=50, few_colours=False)
+    assert not sfumato.open(out).header.holds_pixels
+    Image.fromarray(WINDOW).save(out, quality=50)
+    assert sfumato.open(out).header.holds_pixels
