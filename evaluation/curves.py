@@ -122,7 +122,8 @@ def mean_curves(records: Iterable[Record], datasets: Iterable[DatasetRecord] = (
         return np.array([[get(one) for one in group] for group in groups[codec].values()])
 
     def value(metric: str) -> Callable[[Record], float]:
-        return lambda one: one.values.get(metric, math.nan)
+        most = METRICS[metric].most  # an exact image is no infinite mean
+        return lambda one: min(one.values.get(metric, math.nan), most)
 
     curves = []
     shared = {m: _shared({codec: matrix(codec, value(m)) for codec in groups}) for m in image_metrics()}

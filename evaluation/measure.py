@@ -310,14 +310,16 @@ class _Run:
 
 
 def section_bits(path: Path) -> dict[str, float]:
-    """Payload bits of the sections of a sfumato file; nothing for other files."""
+    """Payload bits of the sections of a latent; nothing for other files."""
     if path.suffix != ".sfu":
         return {}
     try:
-        sections = container.unpack(path.read_bytes()).sections
+        file = container.unpack(path.read_bytes())
     except FormatError:
         return {}
-    return {name: 8.0 * len(one.payload) for name, one in zip(SECTIONS, sections, strict=False)}
+    if file.header.holds_pixels:
+        return {}
+    return {name: 8.0 * len(one.payload) for name, one in zip(SECTIONS, file.sections, strict=False)}
 
 
 def _digest(data: bytes) -> str:

@@ -50,6 +50,7 @@ class Metric:
     load: Callable[[Path], Any]
     digits: int = 4
     distance: Callable[[np.ndarray], Any] | None = None
+    most: float = math.inf  # what an image counts with in means at most
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def _efficientnet(weights: Path) -> Any:
 
 
 METRICS = {
-    "psnr_db": Metric("PSNR of RGB, dB", 1, _psnr, 2),
+    "psnr_db": Metric("PSNR of RGB, dB", 1, _psnr, 2, most=10 * math.log10(255**2 * 12)),  # that of rounding
     "ms_ssim": Metric("MS-SSIM", 1, _ms_ssim),
     "lpips_alex": Metric("LPIPS (AlexNet)", -1, _lpips("alex")),
     "lpips_vgg": Metric("LPIPS (VGG)", -1, _lpips("vgg")),

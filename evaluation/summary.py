@@ -181,9 +181,10 @@ def bitrate_breakdowns(records: Sequence[Record], curves: Sequence[Curve]) -> li
         rows = []
         for setting, bpp in zip(curve.settings, curve.bpp, strict=True):
             own = [one for one in records if (one.codec, one.setting) == (curve.codec, setting)]
-            parts = [[one.bits.get(name, math.nan) / (8 * one.bytes) for name in SECTIONS] for one in own]
+            latents = [one for one in own if one.bits]
+            parts = [[one.bits.get(name, math.nan) / (8 * one.bytes) for name in SECTIONS] for one in latents]
             means = [statistics.fmean(column) for column in zip(*parts, strict=True)]
-            if not any(map(math.isnan, means)):
+            if means and not any(map(math.isnan, means)):
                 shares = [f"{100 * share:.1f} %" for share in (*means, 1 - sum(means))]
                 rows.append([setting, f"{bpp:.4f}", *shares])
         if rows:

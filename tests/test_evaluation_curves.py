@@ -58,6 +58,12 @@ def test_mean_curves_rise_in_rate() -> None:
     assert mean.values["psnr_db"].tolist() == [25, 45]
     assert mean.samples["psnr_db"].images == ("p", "q")
     assert np.isnan(mean.values["lpips_alex"]).all() and not mean.measured("lpips_alex")
+
+
+def test_an_exact_image_counts_as_one_that_was_rounded() -> None:
+    rows = [record("a", "1", "p", 1, 30), record("a", "1", "q", 1, math.inf)]
+    rounding = 10 * math.log10(255**2 / (1 / 12))  # the variance of U(-1/2, 1/2)
+    assert mean_curves(rows)[0].values["psnr_db"] == pytest.approx([(30 + rounding) / 2])
     assert set(METRICS) <= set(mean.values)
 
 
