@@ -78,7 +78,7 @@ def encode(
     seed: OptionalInteger = None,
     strip: Flag = False,
     lossless_if_smaller: Flag = False,
-    no_few_colours: Flag = False,
+    latent_only: Flag = False,
     jobs: OptionalInteger = None,
     overwrite: Flag = False,
     update: Flag = False,
@@ -100,8 +100,7 @@ def encode(
         seed: Seed of the decoder's noise; without it, one that follows from the file.
         strip: Leave out EXIF, XMP, resolution, text and colour profile; colours become sRGB.
         lossless_if_smaller: Store the pixels losslessly, as WebP or PNG in the file, where that is smaller.
-        no_few_colours: Never store a rendered image in fewer colours, as is done where that is closer to it
-            and no larger.
+        latent_only: Keep to the networks where a rendered image in fewer colours is closer and no larger.
         jobs: Processes for several files; without it one per processor.
         overwrite: Replace files that exist; without it every whole file is kept.
         update: Of several files, replace .sfu files that are older than their image.
@@ -110,7 +109,7 @@ def encode(
     """
     settings = EncodeJob(
         quality, target_bytes, target_bpp, target_psnr, target_lpips, model, seed, strip, overwrite,
-        max_pixels, lossless_if_smaller, not no_few_colours,
+        max_pixels, lossless_if_smaller, not latent_only,
     )  # fmt: skip
     _do(settings, source, out, jobs, overwrite, json, update)
 

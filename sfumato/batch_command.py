@@ -47,7 +47,7 @@ def batch(
     realism: Number = 1.0,
     strip: Flag = False,
     lossless_if_smaller: Flag = False,
-    no_few_colours: Flag = False,
+    latent_only: Flag = False,
     layout: Annotated[manifest.Layout | None, option("{files,tar,parquet}")] = None,
     shard_size: Integer = 256,
     jobs: OptionalInteger = None,
@@ -77,8 +77,7 @@ def batch(
         realism: Of decode, as there.
         strip: Leave out EXIF, XMP, resolution, text and colour profile; colours become sRGB.
         lossless_if_smaller: Store the pixels losslessly, as WebP or PNG in the file, where that is smaller.
-        no_few_colours: Never store a rendered image in fewer colours, as is done where that is closer to it
-            and no larger.
+        latent_only: Keep to the networks where a rendered image in fewer colours is closer and no larger.
         layout: Files; tar shards, with whatever lies beside an image in its sample; or Parquet tables with a
             column of bytes. Without it tar for tar shards, else files.
         shard_size: Files in one unit of work, and of resuming; tar shards are units as they are.
@@ -105,7 +104,7 @@ def batch(
             strip=strip,
             max_pixels=max_pixels,
             lossless_if_smaller=lossless_if_smaller,
-            few_colours=not no_few_colours,
+            few_colours=not latent_only,
         )
         kinds = {"encode": conversion.Encode, "transcode": conversion.Transcode}
         converts = kinds.get(task, conversion.Evaluate)(encoding)

@@ -50,6 +50,8 @@ STEPS_FROM_NOISE = {"x": 65, "epsilon": 200}
 """Of weights that start from noise alone, as Yang & Mandt 2023 decode: one step of them is no image."""
 SIMPLE = 0.07
 """`Codec.rate_proxy` a pixel, at q = 0.5, of a nearly flat image at most; photographs have 0.08 to 0.3."""
+TRIFLE = 32
+"""Bytes that an exact image may cost more than the latent of a nearly flat one."""
 TRIALS = tuple(step / 10 for step in range(11))
 BAND = 1 << 18  # pixels
 
@@ -142,7 +144,7 @@ class Codec:
             header = self._header(analyzed, steady, seed)
         rendered = few_colours and analyzed is not source and palette.is_rendered(analyzed.given)
         data, y_hat = self._encode(analyzed, header, progress, reconstruct=rendered)
-        if rendered and (few := palette.largest(analyzed.given, len(data), header.q)):
+        if rendered and (few := palette.largest(analyzed.given, len(data), header.q, TRIFLE)):
             shown = self._shown(y_hat, header, DiffusionOptions())
             if few.error < palette.squared_error(shown, analyzed.pixels):
                 return few.data

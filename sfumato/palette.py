@@ -41,12 +41,12 @@ def is_rendered(image_data: ImageData) -> bool:
     return flatness(image_data.rgb) >= RENDERED[0]
 
 
-def largest(image_data: ImageData, limit: int, q: int) -> Reduced | None:
+def largest(image_data: ImageData, limit: int, q: int, spare: int = 0) -> Reduced | None:
     """The file with the most colours of at most `limit` bytes; with all of them, if it can be; None if none.
 
-    `q` is the quality byte for one with fewer.
+    One with all of them may have `spare` bytes more; `q` is the quality byte of one with fewer.
     """
-    whole = lossless.file(image_data, limit)
+    whole = lossless.file(image_data, limit + spare)
     if whole is not None:
         return Reduced(whole, image_data.pixels, 255, 0.0)
     return _bisect(image_data, q, lambda tried: tried if len(tried.data) <= limit else None, fewest=False)

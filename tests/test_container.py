@@ -84,7 +84,7 @@ def test_any_number_of_chunks_is_read(chunks: int) -> None:
     with pytest.raises(ValueError, match=f"{chunks} sections, not {chunks + 1}"):
         pack(header, sections[:-1])
     found = refused(data.replace(bytes([9, chunks]), bytes([9, 0]), 1))
-    assert "q 9, model 00000007, seed None of a lossless file, not 255, 00000000, None" in found
+    assert "model 00000007, seed None of a file without a latent, not 00000000, None" in found
 
 
 @pytest.mark.parametrize("partial", [False, True])
@@ -225,9 +225,8 @@ def test_bad_metadata_is_named(data: bytes, message: str, partial: bool) -> None
         ({"seed": -1}, "seed is -1"),
         ({"chunks": -1}, "chunks is -1, not in 0..16"),
         ({"chunks": 17}, "chunks is 17, not in 0..16"),
-        ({"chunks": 0}, "q 0, model 00000000, seed None of a lossless file"),
-        ({"chunks": 0, "q": 255, "model": 1}, "q 255, model 00000001, seed None of a lossless file"),
-        ({"chunks": 0, "q": 255, "seed": 0}, "q 255, model 00000000, seed 0 of a lossless file"),
+        ({"chunks": 0, "model": 1}, "model 00000001, seed None of a file without a latent"),
+        ({"chunks": 0, "seed": 0}, "model 00000000, seed 0 of a file without a latent"),
     ],
 )
 def test_header_refuses_values_that_its_fields_cannot_hold(values: dict[str, int], message: str) -> None:

@@ -44,7 +44,9 @@ def seen(pixels: np.ndarray) -> np.ndarray:
 def test_no_pixel_changes(name: str) -> None:
     pixels = IMAGES[name]
     data = encode(pixels)
-    assert container.unpack(data).header.holds_pixels and len(data) < len(sfumato.encode(pixels, q=1.0))
+    assert container.unpack(data).header.holds_pixels and len(data) < len(
+        sfumato.encode(pixels, q=1.0, few_colours=False)
+    )
     assert np.array_equal(sfumato.decode(data), seen(pixels))
     assert np.array_equal(sfumato.load().decode(data), seen(pixels))
     crop = sfumato.decode(data, crop=(30, 90, 40, 50), steps=2, chunks=3)
@@ -116,7 +118,7 @@ def test_targets_take_it_where_it_meets_them() -> None:
         assert np.array_equal(sfumato.decode(data), PAGE), goal
     for unmet in (TargetBytes(size), TargetPSNR(90)):
         with pytest.raises(TargetError):
-            sfumato.encode_to(PAGE, unmet)
+            sfumato.encode_to(PAGE, unmet, few_colours=False)
 
 
 def test_sides_that_no_webp_has_are_a_png() -> None:

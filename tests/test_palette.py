@@ -114,7 +114,7 @@ def test_command_and_plugin(tmp_path: Path, call: Callable[..., Call]) -> None:
     with Image.open(out) as image:
         assert image.info["model"] == printed["model"]
         image.load()
-    printed = json.loads(call("encode", source, "--no-few-colours", "--overwrite", "--json").stdout)
+    printed = json.loads(call("encode", source, "--latent-only", "--overwrite", "--json").stdout)
     assert printed["model"] == f"{sfumato.load().model_id:08x}"
     Image.fromarray(WINDOW).save(out, quality=50, few_colours=False)
     assert not sfumato.open(out).header.holds_pixels
