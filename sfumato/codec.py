@@ -50,8 +50,6 @@ STEPS_FROM_NOISE = {"x": 65, "epsilon": 200}
 """Of weights that start from noise alone, as Yang & Mandt 2023 decode: one step of them is no image."""
 SIMPLE = 0.07
 """`Codec.rate_proxy` a pixel, at q = 0.5, of a nearly flat image at most; photographs have 0.08 to 0.3."""
-TRIFLE = 32
-"""Bytes that an exact image may cost more than the latent of a nearly flat one."""
 TRIALS = tuple(step / 10 for step in range(11))
 BAND = 1 << 18  # pixels
 
@@ -128,8 +126,8 @@ class Codec:
         seed      of the decoder's noise, u32; None derives it from the file
         strip     leave out what comes with the pixels, after converting the colours to sRGB
         lossless_if_smaller  give the lossless file (`lossless.file`) where it has fewer bytes than that of q
-        few_colours  give a rendered image in fewer colours, or all of them, as a lossless stream (`palette`)
-                  where that has no more bytes and a smaller error; an analyzed one never
+        few_colours  give a rendered image in fewer colours, or all, as a lossless stream where that is closer
+                  to it and not much larger (`palette.better`); an analyzed one never
         max_pixels  of the file of an image at most, as `image.load` has it; None: the format's limit
         progress  called as the work goes on
 
@@ -144,9 +142,9 @@ class Codec:
             header = self._header(analyzed, steady, seed)
         rendered = few_colours and analyzed is not source and palette.is_rendered(analyzed.given)
         data, y_hat = self._encode(analyzed, header, progress, reconstruct=rendered)
-        if rendered and (few := palette.largest(analyzed.given, len(data), header.q, TRIFLE)):
-            shown = self._shown(y_hat, header, DiffusionOptions())
-            if few.error < palette.squared_error(shown, analyzed.pixels):
+        if rendered:
+            error = palette.squared_error(self._shown(y_hat, header, DiffusionOptions()), analyzed.pixels)
+            if few := palette.better(analyzed.given, len(data), error, header.q):
                 return few.data
         return lossless_if_smaller and lossless.file(analyzed.given, len(data) - 1) or data
 

@@ -6,6 +6,7 @@ Median cut and a round of k-means choose the colours (Pillow).  Decoders read su
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -25,6 +26,12 @@ COLOURS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 LARGEST_Q = 254
 """Quality byte of such files at most: 255 says that the pixels are those that were given (FORMAT.md)."""
 
+EXTRA_PER_DB, MOST_EXTRA = 0.05, 0.25
+"""Share of its bytes that a file may have more for a decibel where no limit is given, and at most; those of a
+latent grow by 7 to 16 % for each."""
+TRIFLE = 32
+"""Bytes that an exact image may cost more in any case."""
+
 
 @dataclass(frozen=True)
 class Reduced:
@@ -41,12 +48,31 @@ def is_rendered(image_data: ImageData) -> bool:
     return flatness(image_data.rgb) >= RENDERED[0]
 
 
-def largest(image_data: ImageData, limit: int, q: int, spare: int = 0) -> Reduced | None:
+def better(image_data: ImageData, size: int, error: float, q: int) -> Reduced | None:
+    """The file with fewer colours that is better than one of `size` bytes with that squared error; else None.
+
+    It is closer to the image, and larger by no more than that is worth.
+    """
+    for limit in (size + max(TRIFLE, round(MOST_EXTRA * size)), size):
+        found = largest(image_data, limit, q)
+        if found is not None and found.error < error and len(found.data) - size <= _worth(size, error, found):
+            return found
+    return None
+
+
+def _worth(size: int, error: float, found: Reduced) -> float:
+    """Bytes over `size` at most."""
+    if found.error == 0:
+        return max(TRIFLE, MOST_EXTRA * size)
+    return size * min(MOST_EXTRA, EXTRA_PER_DB * 10 * math.log10(error / found.error))
+
+
+def largest(image_data: ImageData, limit: int, q: int) -> Reduced | None:
     """The file with the most colours of at most `limit` bytes; with all of them, if it can be; None if none.
 
-    One with all of them may have `spare` bytes more; `q` is the quality byte of one with fewer.
+    `q` is the quality byte for one with fewer.
     """
-    whole = lossless.file(image_data, limit + spare)
+    whole = lossless.file(image_data, limit)
     if whole is not None:
         return Reduced(whole, image_data.pixels, 255, 0.0)
     return _bisect(image_data, q, lambda tried: tried if len(tried.data) <= limit else None, fewest=False)

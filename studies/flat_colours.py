@@ -1,22 +1,25 @@
 """python -m studies.flat_colours -o CSV: whether flat colours come back flat, inside and at the border.
 
 A codec of patches, padding and learned biases can tint a flat field or give it a rim.  Images of one colour
-are coded at each quality; the largest error of any sample is noted, inside and at the outermost pixels.
+are coded at each quality, by the networks alone and as by default, where a lossless stream is the smaller
+file; the largest error of any sample is noted, inside and at the outermost pixels.
 """
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import tyro
 
+from sfumato import container
 from sfumato.codec import load
 from sfumato.decode_options import DecodeOptions
 from sfumato.files import write_csv
 
-COLUMNS = ("model", "colour", "q", "steps", "bytes", "largest_inside", "largest_at_border")
+COLUMNS = ("model", "file", "colour", "q", "steps", "bytes", "largest_inside", "largest_at_border")
 SIDE = 256  # pixels
 COLOURS = {
     "green": (0, 255, 0),
@@ -57,14 +60,16 @@ def main(
         codec = load(model)
         for name, colour in COLOURS.items():
             image = np.full((SIDE, SIDE, 3), colour, np.uint8)
-            for q in qualities:
-                data = codec.encode(image, q=q)
+            for few_colours, q in product((False, True), qualities):
+                data = codec.encode(image, q=q, few_colours=few_colours)
+                header = container.unpack(data).header
+                kind = header.model_name if header.holds_pixels else "latent"
                 for count in steps:
                     if count and not codec.denoiser_id:
                         continue
                     shown = codec.decode_image(data, DecodeOptions(steps=count))
                     inside, border = errors(shown.rgb, colour)
-                    rows.append([f"{codec.model_id:08x}", name, q, count, len(data), inside, border])
+                    rows.append([f"{codec.model_id:08x}", kind, name, q, count, len(data), inside, border])
                     print(*rows[-1], sep="  ", flush=True)
     write_csv(output, COLUMNS, rows)
 
