@@ -100,7 +100,7 @@ def encode(
         seed: Seed of the decoder's noise; without it, one that follows from the file.
         strip: Leave out EXIF, XMP, resolution, text and colour profile; colours become sRGB.
         lossless_if_smaller: Store the pixels losslessly, as WebP or PNG in the file, where that is smaller.
-        latent_only: Keep to the networks where a rendered image in fewer colours is closer and no larger.
+        latent_only: Keep to the networks where a rendered image in fewer colours would be closer.
         jobs: Processes for several files; without it one per processor.
         overwrite: Replace files that exist; without it every whole file is kept.
         update: Of several files, replace .sfu files that are older than their image.

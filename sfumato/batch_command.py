@@ -77,7 +77,7 @@ def batch(
         realism: Of decode, as there.
         strip: Leave out EXIF, XMP, resolution, text and colour profile; colours become sRGB.
         lossless_if_smaller: Store the pixels losslessly, as WebP or PNG in the file, where that is smaller.
-        latent_only: Keep to the networks where a rendered image in fewer colours is closer and no larger.
+        latent_only: Keep to the networks where a rendered image in fewer colours would be closer.
         layout: Files; tar shards, with whatever lies beside an image in its sample; or Parquet tables with a
             column of bytes. Without it tar for tar shards, else files.
         shard_size: Files in one unit of work, and of resuming; tar shards are units as they are.

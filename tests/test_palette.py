@@ -40,12 +40,28 @@ def error(a: np.ndarray, b: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("q", [0.4, 0.8])
-def test_the_file_is_no_larger_and_closer_than_that_of_the_networks(q: float) -> None:
+def test_the_file_is_closer_than_that_of_the_networks_and_not_much_larger(q: float) -> None:
     few, latent = sfumato.encode(WINDOW, q=q), sfumato.encode(WINDOW, q=q, few_colours=False)
     header = container.unpack(few).header
     assert header.holds_pixels and not container.unpack(latent).header.holds_pixels
-    assert len(few) <= len(latent)
+    assert len(few) <= (1 + palette.MOST_EXTRA) * len(latent)
     assert error(sfumato.decode(few), WINDOW) < error(sfumato.decode(latent, steps=0), WINDOW)
+
+
+def test_a_larger_file_has_to_be_worth_it() -> None:
+    given = load(WINDOW)
+    eight, twelve = (palette.reduced(given, colours, 128) for colours in (8, 12))
+    size = len(eight.data)
+    assert palette.better(given, size, 0.99 * eight.error, 128) is None, "no closer, and twelve cost too much"
+    ratio = len(twelve.data) / size
+    assert 1 < ratio < 1 + palette.MOST_EXTRA
+    needed = twelve.error * 10 ** ((ratio - 1) / palette.EXTRA_PER_DB / 10)
+    limit = round((1 + palette.MOST_EXTRA) * size)
+    assert palette.largest(given, limit, 128).data == twelve.data  # type: ignore[union-attr]
+    assert palette.better(given, size, 1.01 * needed, 128).data == twelve.data  # type: ignore[union-attr]
+    exact = len(palette.largest(given, 1 << 20, 128).data)  # type: ignore[union-attr]
+    assert palette.better(given, round(exact / 1.24), 0.001, 128).error == 0  # type: ignore[union-attr]
+    assert palette.better(given, round(exact / 1.26), 0.001, 128) is None
 
 
 def test_where_the_networks_are_closer_their_file_is_taken() -> None:
