@@ -31,6 +31,7 @@ EXTRA_PER_DB, MOST_EXTRA = 0.05, 0.25
 latent grow by 7 to 16 % for each."""
 TRIFLE = 32
 """Bytes that an exact image may cost more in any case."""
+ROWS = 256  # at once: a float for every sample of a large image is hundreds of megabytes
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,13 @@ class Reduced:
 
 
 def is_rendered(image_data: ImageData) -> bool:
-    """Whether enough pixels are equal to their neighbours for a file of few colours to be tried."""
-    return flatness(image_data.rgb) >= RENDERED[0]
+    """Whether enough pixels are equal to their neighbours for a file of few colours to be tried.
+
+    Not where it would be a PNG: for 2^24 pixels a trial takes half a minute.
+    """
+    height, width = image_data.pixels.shape[:2]
+    is_webp = max(height, width) <= lossless.WEBP_SIDE and height * width <= lossless.WEBP_PIXELS
+    return is_webp and flatness(image_data.rgb) >= RENDERED[0]
 
 
 def better(image_data: ImageData, size: int, error: float, q: int) -> Reduced | None:
@@ -117,4 +123,8 @@ def reduced(image_data: ImageData, colours: int, q: int) -> Reduced:
 
 def squared_error(a: Pixels, b: Pixels) -> float:
     """The mean squared difference of two images of one shape, in levels of 0..255."""
-    return float(np.square(a.astype(np.float32) - b).mean(dtype=np.float64))
+    total = 0.0
+    for top in range(0, len(a), ROWS):
+        rows = slice(top, top + ROWS)
+        total += float(np.square(a[rows].astype(np.float32) - b[rows]).sum(dtype=np.float64))
+    return total / a.size
