@@ -31,6 +31,9 @@ EXTRA_PER_DB, MOST_EXTRA = 0.05, 0.25
 latent grow by 7 to 16 % for each."""
 TRIFLE = 32
 """Bytes that an exact image may cost more in any case."""
+FAR, STRAYED = 40, 0.0005
+"""Levels by which a sample is far off, and the share of pixels with such a sample from which on a palette is
+refused: small marks of a colour of their own would take that of something else."""
 ROWS = 256  # at once: a float for every sample of a large image is hundreds of megabytes
 
 
@@ -42,6 +45,7 @@ class Reduced:
     pixels: Pixels  # as those that were given: [H, W] if grey, else [H, W, 3]
     q: int  # its quality byte
     error: float  # mean squared, in levels of 0..255
+    strayed: float  # the share of pixels with a sample that is `FAR` off
 
 
 def is_rendered(image_data: ImageData) -> bool:
@@ -80,29 +84,31 @@ def largest(image_data: ImageData, limit: int, q: int) -> Reduced | None:
     """
     whole = lossless.file(image_data, limit)
     if whole is not None:
-        return Reduced(whole, image_data.pixels, 255, 0.0)
-    return _bisect(image_data, q, lambda tried: tried if len(tried.data) <= limit else None, fewest=False)
+        return Reduced(whole, image_data.pixels, 255, 0.0, 0.0)
+    found = _bisect(image_data, q, lambda tried: len(tried.data) <= limit, fewest=False)
+    return found if found is not None and found.strayed <= STRAYED else None
 
 
 def smallest(image_data: ImageData, limit: int, q: int, close: Callable[[Pixels], bool]) -> Reduced | None:
     """The file with the fewest colours whose pixels are `close` enough, if it has at most `limit` bytes."""
-    found = _bisect(image_data, q, lambda tried: tried if close(tried.pixels) else None, fewest=True)
+    found = _bisect(
+        image_data, q, lambda tried: tried.strayed <= STRAYED and close(tried.pixels), fewest=True
+    )
     if found is not None and len(found.data) <= limit:
         return found
     whole = None if found else lossless.file(image_data, limit)
-    return None if whole is None else Reduced(whole, image_data.pixels, 255, 0.0)
+    return None if whole is None else Reduced(whole, image_data.pixels, 255, 0.0, 0.0)
 
 
-def _bisect(
-    image_data: ImageData, q: int, accept: Callable[[Reduced], Reduced | None], fewest: bool
-) -> Reduced | None:
+def _bisect(image_data: ImageData, q: int, accept: Callable[[Reduced], bool], fewest: bool) -> Reduced | None:
     """The accepted file at that end of `COLOURS` from which on, or up to which, files are accepted."""
     low, high, best = 0, len(COLOURS), None
     while low < high:
         middle = (low + high) // 2
-        accepted = accept(reduced(image_data, COLOURS[middle], q))
-        best = accepted or best
-        if (accepted is not None) == fewest:
+        tried = reduced(image_data, COLOURS[middle], q)
+        accepted = accept(tried)
+        best = tried if accepted else best
+        if accepted == fewest:
             high = middle
         else:
             low = middle + 1
@@ -115,10 +121,12 @@ def reduced(image_data: ImageData, colours: int, q: int) -> Reduced:
     few = given.quantize(colours, Image.Quantize.MEDIANCUT, kmeans=1, dither=Image.Dither.NONE)
     pixels = np.array(few.convert(given.mode))
     error = squared_error(pixels, image_data.pixels)
+    difference = np.maximum(pixels, image_data.pixels) - np.minimum(pixels, image_data.pixels)
+    strayed = float((difference > FAR).reshape(*pixels.shape[:2], -1).any(2).mean())
     q = min(q, LARGEST_Q)
     data = lossless.whole_file(replace(image_data, pixels=pixels), q)
     assert data is not None, "of 256 colours a stream takes at most a byte a pixel"
-    return Reduced(data, pixels, q, error)
+    return Reduced(data, pixels, q, error, strayed)
 
 
 def squared_error(a: Pixels, b: Pixels) -> float:
