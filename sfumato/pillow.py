@@ -6,9 +6,8 @@
 
 `save` also takes model, seed, lossless_if_smaller and few_colours, as `sfumato.encode` does, and exif,
 icc_profile, xmp and dpi as Pillow's own formats do.  A file holds its pixels upright: where the exif that is
-given says
-otherwise they are turned, and it is set to 1; without one pixels are written as they are.  An opened file has
-`info["quality"]` and `info["model"]`, and what came with the image under Pillow's names.
+given says otherwise they are turned, and it is set to 1; without one pixels are written as they are.  An
+opened file has `info["quality"]` and `info["model"]`, and what came with the image under Pillow's names.
 The networks are loaded when pixels are asked for or written.
 
 Errors are those of Pillow's formats: UnidentifiedImageError for what does not begin as a file of this

@@ -16,7 +16,7 @@
 # denoiser  small_refine   20                              the refinement, on the frozen codec
 #
 # Between `text` and `denoiser` the codec moves 15 % of the way back to `long`, which gives back half of the PSNR
-# that `text` spent and a tenth of the MS-SSIM that it won.
+# that `text` spent and a tenth of the MS-SSIM that it won, and the coder's tables are counted on photographs.
 #
 # A core without bf16 takes three times as long: SCALE=3.  What each stage reached on which machine is in
 # results/training.csv and results/record.csv.  The weights in the package began with older stages, of which
