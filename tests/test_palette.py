@@ -44,24 +44,24 @@ def test_the_file_is_closer_than_that_of_the_networks_and_not_much_larger(q: flo
     few, latent = sfumato.encode(WINDOW, q=q), sfumato.encode(WINDOW, q=q, few_colours=False)
     header = container.unpack(few).header
     assert header.holds_pixels and not container.unpack(latent).header.holds_pixels
-    assert len(few) <= (1 + palette.MOST_EXTRA) * len(latent)
-    assert error(sfumato.decode(few), WINDOW) < error(sfumato.decode(latent, steps=0), WINDOW)
+    ratios = [error(sfumato.decode(data, steps=0), WINDOW) for data in (few, latent)]
+    assert len(few) / len(latent) + ratios[0] / ratios[1] < 2 and ratios[0] < ratios[1]
 
 
-def test_a_larger_file_has_to_be_worth_it() -> None:
+@pytest.mark.parametrize("size", [800, 1500, 3000, 6000])
+@pytest.mark.parametrize("squared", [0.01, 20, 100, 2000])
+def test_the_best_sum_of_shares_is_taken(size: int, squared: float) -> None:
     given = load(WINDOW)
-    eight, twelve = (palette.reduced(given, colours, 128) for colours in (8, 12))
-    size = len(eight.data)
-    assert palette.better(given, size, 0.99 * eight.error, 128) is None, "no closer, and twelve cost too much"
-    ratio = len(twelve.data) / size
-    assert 1 < ratio < 1 + palette.MOST_EXTRA
-    needed = twelve.error * 10 ** ((ratio - 1) / palette.EXTRA_PER_DB / 10)
-    limit = round((1 + palette.MOST_EXTRA) * size)
-    assert palette.largest(given, limit, 128).data == twelve.data  # type: ignore[union-attr]
-    assert palette.better(given, size, 1.01 * needed, 128).data == twelve.data  # type: ignore[union-attr]
-    exact = len(palette.largest(given, 1 << 20, 128).data)  # type: ignore[union-attr]
-    assert palette.better(given, round(exact / 1.24), 0.001, 128).error == 0  # type: ignore[union-attr]
-    assert palette.better(given, round(exact / 1.26), 0.001, 128) is None
+    tried = [palette.reduced(given, number, 128) for number in palette.NUMBERS]
+    exact = palette.largest(given, 1 << 20, 128)
+    assert exact is not None and exact.error == 0
+    costs = {
+        len(found.data) / size + found.error / squared: found.data
+        for found in (*tried, exact)
+        if found.error < squared and found.strayed <= palette.STRAYED
+    }
+    found = palette.better(given, size, squared, 128)
+    assert (found.data if found else None) == (costs[min(costs)] if min(costs, default=2) < 2 else None)
 
 
 def test_where_the_networks_are_closer_their_file_is_taken() -> None:
@@ -70,7 +70,7 @@ def test_where_the_networks_are_closer_their_file_is_taken() -> None:
 
 
 def test_a_photograph_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(palette, "largest", None)
+    monkeypatch.setattr(palette, "better", None)
     assert not container.unpack(sfumato.encode(photo(70, 90), q=0.3)).header.holds_pixels
 
 
@@ -83,7 +83,7 @@ def test_the_most_colours_that_fit(kind: str, limit: int) -> None:
     shown = sfumato.decode(found.data)
     assert np.array_equal(shown, ImageData(found.pixels, given.alpha).array)
     assert found.error == pytest.approx(error(found.pixels, given.pixels), rel=1e-4)
-    sizes = [len(palette.reduced(given, colours, 128).data) for colours in palette.COLOURS]
+    sizes = [len(palette.reduced(given, number, 128).data) for number in palette.NUMBERS]
     if limit == 100_000 or found.error == 0:
         assert found.error == 0 and container.unpack(found.data).header.model_name == "lossless"
     else:
@@ -112,7 +112,7 @@ def test_the_fewest_colours_that_are_close_enough() -> None:
     found = palette.smallest(given, 1 << 20, 255, lambda pixels: error(pixels, WINDOW) < 20)
     assert found is not None and found.error < 20 and found.q == palette.LARGEST_Q
     colours = len(np.unique(found.pixels.reshape(-1, 3), axis=0))
-    fewer = palette.COLOURS[max(0, np.searchsorted(palette.COLOURS, colours) - 1)]
+    fewer = palette.NUMBERS[max(0, np.searchsorted(palette.NUMBERS, colours) - 1)]
     assert palette.reduced(given, fewer, 255).error >= 20
     assert palette.smallest(given, 100, 255, lambda pixels: error(pixels, WINDOW) < 20) is None
     exact = palette.smallest(given, 1 << 20, 9, lambda pixels: np.array_equal(pixels, WINDOW))
