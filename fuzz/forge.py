@@ -28,6 +28,7 @@ from sfumato.checks import Checksum
 from sfumato.coder import Decoder, Encoder
 from sfumato.container import Header, Section
 from sfumato.errors import FormatError
+from sfumato.fields import packed_varint
 from sfumato.latents import make_symbol_coder, quality
 from sfumato.scales import SYMBOL_MAX, Tables
 from sfumato.tiles import grid
@@ -169,7 +170,7 @@ def noted(number: int, rng: Generator) -> bytes:
     plain = bytearray(container.pack(file.header, file.sections))
     plain[3] |= 2
     crc = struct.pack("<I", zlib.crc32(payload))
-    return bytes(plain) + container._varint(len(payload)) + crc + payload
+    return bytes(plain) + packed_varint(len(payload)) + crc + payload
 
 
 KINDS = {

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sfumato.errors import FormatError
+from sfumato.fields import VARINT_BYTES, Ended, Reader, packed_varint
 from sfumato.tiles import METADATA_MAX as METADATA_MAX
 from sfumato.tiles import PIXELS_MAX, SIDE_MAX, padded_pixels
 
@@ -32,7 +33,6 @@ allow.
 METADATA_STORED_MAX = METADATA_MAX + (1 << 16)
 """Bytes of the deflated metadata: DEFLATE adds little to what it cannot shorten."""
 RAW_DEFLATE = -15  # zlib's word for a stream of RFC 1951 without a frame
-VARINT_BYTES = 5
 
 _SEED, _METADATA, _ALPHA, _GREY = 1, 2, 4, 8
 _U32 = struct.Struct("<I")
@@ -82,7 +82,7 @@ class Header:
         """The plain header: the bytes before z's section, without the flags of metadata and alpha."""
         flags, seed = (0, b"") if self.seed is None else (_SEED, _U32.pack(self.seed))
         flags |= _GREY if self.grey else 0
-        sides = _varint(self.width) + _varint(self.height)
+        sides = packed_varint(self.width) + packed_varint(self.height)
         model = bytes([self.q, self.chunks]) + _U32.pack(self.model)
         return MAGIC + bytes([VERSION << 4 | flags]) + sides + model + seed
 
@@ -197,14 +197,14 @@ def pack(
             raise ValueError(f"{name}: payload of {len(section.payload)} bytes, the limit is {limit}")
         if not 0 <= section.check < 1 << 8 * size:
             raise ValueError(f"{name}: check {section.check:#x} does not fit into {size} bytes")
-        parts += _varint(len(section.payload)), section.check.to_bytes(size, "little"), section.payload
+        parts += packed_varint(len(section.payload)), section.check.to_bytes(size, "little"), section.payload
     if alpha is not None:
         if not 0 < len(alpha) <= (limit := alpha_limit(header)):
             raise ValueError(f"alpha of {len(alpha)} bytes, not in 1..{limit}")
-        parts += _varint(len(alpha)), _U32.pack(zlib.crc32(alpha)), alpha
+        parts += packed_varint(len(alpha)), _U32.pack(zlib.crc32(alpha)), alpha
     if metadata:
         payload = metadata_payload(metadata)
-        parts += _varint(len(payload)), _U32.pack(zlib.crc32(payload)), payload
+        parts += packed_varint(len(payload)), _U32.pack(zlib.crc32(payload)), payload
     return b"".join(parts)
 
 
@@ -212,7 +212,7 @@ def metadata_payload(metadata: Mapping[str, bytes]) -> bytes:
     """The entries as the file holds them, deflated; ValueError for a bad tag, or for more than the limit."""
     for fault in filter(None, map(_tag_fault, metadata)):
         raise ValueError(f"metadata: {fault}")
-    entries = b"".join(tag.encode() + _varint(len(value)) + value for tag, value in metadata.items())
+    entries = b"".join(tag.encode() + packed_varint(len(value)) + value for tag, value in metadata.items())
     if len(entries) > METADATA_MAX:
         sizes = ", ".join(f"{tag.strip()} {len(value)}" for tag, value in metadata.items())
         raise ValueError(f"metadata of {len(entries)} bytes ({sizes}), the limit is {METADATA_MAX}")
@@ -226,7 +226,7 @@ def unpack(data: bytes, *, partial: bool = False) -> File:
     partial  False: a file that ends early is an error that says how many of its sections are whole.
              True: any prefix from the whole header on gives the whole sections in it, with complete=False.
     """
-    reader = _Reader(data)
+    reader = Reader(data)
     header, flags = _read_header(reader)
     sections: list[Section] = []
     metadata: dict[str, bytes] = {}
@@ -243,7 +243,7 @@ def unpack(data: bytes, *, partial: bool = False) -> File:
         stored = reader.at
         if flags & _METADATA:
             metadata = _read_metadata(reader)
-    except _Ended as error:
+    except Ended as error:
         if partial:
             return File(header, tuple(sections), complete=False, alpha=alpha, wanted=error.wanted)
         raise FormatError(f"{error}; {len(sections)} of {len(header.sections)} sections are whole") from None
@@ -260,7 +260,7 @@ def join(header: Header, number: int, tiles: Sequence[Section]) -> Section:
     if len(tiles) == 1:
         return tiles[0]
     size = header.check_size(number)
-    table = b"".join(_varint(len(t.payload)) + t.check.to_bytes(size, "little") for t in tiles)
+    table = b"".join(packed_varint(len(t.payload)) + t.check.to_bytes(size, "little") for t in tiles)
     check = zlib.crc32(table) & ((1 << 8 * size) - 1)
     return Section(table + b"".join(tile.payload for tile in tiles), check)
 
@@ -270,7 +270,7 @@ def split(header: Header, number: int, section: Section, count: int) -> tuple[Se
     if count == 1:
         return (section,)
     name, size = header.sections[number], header.check_size(number)
-    reader = _Reader(section.payload)
+    reader = Reader(section.payload)
     try:
         table = [
             (reader.length(f"{name}, tile {tile}", SECTION_MAX), reader.uint(size, f"{name}, tile {tile}"))
@@ -283,7 +283,7 @@ def split(header: Header, number: int, section: Section, count: int) -> tuple[Se
             Section(reader.take(length, f"{name}, tile {tile}"), check)
             for tile, (length, check) in enumerate(table)
         )
-    except _Ended:
+    except Ended:
         raise FormatError(f"{name}: {count} tiles do not fit into {len(section.payload)} bytes") from None
     if reader.at < len(section.payload):
         raise FormatError(f"{name}: {len(section.payload) - reader.at} bytes follow the last tile")
@@ -296,54 +296,12 @@ def overhead_bytes(data: bytes) -> int:
     FormatError as for `unpack(data, partial=True)`; counts the whole sections only.
     """
     file = unpack(data, partial=True)
-    lengths = sum(len(_varint(len(section.payload))) for section in file.sections)
+    lengths = sum(len(packed_varint(len(section.payload))) for section in file.sections)
     checks = sum(file.header.check_size(number) for number in range(len(file.sections)))
     return len(file.header.pack()) + lengths + checks
 
 
-class _Ended(FormatError):
-    """The data end inside a field, which would end at byte `wanted`."""
-
-    def __init__(self, message: str, wanted: int) -> None:
-        super().__init__(message)
-        self.wanted = wanted
-
-
-class _Reader:
-    """Takes fields off the front of `data`; `at` is the next byte."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.at = 0
-
-    def take(self, size: int, what: str) -> bytes:
-        if size > len(self.data) - self.at:
-            raise _Ended(f"the file ends at byte {len(self.data)}, inside {what}", self.at + size)
-        self.at += size
-        return self.data[self.at - size : self.at]
-
-    def uint(self, size: int, what: str) -> int:
-        return int.from_bytes(self.take(size, what), "little")
-
-    def varint(self, what: str) -> int:
-        value = 0
-        for i in range(VARINT_BYTES):
-            byte = self.uint(1, what)
-            value |= (byte & 127) << 7 * i
-            if byte < 128:
-                if byte == 0 and i:
-                    raise FormatError(f"{what}: {value} is not in the shortest form")
-                return value
-        raise FormatError(f"{what}: varint of more than {VARINT_BYTES} bytes, {value:#x} so far")
-
-    def length(self, what: str, limit: int) -> int:
-        value = self.varint(f"{what}'s length")
-        if value > limit:
-            raise FormatError(f"{what}: length {value}, the limit is {limit}")
-        return value
-
-
-def _read_header(reader: _Reader) -> tuple[Header, int]:
+def _read_header(reader: Reader) -> tuple[Header, int]:
     magic = reader.take(len(MAGIC), "the magic")
     if magic != MAGIC:
         raise FormatError(f"not a sfumato file: it starts with {magic!r}, not {MAGIC!r}")
@@ -363,7 +321,7 @@ def _read_header(reader: _Reader) -> tuple[Header, int]:
         raise FormatError(f"header: {error}") from None
 
 
-def _read_checked(reader: _Reader, what: str, limit: int) -> bytes:
+def _read_checked(reader: Reader, what: str, limit: int) -> bytes:
     length = reader.length(what, limit)
     crc = reader.uint(4, f"the CRC of {what}")
     payload = reader.take(length, what)
@@ -374,16 +332,16 @@ def _read_checked(reader: _Reader, what: str, limit: int) -> bytes:
     return payload
 
 
-def _read_metadata(reader: _Reader) -> dict[str, bytes]:
+def _read_metadata(reader: Reader) -> dict[str, bytes]:
     payload = _inflated(_read_checked(reader, "metadata", METADATA_STORED_MAX))
     entries: dict[str, bytes] = {}
-    inner = _Reader(payload)
+    inner = Reader(payload)
     while inner.at < len(payload):
         try:
             raw = inner.take(4, "a tag")
             size = inner.length(f"entry {raw!r}", METADATA_MAX)
             value = inner.take(size, f"entry {raw!r}")
-        except _Ended:
+        except Ended:
             passed = f"the entry at byte {inner.at} passes the end at {len(payload)}"
             raise FormatError(f"metadata: {passed}") from None
         tag = raw.decode("latin-1")
@@ -409,11 +367,3 @@ def _inflated(payload: bytes) -> bytes:
 def _tag_fault(tag: str) -> str:
     good = len(tag) == 4 and tag.isascii() and tag.isprintable()
     return "" if good else f"tag {tag!r} is not 4 printable ASCII characters"
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    return bytes([*out, value])

@@ -1,7 +1,7 @@
 """A rendered image in; a file of its pixels with fewer colours out, as many as its bytes are worth.
 
 Windows, text and plots are few colours in sharp shapes, which transforms blur and a lossless stream keeps.
-Decoders read such a file as any lossless one.  `colours` chooses.
+Decoders read such a file as any lossless one.  `colour_quantiser` chooses.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from sfumato import lossless
 from sfumato.analysis import RENDERED, flatness
-from sfumato.colours import Choice, Colours
+from sfumato.colour_quantiser import Choice, Colours
 from sfumato.image_data import ImageData
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Reduced:
     pixels: Pixels  # as those that were given: [H, W] if grey, else [H, W, 3]
     q: int  # its quality byte
     error: float  # mean squared, in levels of 0..255
-    strayed: float  # of `colours.Choice`
+    strayed: float  # of `colour_quantiser.Choice`
 
 
 def is_rendered(image_data: ImageData) -> bool:

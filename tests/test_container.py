@@ -15,6 +15,7 @@ from sfumato import container
 from sfumato.checks import Checksum
 from sfumato.container import File, Header, Section, overhead_bytes, pack, unpack
 from sfumato.errors import FormatError
+from sfumato.fields import packed_varint
 
 HEADER = Header(width=768, height=512, q=128, model=0x12345678)
 SECTIONS = tuple(Section(bytes([i]) * (3 * i), 200 * i + 1) for i in range(6))
@@ -120,10 +121,6 @@ def test_overhead_leaves_out_payloads_and_metadata() -> None:
         overhead_bytes(b"PNG")
 
 
-def varint(value: int) -> bytes:
-    return container._varint(value)
-
-
 START = b"SFU\x30"
 REST = b"\x80\x05\x78\x56\x34\x12"
 
@@ -137,15 +134,15 @@ REST = b"\x80\x05\x78\x56\x34\x12"
         (b"SFU\x20" + bytes(60), "version 2, written by sfumato 0.1, is not read any more; this reader"),
         (b"SFU\x10" + bytes(60), "version 1, written by sfumato 0.0.1"),
         (b"SFU\x00" + bytes(60), "version 0 is unknown"),
-        (START + varint(0) + varint(5) + REST, "width is 0"),
-        (START + varint(5) + varint(65536) + REST, "height is 65536"),
-        (START + varint(65535) + varint(65535) + REST, "65535 x 65535 pixels"),
-        (START + b"\x81\x00" + varint(5) + REST, "the width: 1 is not in the shortest form"),
+        (START + packed_varint(0) + packed_varint(5) + REST, "width is 0"),
+        (START + packed_varint(5) + packed_varint(65536) + REST, "height is 65536"),
+        (START + packed_varint(65535) + packed_varint(65535) + REST, "65535 x 65535 pixels"),
+        (START + b"\x81\x00" + packed_varint(5) + REST, "the width: 1 is not in the shortest form"),
         (START + b"\xff" * 6 + REST, "the width: varint of more than 5 bytes"),
         (HEADER.pack() + b"\xff\xff\xff\xff\x7f\x00\x00", "z: length 34359738367, the limit is 3211264"),
-        (HEADER.pack() + varint(2**28 + 1) + b"\x00\x00", "z: length 268435457"),
-        (HEADER.pack() + varint(8 * 768 * 512 + 2**16 + 1) + b"\x00\x00", "z: length 3211265"),
-        (HEADER.pack() + varint(8 * 768 * 512 + 2**16) + b"\x00\x00", "inside z's payload; 0 of 6"),
+        (HEADER.pack() + packed_varint(2**28 + 1) + b"\x00\x00", "z: length 268435457"),
+        (HEADER.pack() + packed_varint(8 * 768 * 512 + 2**16 + 1) + b"\x00\x00", "z: length 3211265"),
+        (HEADER.pack() + packed_varint(8 * 768 * 512 + 2**16) + b"\x00\x00", "inside z's payload; 0 of 6"),
         (pack(HEADER, SECTIONS) + b"\x00", "1 bytes follow the end of the file at byte 79"),
     ],
 )
@@ -187,7 +184,7 @@ def deflated(entries: bytes) -> bytes:
 def metadata_file(payload: bytes, crc: int | None = None) -> bytes:
     plain = pack(HEADER, SECTIONS)
     crc = zlib.crc32(payload) if crc is None else crc
-    return plain[:3] + b"\x32" + plain[4:] + varint(len(payload)) + crc.to_bytes(4, "little") + payload
+    return plain[:3] + b"\x32" + plain[4:] + packed_varint(len(payload)) + crc.to_bytes(4, "little") + payload
 
 
 @pytest.mark.parametrize("partial", [False, True])

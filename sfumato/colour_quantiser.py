@@ -1,4 +1,4 @@
-"""The colours of an image, and few that stand for all of them.
+"""Colour quantisation: the colours of an image, and few that stand for all of them.
 
 Each next colour is the one that is farthest, by squared distance times the root of its count, from those
 chosen before (Gonzalez 1985), so that a small mark gets one as well as a ground; then k-means (Lloyd 1982)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfumato import colours
-from sfumato.colours import Colours
+from sfumato import colour_quantiser
+from sfumato.colour_quantiser import Colours
 from tests.test_palette import WINDOW
 
 
@@ -73,10 +73,10 @@ def test_marks_count_fully_and_antialiasing_a_tenth() -> None:
 def test_photographs_colours_are_put_together_first(monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (128, 128, 3), np.uint8)
     counted = Colours(pixels)
-    assert len(counted) > colours.CELLS
+    assert len(counted) > colour_quantiser.CELLS
     choice = counted.few(64)
     assert choice.error == pytest.approx(error(counted.shown(choice), pixels), rel=1e-9)
-    monkeypatch.setattr(colours, "CELLS", 1 << 20)
+    monkeypatch.setattr(colour_quantiser, "CELLS", 1 << 20)
     assert choice.error < 1.05 * Colours(pixels).few(64).error
 
 
