@@ -194,6 +194,15 @@ def small_refine() -> Recipe:
     )
 
 
+def small_texture() -> Recipe:
+    """The denoiser of `small` after `small_refine`: DISTS foremost, for texture.
+
+    python -m training small_texture --init small --data DIR --screens DIR --metrics DIR --minutes 40 --out DIR
+    """
+    loss = {"mse": 0.1, "grid": 20.0, "dists": 1500.0, "lpips": 300.0, "ms_ssim": 1200.0}
+    return replace(small_refine(), refined_loss=loss, energy=50.0, learning_rate=1e-3)
+
+
 def small_further() -> Recipe:
     """From 3c334885 on, by two processes: all losses, text and screens foremost, at half the learning rate.
 
@@ -306,6 +315,7 @@ ALL = (
     small_denoiser,
     small_sampler,
     small_refine,
+    small_texture,
     small_further,
     base,
     base_more,
