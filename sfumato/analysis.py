@@ -80,8 +80,14 @@ def _ramp(x: float, zero: float, one: float) -> float:
     return min(1.0, max(0.0, (x - zero) / (one - zero)))
 
 
-def flatness(pixels: UInt8[np.ndarray, "h w 3"]) -> float:
-    """The share of pixels equal to their right neighbour: screens over .8, photographs mostly under .6."""
+def flatness(pixels: UInt8[np.ndarray, "h w 3"], within: int = 0) -> float:
+    """The share of pixels like their right neighbour, `within` so many levels.
+
+    By 0 levels screens have over .8, photographs mostly under .6.
+    """
     if pixels.shape[1] < 2:
         return 0.0
-    return float((pixels[:, 1:] == pixels[:, :-1]).all(2).mean())
+    one, other = pixels[:, 1:], pixels[:, :-1]
+    if within == 0:
+        return float((one == other).all(2).mean())
+    return float((np.maximum(one, other) - np.minimum(one, other) <= within).all(2).mean())

@@ -26,10 +26,13 @@ ROUNDS = 10
 """Of k-means, at most."""
 GROUND = 0.5
 """The share of its cluster from which on a colour stands for it unmoved, so that white stays white."""
-FAR = 40
-"""Levels by which a sample is far off."""
-EDGE = 0.1
-"""What a pixel unlike its four neighbours counts for in `Choice.strayed`: antialiasing, as a rule."""
+ALIKE = 2
+"""Levels by which neighbours of one ground or mark differ at most; noise of a JPEG may be that large."""
+FAR, EDGE = 40, 0.1
+"""Levels by which a sample is far off, and what a pixel unlike its four neighbours, antialiasing as a rule,
+counts for in `Choice.strayed`."""
+SHIFTED = 8
+"""Levels by which a ground is seen to have another colour, or a shade to break into bands."""
 ROWS = 256  # at once: indices of a whole large image are hundreds of megabytes
 
 
@@ -41,6 +44,7 @@ class Choice:
     number: UInt8[np.ndarray, " n"]  # of the colour that each colour of the image becomes
     error: float  # mean squared, in levels of 0..255
     strayed: float  # the share of pixels with a sample that is `FAR` off
+    shifted: float  # the share of pixels that are of a ground or a shade and `SHIFTED` off
 
 
 class Colours:
@@ -54,14 +58,13 @@ class Colours:
         for channel in channels:
             self._codes |= np.left_shift(samples[..., channel], 8 * channel, dtype=np.int32)
         count, alike = np.zeros((2, 1 << 8 * len(channels)), np.int32)
-        is_alike = _like_a_neighbour(self._codes)
         for rows in _blocks(len(pixels)):
             np.add.at(count, self._codes[rows], 1)
-            np.add.at(alike, self._codes[rows][is_alike[rows]], 1)
+            np.add.at(alike, self._codes[rows][_like_a_neighbour(samples, rows)], 1)
         self._present = np.flatnonzero(count)
         self._values = np.stack([self._present >> 8 * channel & 255 for channel in channels], 1)
         self._count = count[self._present].astype(np.int64)
-        self._weight = EDGE * self._count + (1 - EDGE) * alike[self._present]
+        self._alike = alike[self._present].astype(np.int64)
 
     def __len__(self) -> int:
         return len(self._present)
@@ -79,8 +82,10 @@ class Colours:
         difference = self._values - chosen[number]
         pixels = int(self._count.sum())
         error = int((np.square(difference).sum(1) * self._count).sum()) / (pixels * difference.shape[1])
-        strayed = float(self._weight[(np.abs(difference) > FAR).any(1)].sum()) / pixels
-        return Choice(chosen.astype(np.uint8), number.astype(np.uint8), error, strayed)
+        most = np.abs(difference).max(1)
+        strayed = float((EDGE * self._count + (1 - EDGE) * self._alike)[most > FAR].sum()) / pixels
+        shifted = int(self._alike[most > SHIFTED].sum()) / pixels
+        return Choice(chosen.astype(np.uint8), number.astype(np.uint8), error, strayed, shifted)
 
     def shown(self, choice: Choice) -> Pixels:
         """The image in the colours of a choice."""
@@ -118,14 +123,17 @@ def _blocks(height: int) -> list[slice]:
     return [slice(top, top + ROWS) for top in range(0, height, ROWS)]
 
 
-def _like_a_neighbour(codes: Int[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
-    """Whether a pixel has the colour of the one beside, above or below it."""
-    alike = np.zeros(codes.shape, bool)
+def _like_a_neighbour(samples: UInt8[np.ndarray, "h w c"], rows: slice) -> Bool[np.ndarray, "rows w"]:
+    """Whether pixels of these rows are `ALIKE` one beside, above or below them."""
+    first = max(0, rows.start - 1)
+    block = samples[first : rows.stop + 1]
+    alike = np.zeros(block.shape[:2], bool)
     for one, other in (np.s_[:, 1:], np.s_[:, :-1]), (np.s_[1:], np.s_[:-1]):
-        equal = codes[one] == codes[other]
+        difference = np.maximum(block[one], block[other]) - np.minimum(block[one], block[other])
+        equal = (difference <= ALIKE).all(2)
         alike[one] |= equal
         alike[other] |= equal
-    return alike
+    return alike[rows.start - first :][: rows.stop - rows.start]
 
 
 def _nearest(values: Int[np.ndarray, "m c"], chosen: Int[np.ndarray, "k c"]) -> Int[np.ndarray, " m"]:

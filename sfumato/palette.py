@@ -7,6 +7,7 @@ Decoders read such a file as any lossless one.  `colour_quantiser` chooses.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ import numpy as np
 
 from sfumato import lossless
 from sfumato.analysis import RENDERED, flatness
-from sfumato.colour_quantiser import Choice, Colours
+from sfumato.colour_quantiser import ALIKE, Choice, Colours
 from sfumato.image_data import ImageData
 
 if TYPE_CHECKING:
@@ -26,10 +27,14 @@ NUMBERS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 LARGEST_Q = 254
 """Quality byte of such files at most: 255 says that the pixels are those that were given (FORMAT.md)."""
 
+NOISY = 0.7
+"""The share of pixels `ALIKE` their right neighbour from which on an image is tried: shades, and what has
+been a JPEG.  Clear skies are tried along, for a longer encode and the same file."""
 TRIFLE = 32
 """Bytes that an exact image may cost more in any case."""
-STRAYED = 0.0005
-"""`Choice.strayed` from which on colours are refused: marks of a colour of their own would take another."""
+STRAYED, SHIFTED = 0.001, 0.05
+"""`Choice.strayed` and `Choice.shifted` over which colours are refused: marks of a colour of their own would
+take another, shades would break into bands."""
 ROWS = 256  # at once: a float for every sample of a large image is hundreds of megabytes
 
 
@@ -40,18 +45,24 @@ class Reduced:
     data: bytes
     pixels: Pixels  # as those that were given: [H, W] if grey, else [H, W, 3]
     q: int  # its quality byte
-    error: float  # mean squared, in levels of 0..255
-    strayed: float  # of `colour_quantiser.Choice`
+    choice: Choice | None = None  # of its colours; None for all of them
+
+    @property
+    def error(self) -> float:
+        """Mean squared, in levels of 0..255."""
+        return 0.0 if self.choice is None else self.choice.error
 
 
 def is_rendered(image_data: ImageData) -> bool:
-    """Whether enough pixels are equal to their neighbours for a file of few colours to be tried.
+    """Whether enough pixels are like their neighbours for a file of few colours to be tried.
 
     Not where it would be a PNG: for 2^24 pixels a trial takes half a minute.
     """
     height, width = image_data.pixels.shape[:2]
-    is_webp = max(height, width) <= lossless.WEBP_SIDE and height * width <= lossless.WEBP_PIXELS
-    return is_webp and flatness(image_data.rgb) >= RENDERED[0]
+    if max(height, width) > lossless.WEBP_SIDE or height * width > lossless.WEBP_PIXELS:
+        return False
+    rgb = image_data.rgb
+    return flatness(rgb) >= RENDERED[0] or flatness(rgb, ALIKE) >= NOISY
 
 
 def better(image_data: ImageData, size: int, error: float, q: int) -> Reduced | None:
@@ -64,9 +75,10 @@ def better(image_data: ImageData, size: int, error: float, q: int) -> Reduced | 
     if error == 0:
         return None
     colours, best, least = Colours(image_data.pixels), None, 2.0
-    for number in NUMBERS:
+    first = bisect_left(NUMBERS, True, key=lambda number: colours.few(number).error < error)
+    for number in NUMBERS[first:]:
         choice = colours.few(number)
-        if choice.error >= error or choice.strayed > STRAYED:
+        if choice.error >= error or loses_colours(choice):
             continue
         tried = _of(image_data, colours, choice, q)
         if len(tried.data) >= least * size:
@@ -84,17 +96,22 @@ def largest(image_data: ImageData, limit: int, q: int) -> Reduced | None:
     if whole := _whole(image_data, limit):
         return whole
     found = _bisect(image_data, q, lambda tried: len(tried.data) <= limit, fewest=False)
-    return found if found is not None and found.strayed <= STRAYED else None
+    return found if found is not None and not loses_colours(found.choice) else None
 
 
 def smallest(image_data: ImageData, limit: int, q: int, close: Callable[[Pixels], bool]) -> Reduced | None:
     """The file with the fewest colours whose pixels are `close` enough, if it has at most `limit` bytes."""
     found = _bisect(
-        image_data, q, lambda tried: tried.strayed <= STRAYED and close(tried.pixels), fewest=True
+        image_data, q, lambda tried: not loses_colours(tried.choice) and close(tried.pixels), fewest=True
     )
     if found is None:
         return _whole(image_data, limit)
     return found if len(found.data) <= limit else None
+
+
+def loses_colours(choice: Choice | None) -> bool:
+    """Whether a choice is refused for what becomes of marks, grounds or shades."""
+    return choice is not None and (choice.strayed > STRAYED or choice.shifted > SHIFTED)
 
 
 def reduced(image_data: ImageData, number: int, q: int) -> Reduced:
@@ -107,13 +124,13 @@ def _of(image_data: ImageData, colours: Colours, choice: Choice, q: int) -> Redu
     pixels, q = colours.shown(choice), min(q, LARGEST_Q)
     data = lossless.whole_file(replace(image_data, pixels=pixels), q)
     assert data is not None, "of 256 colours a stream takes at most a byte a pixel"
-    return Reduced(data, pixels, q, choice.error, choice.strayed)
+    return Reduced(data, pixels, q, choice)
 
 
 def _whole(image_data: ImageData, limit: int) -> Reduced | None:
     """The file of all colours, of at most `limit` bytes."""
     data = lossless.file(image_data, limit)
-    return None if data is None else Reduced(data, image_data.pixels, 255, 0.0, 0.0)
+    return None if data is None else Reduced(data, image_data.pixels, 255)
 
 
 def _bisect(image_data: ImageData, q: int, accept: Callable[[Reduced], bool], fewest: bool) -> Reduced | None:

@@ -83,3 +83,15 @@ def test_photographs_colours_are_put_together_first(monkeypatch: pytest.MonkeyPa
 def test_of_a_single_pixel() -> None:
     counted = Colours(np.array([[7]], np.uint8))
     assert counted.shown(counted.few(2)).tolist() == [[7]]
+
+
+def test_a_shade_in_bands_is_shifted() -> None:
+    shade = np.broadcast_to(np.arange(256, dtype=np.uint8), (64, 256))
+    counted = Colours(shade)
+    few, many = counted.few(8), counted.few(32)
+    off = [
+        np.abs(counted.shown(choice).astype(int) - shade) > colour_quantiser.SHIFTED for choice in (few, many)
+    ]
+    assert [few.shifted, many.shifted] == [
+        found.mean() for found in off
+    ] and few.shifted > 0.4 > many.shifted == 0

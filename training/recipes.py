@@ -197,7 +197,7 @@ def small_refine() -> Recipe:
 def small_texture() -> Recipe:
     """The denoiser of `small` after `small_refine`: DISTS foremost, for texture.
 
-    python -m training small_texture --init small --data DIR --screens DIR --metrics DIR --minutes 40 --out DIR
+    python -m training small_texture --init small --data DIR --metrics DIR --minutes 40 --out DIR
     """
     loss = {"mse": 0.1, "grid": 20.0, "dists": 1500.0, "lpips": 300.0, "ms_ssim": 1200.0}
     return replace(small_refine(), refined_loss=loss, energy=50.0, learning_rate=1e-3)
