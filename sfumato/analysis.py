@@ -1,7 +1,7 @@
 """An image in, y out, before any gain: g_a, and what it gets wrong.
 
     y_0 = g_a(x)       x_0 = g_s(y_0) at q = 1, nothing quantised       y_1 = g_a(x + c (x - x_0))
-    y   = y_0 + w (y_1 - y_0),       w in [0, 1]: more for high q and for rendered images
+    y   = y_0 + w (y_1 - y_0),       w in [0, 1]: more for high q, for rendered and for smooth images
 
 What g_s cannot give back of an unquantised latent is the fault of the transforms, not of the rate.  Part of
 it, shown to g_a once more, is a step of van Cittert's iteration (1931) towards an inverse of g_s.  No decoder
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfumato import image
+from sfumato.colour_quantiser import ALIKE
 from sfumato.container import Header
 from sfumato.decode_options import Crop
 from sfumato.diffusion_decoder import DiffusionOptions
@@ -35,6 +36,9 @@ RENDERED = 0.6, 0.85
 """`flatness` from which on an image counts as rendered in part, and altogether."""
 RENDERED_FIDELITY = 0.1, 0.5
 """q from which on rendered images get a correction, and from which on all of it."""
+SMOOTH, SMOOTH_SHARE = (0.5, 0.65), 0.75
+"""`smoothness` from which on a photograph, of a sign or a sky, gets a correction from low q on, and from
+which on all of the share beside it."""
 
 
 def analyze(
@@ -69,15 +73,20 @@ def correction(
     return analyze(transforms, config, pixels, shown) - y
 
 
-def weight(q: float, flatness: float) -> float:
-    """w, for a quality and the `flatness` of an image."""
+def weight(q: float, flatness: float, smoothness: float) -> float:
+    """w, for a quality and the `flatness` and `smoothness` of an image."""
     start, most = FIDELITY
-    rendered = _ramp(flatness, *RENDERED) * _ramp(q, *RENDERED_FIDELITY)
-    return max(most * _ramp(q, start, 1.0), rendered)
+    flat = max(_ramp(flatness, *RENDERED), SMOOTH_SHARE * _ramp(smoothness, *SMOOTH))
+    return max(most * _ramp(q, start, 1.0), flat * _ramp(q, *RENDERED_FIDELITY))
 
 
 def _ramp(x: float, zero: float, one: float) -> float:
     return min(1.0, max(0.0, (x - zero) / (one - zero)))
+
+
+def smoothness(pixels: UInt8[np.ndarray, "h w 3"]) -> float:
+    """`flatness` within `ALIKE` levels: high in skies, signs and shades, and where noise of a JPEG is."""
+    return flatness(pixels, ALIKE)
 
 
 def flatness(pixels: UInt8[np.ndarray, "h w 3"], within: int = 0) -> float:

@@ -342,7 +342,8 @@ class Codec:
     def _latents(self, analyzed: AnalysisResult, q: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """(y, z) in the domain of the gains."""
         y = analyzed.y
-        if share := analysis.weight(q, analysis.flatness(analyzed.pixels)):
+        pixels = analyzed.pixels
+        if share := analysis.weight(q, analysis.flatness(pixels), analysis.smoothness(pixels)):
             y = y + np.float32(share) * analyzed.correction()
         y = y * self._transforms.gain(q)
         return y, self._transforms.hyper_analyze(y)

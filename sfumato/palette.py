@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sfumato import lossless
-from sfumato.analysis import RENDERED, flatness
-from sfumato.colour_quantiser import ALIKE, Choice, Colours
+from sfumato.analysis import RENDERED, flatness, smoothness
+from sfumato.colour_quantiser import Choice, Colours
 from sfumato.image_data import ImageData
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ LARGEST_Q = 254
 """Quality byte of such files at most: 255 says that the pixels are those that were given (FORMAT.md)."""
 
 NOISY = 0.7
-"""The share of pixels `ALIKE` their right neighbour from which on an image is tried: shades, and what has
-been a JPEG.  Clear skies are tried along, for a longer encode and the same file."""
+"""`smoothness` from which on an image is tried: shades, and what has been a JPEG.
+Clear skies are tried along, for a longer encode and the same file."""
 TRIFLE = 32
 """Bytes that an exact image may cost more in any case."""
 STRAYED, SHIFTED = 0.001, 0.05
@@ -62,7 +62,7 @@ def is_rendered(image_data: ImageData) -> bool:
     if max(height, width) > lossless.WEBP_SIDE or height * width > lossless.WEBP_PIXELS:
         return False
     rgb = image_data.rgb
-    return flatness(rgb) >= RENDERED[0] or flatness(rgb, ALIKE) >= NOISY
+    return flatness(rgb) >= RENDERED[0] or smoothness(rgb) >= NOISY
 
 
 def better(image_data: ImageData, size: int, error: float, q: int) -> Reduced | None:

@@ -29,12 +29,16 @@ def page() -> np.ndarray:
 
 def test_high_qualities_and_rendered_images_get_more() -> None:
     qualities = np.linspace(0, 1, 256)
-    weights = [analysis.weight(q, 0.1) for q in qualities]
-    assert weights == sorted(weights) and weights[0] == analysis.weight(0.5, 0.6) == 0
+    weights = [analysis.weight(q, 0.1, 0.3) for q in qualities]
+    assert weights == sorted(weights) and weights[0] == analysis.weight(0.5, 0.6, 0.5) == 0
     assert weights[-1] == pytest.approx(analysis.FIDELITY[1])
-    rendered = [analysis.weight(q, 0.9) for q in qualities]
+    rendered = [analysis.weight(q, 0.9, 0.95) for q in qualities]
     assert rendered == sorted(rendered) and rendered[0] == 0 and rendered[128] == rendered[-1] == 1
-    assert 0 < analysis.weight(0.5, 0.7) < 1
+    assert 0 < analysis.weight(0.5, 0.7, 0.7) < 1
+    smooth = [analysis.weight(q, 0.3, 0.8) for q in qualities]
+    assert max(smooth) == analysis.SMOOTH_SHARE and all(
+        0 <= s <= r for s, r in zip(smooth, rendered, strict=True)
+    )
 
 
 def test_flatness_tells_rendered_images_from_photographs() -> None:
@@ -47,7 +51,7 @@ def test_the_correction_pays(image: np.ndarray, q: float, monkeypatch: pytest.Mo
     """The squared error falls, and by more than a plain file of as many bytes would have it fall."""
     codec = load()
     corrected = codec.encode(codec.analyze(image), q=q)
-    monkeypatch.setattr(analysis, "weight", lambda q, flatness: 0.0)
+    monkeypatch.setattr(analysis, "weight", lambda q, flatness, smoothness: 0.0)
     plain = {trial: codec.encode(codec.analyze(image), q=trial) for trial in (q, q - 0.1)}
     assert corrected != plain[q]
     decibels = [psnr(image, sfumato.decode(data, steps=0)) for data in (corrected, *plain.values())]
