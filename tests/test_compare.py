@@ -18,7 +18,8 @@ from fuzz import toy
 from sfumato import compare, image
 from sfumato.codec import Codec, load
 from sfumato.weights import read_weights
-from tests.test_viewer import CHELSEA, box, browser, choose, chosen, comparisons_in, opened, pixels
+from tests.test_viewer import CHELSEA, comparisons_in
+from tests.test_viewer_browser import box, browser, choose, chosen, opened, pixels
 
 __all__ = ["browser", "opened"]  # fixtures
 SIDE = 128
