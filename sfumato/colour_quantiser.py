@@ -82,9 +82,9 @@ class Colours:
         difference = self._values - chosen[number]
         pixels = int(self._count.sum())
         error = int((np.square(difference).sum(1) * self._count).sum()) / (pixels * difference.shape[1])
-        most = np.abs(difference).max(1)
-        strayed = float((EDGE * self._count + (1 - EDGE) * self._alike)[most > FAR].sum()) / pixels
-        shifted = int(self._alike[most > SHIFTED].sum()) / pixels
+        off = np.abs(difference).max(1)
+        strayed = float((EDGE * self._count + (1 - EDGE) * self._alike)[off > FAR].sum()) / pixels
+        shifted = int(self._alike[off > SHIFTED].sum()) / pixels
         return Choice(chosen.astype(np.uint8), number.astype(np.uint8), error, strayed, shifted)
 
     def shown(self, choice: Choice) -> Pixels:

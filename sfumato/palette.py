@@ -16,7 +16,7 @@ import numpy as np
 
 from sfumato import lossless
 from sfumato.analysis import RENDERED, flatness, smoothness
-from sfumato.colour_quantiser import Choice, Colours
+from sfumato.colour_quantiser import ROWS, Choice, Colours
 from sfumato.image_data import ImageData
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ TRIFLE = 32
 STRAYED, SHIFTED = 0.001, 0.05
 """`Choice.strayed` and `Choice.shifted` over which colours are refused: marks of a colour of their own would
 take another, shades would break into bands."""
-ROWS = 256  # at once: a float for every sample of a large image is hundreds of megabytes
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,7 @@ def reduced(image_data: ImageData, number: int, q: int) -> Reduced:
 
 
 def _of(image_data: ImageData, colours: Colours, choice: Choice, q: int) -> Reduced:
-    pixels, q = colours.shown(choice), min(q, LARGEST_Q)
+    pixels, q = colours.shown(choice), min(q, LARGEST_Q) if choice.error else 255
     data = lossless.whole_file(replace(image_data, pixels=pixels), q)
     assert data is not None, "of 256 colours a stream takes at most a byte a pixel"
     return Reduced(data, pixels, q, choice)

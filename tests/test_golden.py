@@ -1,6 +1,7 @@
 """Files written once by the shipped weights decode to the same symbols; those named x... are refused.
 
-`results.txt` holds a CRC-32 of the latent that each stands for, and the PSNR against the crop of the example.
+`results.txt` holds a CRC-32 of the latent that each stands for, and the PSNR against the crop of the example;
+`palette.txt` one of the pixels of a file of few colours.
 The same latents, and the same bits of every mean and scale index, come out of processes with other settings;
 `python -m acceptance.determinism` is the whole matrix.
 `python -m tests.test_golden` writes them anew, for new weights only (CONTRIBUTING.md, "Change bytes").
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from acceptance.determinism import Setting
 from fuzz import toy
 from metrics.distortion import psnr
 from sfumato import image
+from tests.test_palette import WINDOW
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden"
@@ -48,6 +51,12 @@ def test_golden_file_decodes_to_its_symbols(name: str) -> None:
     value, crc = expected()[name]
     assert f"{determinism.latent(sfumato.load(), data):08x}" == crc
     assert psnr(crop(name), sfumato.decode(data, steps=0)) == pytest.approx(value, abs=0.02)
+
+
+def test_golden_palette_decodes_to_its_pixels() -> None:
+    image = sfumato.decode((GOLDEN / "palette.sfu").read_bytes())
+    assert f"{zlib.crc32(image.tobytes()):08x}" == (GOLDEN / "palette.txt").read_text().strip()
+    assert image.shape == WINDOW.shape
 
 
 def test_files_of_the_toy_weights_decode_to_their_symbols() -> None:
@@ -102,6 +111,9 @@ def main() -> None:
         crc = determinism.latent(sfumato.load(), data)
         lines.append(f"{name} {psnr(crop(name), sfumato.decode(data, steps=0)):.3f} {crc:08x}\n")
     (GOLDEN / "results.txt").write_text("".join(lines))
+    palette = sfumato.encode(WINDOW, q=0.5)
+    (GOLDEN / "palette.sfu").write_bytes(palette)
+    (GOLDEN / "palette.txt").write_text(f"{zlib.crc32(sfumato.decode(palette).tobytes()):08x}\n")
     found = {case: crc for case, crc in determinism.crcs("small").items() if case.endswith(" plain")}
     passes = [f"{case.removesuffix(' plain')} {crc:08x}\n" for case, crc in found.items()]
     (GOLDEN / "pass.txt").write_text("".join(passes))

@@ -64,6 +64,13 @@ def test_the_best_sum_of_shares_is_taken(size: int, squared: float) -> None:
     assert (found.data if found else None) == (costs[min(costs)] if min(costs, default=2) < 2 else None)
 
 
+def test_an_image_of_few_colours_is_called_lossless() -> None:
+    pixels = np.array([(200, 30, 30), (250, 250, 250), (20, 20, 90)], np.uint8)[WINDOW[..., 0] % 3]
+    found = palette.better(load(pixels), 4000, 500.0, 128)
+    assert found is not None and (found.error, found.q) == (0, 255)
+    assert container.unpack(found.data).header.model_name == "lossless"
+
+
 def test_where_the_networks_are_closer_their_file_is_taken() -> None:
     data = sfumato.encode(WINDOW, q=0.0)
     assert data == sfumato.encode(WINDOW, q=0.0, few_colours=False)
