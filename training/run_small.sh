@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Weights of `small` from nothing, in six stages without a change in between.
+# Weights of `small` from nothing, in seven stages without a change in between.
 #
 #   training/run_small.sh DATA METRICS OUT [CACHE]
 #
@@ -14,6 +14,7 @@
 # long      small_long     60                              five thousand steps, MS-SSIM and LPIPS before PSNR
 # text      small_text     60                              text and flat colours; spends PSNR at the end
 # denoiser  small_refine   20                              the refinement, on the frozen codec
+# texture   small_texture  20                              its DISTS and LPIPS
 #
 # Between `text` and `denoiser` the codec moves 15 % of the way back to `long`, which gives back half of the PSNR
 # that `text` spent and a tenth of the MS-SSIM that it won, and the coder's tables are counted on photographs.
@@ -33,4 +34,5 @@ python -m training.interpolate "$out/long/weights.safetensors" "$out/text/weight
     --data "$data"/photos-*.tar --screens "$data"/screens-*.tar --metrics "$metrics" --cache "$cache" --out "$out/mix"
 python -m training.tables "$out/mix/weights.safetensors" --data "$data"/photos-*.tar --cache "$cache" -o "$out/tables.safetensors"
 stage small_refine denoiser 20 --init "$out/tables.safetensors"
-python -m training.export "$out/denoiser/weights.safetensors" -o "$out/small.safetensors"
+stage small_texture texture 20 --init "$out/denoiser/weights.safetensors"
+python -m training.export "$out/texture/weights.safetensors" -o "$out/small.safetensors"
