@@ -1,6 +1,6 @@
 """metrics: values against the reference code, gradients, precision, missing weights.
 
-Tests with real weights need the folder that SFUMATO_METRICS names, or ../shared/weights from the repository.
+Tests with real weights need the folder of `sfumato.lpips.weights_folder`, and its folder check/.
 """
 
 from __future__ import annotations
@@ -25,12 +25,10 @@ from sfumato import lpips as product_lpips
 from sfumato.image import to_x
 from tests.conftest import random_dists, random_metric
 
-ROOT = Path(__file__).resolve().parents[1]
-
 
 def metrics_file(name: str) -> Path:
     """A file of the metrics folder; the test is skipped where the folder or the file is absent."""
-    folder = Path(os.environ.get("SFUMATO_METRICS", ROOT.parent / "shared" / "weights"))
+    folder = product_lpips.weights_folder()
     if not (folder / name).is_file():
         pytest.skip(f"{name} is not in {folder}: set SFUMATO_METRICS to the folder with the metric weights")
     return folder / name
@@ -275,7 +273,7 @@ def test_ssimulacra2_of_equal_images_is_100_and_falls_with_noise() -> None:
 
 def test_efficientnet_sees_the_macaws() -> None:
     net = efficientnet.load(metrics_file(efficientnet.FILE).parent)
-    kodak = Path(os.environ.get("SFUMATO_KODAK", ROOT.parent / "shared" / "data" / "kodak"))
+    kodak = Path(os.environ.get("SFUMATO_KODAK", ""))
     if not (kodak / "kodim23.png").is_file():
         pytest.skip("set SFUMATO_KODAK to the folder with the 24 Kodak images")
     with Image.open(kodak / "kodim23.png") as whole:
