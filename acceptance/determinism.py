@@ -90,7 +90,9 @@ def crcs(model: str) -> dict[str, int]:
     codec = load(model)
     out = {}
     for path in sorted((ROOT / "tests" / "golden").glob("[!x]*.sfu")):
-        out[f"file {path.stem}"] = latent(codec, path.read_bytes())
+        data = path.read_bytes()
+        if not container.unpack(data).header.holds_pixels:
+            out[f"file {path.stem}"] = latent(codec, data)
     for size in SIZES:
         for q in QUALITIES:
             for layout in ("plain", "channels last", "second of a batch"):

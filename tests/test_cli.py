@@ -28,7 +28,7 @@ def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProc
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
     row, column = np.mgrid[0:60, 0:90]
-    pixels = np.stack([row * 4, column * 2, row + column], -1).clip(0, 255).astype(np.uint8)
+    pixels = np.stack([row * 4, column * 14 // 5, row + column], -1).clip(0, 255).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "photo.png")
     return tmp_path / "photo.png"
 
