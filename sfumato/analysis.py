@@ -97,6 +97,4 @@ def flatness(pixels: UInt8[np.ndarray, "h w 3"], within: int = 0) -> float:
     if pixels.shape[1] < 2:
         return 0.0
     one, other = pixels[:, 1:], pixels[:, :-1]
-    if within == 0:
-        return float((one == other).all(2).mean())
     return float((np.maximum(one, other) - np.minimum(one, other) <= within).all(2).mean())

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MOST = 256
 """Colours of a choice at most."""
 CELLS = 1 << 12
-"""Colours told apart while choosing, at most; of more, those of equal high bits are one."""
+"""Colours to choose from, at most; of more, those with equal high bits are merged."""
 ROUNDS = 10
 """Of k-means, at most."""
 GROUND = 0.5
