@@ -203,6 +203,14 @@ def small_texture() -> Recipe:
     return replace(small_refine(), refined_loss=loss, energy=50.0, learning_rate=1e-3)
 
 
+def small_noise() -> Recipe:
+    """The denoiser of `small` after `small_texture`: the same, with its noise won back by the energy score.
+
+    python -m training small_noise --init small --data DIR --metrics DIR --minutes 60 --out DIR
+    """
+    return replace(small_texture(), energy=200.0, diversity=0.5)
+
+
 def small_further() -> Recipe:
     """From 3c334885 on, by two processes: all losses, text and screens foremost, at half the learning rate.
 
@@ -316,6 +324,7 @@ ALL = (
     small_sampler,
     small_refine,
     small_texture,
+    small_noise,
     small_further,
     base,
     base_more,
