@@ -46,6 +46,7 @@ class Recipe:
     text: float = 1.0  # factor on squared errors where a crop holds text or line art
     screens: float = 0.0  # share of the crops that are taken from screens
     flat: float = 0.0  # share of the crops that are rendered flat colours and dark gradients
+    signs: float = 0.0  # share of the crops that are photographs with a rendered sign in them
     flat_emphasis: float = 1.0  # factor on squared errors in those
     perceptual_from: float = 0.0  # where perceptual terms come in: from nothing, images must be formed first
     perceptual_crop: int = 128  # perceptual terms see a random part of this size of each crop
@@ -222,6 +223,14 @@ def small_further() -> Recipe:
     return replace(stage, learning_rate=5e-4, warmup=100, decay_start=0.15)
 
 
+def small_signs() -> Recipe:
+    """From bc762e6a on: `small_further` with signs among the crops, for lettering in photographs.
+
+    python -m training small_signs --init small --data DIR --screens DIR --metrics DIR --minutes 60 --out DIR
+    """
+    return replace(small_further(), signs=0.15, screens=0.25, learning_rate=4e-4)
+
+
 def base() -> Recipe:
     """The codec of `base`, grown from that of `small`; higher rates at the top.
 
@@ -326,6 +335,7 @@ ALL = (
     small_texture,
     small_noise,
     small_further,
+    small_signs,
     base,
     base_more,
     base_soap,
