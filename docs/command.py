@@ -12,6 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import tyro
+
 from sfumato.image import write_bytes
 
 PAGE = Path(__file__).with_name("command.md")
@@ -77,6 +79,11 @@ def _help(*command: str) -> str:
     return done.stdout.decode()
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Write the page of the command anew from its help."""
     write_bytes(PAGE, text().encode())
     print(f"{PAGE.name}: written")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import tyro
+
 from evaluation.curves import RATES, Curve, at_rate, bd_rate, mean_curves
 from evaluation.metrics import METRICS
 from evaluation.plots import plots
@@ -219,8 +221,13 @@ def _number(value: float, metric: str) -> str:
     return "-" if math.isnan(value) else f"{value:.{DIGITS.get(metric, 3)}f}"
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Write the tables of the pages, and the plots, anew from results/."""
     for path in PAGES:
         write_bytes(path, page(path).encode())
     written = [path.name for path in (*PAGES, *write_plots())]
     print(f"{', '.join(written)}: written")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import tyro
 
 from acceptance import determinism
 from sfumato import container, image, lossless
@@ -69,6 +70,7 @@ def write(name: str) -> bytes:
 
 
 def main() -> None:
+    """Write the toy weights and the corpus anew."""
     import torch  # only here: fuzzing needs none of it
 
     from training.export import export
@@ -93,4 +95,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

@@ -128,7 +128,7 @@ def small_spend() -> Recipe:
 
 
 def small_long() -> Recipe:
-    """From 7b3c9489 on: MS-SSIM, LPIPS and text before PSNR, in one stage with a long falling tail.
+    """From 7b3c9489 on: MS-SSIM, LPIPS and text before PSNR; the learning rate falls for most of it.
 
     python -m training small_long --init small --data DIR --screens DIR --metrics DIR --minutes 105 --out DIR
     """
@@ -142,8 +142,8 @@ def small_text() -> Recipe:
     python -m training small_text --init small --data DIR --screens DIR --metrics DIR --minutes 95 --out DIR
     """
     loss = {**small_long().base_loss, "mse": 0.12, "ms_ssim": 1800.0}
-    tail = {**loss, "mse": 0.05, "ms_ssim": 2200.0, "lpips": 900.0}
-    stage = replace(small_long(), base_loss=loss, late_loss=tail, late_from=0.75)
+    late = {**loss, "mse": 0.05, "ms_ssim": 2200.0, "lpips": 900.0}
+    stage = replace(small_long(), base_loss=loss, late_loss=late, late_from=0.75)
     return replace(stage, text=10.0, flat=0.07, flat_emphasis=8.0)
 
 

@@ -1,12 +1,13 @@
-"""A preset in; what each of its parts costs out.  python -m training.networks.costs PRESET ..."""
+"""python -m training.networks.costs PRESET ..: parameters and multiply-accumulates of each part."""
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from functools import cache
+from typing import Annotated
 
 import torch
+import tyro
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -52,7 +53,12 @@ def costs(preset: str, side: int = 512) -> tuple[Cost, ...]:
     return tuple(out)
 
 
+def main(presets: Annotated[list[str], tyro.conf.Positional]) -> None:
+    """Print what each part of some presets costs."""
+    for preset in presets:
+        for cost in costs(preset):
+            print(f"{preset:8}{cost.part:10}{cost.parameters:12,}{cost.kmac_per_pixel:10.2f} kMAC/pixel")
+
+
 if __name__ == "__main__":
-    for name in sys.argv[1:]:
-        for cost in costs(name):
-            print(f"{name:8}{cost.part:10}{cost.parameters:12,}{cost.kmac_per_pixel:10.2f} kMAC/pixel")
+    tyro.cli(main)
