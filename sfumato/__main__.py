@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -197,10 +198,17 @@ def info(file: Files = (), model: OptionalModel = None, json: Flag = False) -> N
     """
     if bool(file) == (model is not None):
         raise UsageError("give files or --model, one of the two")
+    failed = False
     for path in file:
-        file_info.print_file(path, json)
+        try:
+            file_info.print_file(path, json)
+        except (ValueError, OSError) as error:
+            failed = True
+            folder_command.print_failure(batch.Failure(str(path), error_message(error) or ""), json)
     if model is not None:
         file_info.print_model(model, json)
+    if failed:
+        sys.exit(1)
 
 
 def _do(
@@ -354,7 +362,10 @@ def main() -> None:
         if message is None:
             raise
         if "--json" in sys.argv:
-            _json({"error": message})
+            to_stream = "--out=-" in sys.argv or any(
+                option in ("-o", "--out") and out == str(STREAM) for option, out in pairwise(sys.argv)
+            )
+            _json({"error": message}, sys.stderr if to_stream else sys.stdout)
         else:
             warn(f"sfumato: {message}")
         sys.exit(2 if isinstance(error, UsageError) else 1)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
+
+from sfumato.image_data import ImageData
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
@@ -28,6 +31,13 @@ def fill(pixels: UInt8[np.ndarray, "h w *rgb"], plane: Plane) -> UInt8[np.ndarra
     channels = np.atleast_3d(pixels)
     filled = [np.where(seen, c, _smooth(c, seen)) for c in np.moveaxis(channels, 2, 0)]
     return np.stack(filled, -1).reshape(pixels.shape)
+
+
+def filled(image_data: ImageData) -> UInt8[np.ndarray, "h w 3"]:
+    """The RGB pixels of an image, filled where alpha is 0."""
+    if image_data.alpha is None:
+        return image_data.rgb
+    return replace(image_data, pixels=fill(image_data.pixels, image_data.alpha)).rgb
 
 
 def _smooth(channel: Plane, seen: np.ndarray) -> Plane:

@@ -72,6 +72,7 @@ class Plan(NamedTuple):
 
     tasks: list[Task]
     notes: list[str]  # lines on files that were left out or got another name
+    failures: list[Failure] = []  # folders that cannot be read
 
 
 class Work(NamedTuple):
@@ -103,14 +104,12 @@ def plan(job: Job, source: Path, target: Path) -> Plan:
     sources: list[Path] = []
     others: Counter[str] = Counter()
     notes: list[str] = []
-    for folder, folders, names in os.walk(source):
+    unreadable: list[OSError] = []
+    for folder, folders, names in os.walk(source, onerror=unreadable.append):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         links = [path for name in folders if (path := Path(folder, name)).is_symlink()]
         notes += [f"{path}: a link to a folder, left out" for path in links]
-        for name in sorted(names):
-            path = Path(folder, name)
-            if name.startswith("."):
-                continue
+        for path in (Path(folder, name) for name in sorted(names) if not name.startswith(".")):
             if path.suffix.lower() not in suffixes:
                 others[path.suffix.lower() or "no suffix"] += 1
             elif path.is_file():
@@ -119,12 +118,13 @@ def plan(job: Job, source: Path, target: Path) -> Plan:
                 notes.append(f"{path}: no file, or a link to nothing, left out")
     if not sources:
         looked = f"no files to read; looked for {' '.join(sorted(suffixes))}"
-        raise FileNotFoundError(errno.ENOENT, looked, str(source))
+        raise unreadable[0] if unreadable else FileNotFoundError(errno.ENOENT, looked, str(source))
     if others:
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(others.items()))
         what = "no .sfu files" if decodes else "no images by their suffix"
         notes.append(f"{source}: {others.total()} files are {what} and were left out: {kinds}")
-    return _named(job, target, {path: path.relative_to(source) for path in sources}, notes)
+    planned = _named(job, target, {path: path.relative_to(source) for path in sources}, notes)
+    return planned._replace(failures=[Failure(e.filename, str(e.strerror)) for e in unreadable])
 
 
 def plan_files(job: Job, sources: Sequence[Path], target: Path | None) -> Plan:

@@ -51,7 +51,7 @@ STEPS_FROM_NOISE = {"x": 65, "epsilon": 200}
 SIMPLE = 0.07
 """`Codec.rate_proxy` a pixel, at q = 0.5, of a nearly flat image at most; photographs have 0.08 to 0.3."""
 TRIALS = tuple(step / 10 for step in range(11))
-BAND = 1 << 18  # pixels
+PART = 1 << 18  # pixels
 
 QUIET = np.errstate(all="ignore")
 """Numbers that underflow are none of the host's business, whatever it has set (`np.seterr`)."""
@@ -87,22 +87,21 @@ class Codec:
         """An image -> its latent, the part of `encode` that is the same for every q; errors as there."""
         rounding.check()
         given = image.load(source, max_pixels)
-        given = image.strip(given) if strip else given
+        given = lossless.without_hidden(image.strip(given) if strip else given)
         image_data = image.without_tint(given)
         extras = metadata.entries(image_data)
         container.metadata_payload(extras)  # refuses what is too large before the work, as the header does
         height, width = image_data.pixels.shape[:2]
         Header(width, height, 0, self.model_id)
-        if image_data.alpha is not None:
-            image_data = replace(image_data, pixels=alpha.fill(image_data.pixels, image_data.alpha))
-        pixels = image_data.rgb
+        pixels = alpha.filled(image_data)
+        original = pixels if image_data is given else alpha.filled(image.in_srgb(given))
         grey = not image_data.icc and bool((pixels == pixels[..., :1]).all())
         report(progress, "analysis", 0.0)
         networks = self._transforms, self._config
         y = analysis.analyze(*networks, pixels)
         correction = cache(partial(analysis.correction, *networks, pixels, y))
         plane = None if image_data.alpha is None else lossless.pack(image_data.alpha)
-        return AnalysisResult(pixels, grey, plane, extras, self.model_id, y, correction, given)
+        return AnalysisResult(pixels, grey, plane, extras, self.model_id, y, correction, given, original)
 
     def encode(
         self,
@@ -143,7 +142,8 @@ class Codec:
         rendered = few_colours and analyzed is not source and palette.is_rendered(analyzed.given)
         data, y_hat = self._encode(analyzed, header, progress, reconstruct=rendered)
         if rendered:
-            error = palette.squared_error(self._shown(y_hat, header, DiffusionOptions()), analyzed.pixels)
+            shown = analyzed.visible(self._shown(y_hat, header, DiffusionOptions()))
+            error = palette.squared_error(shown, analyzed.original)
             if few := palette.better(analyzed.given, len(data), error, header.q):
                 return few.data
         return lossless_if_smaller and lossless.file(analyzed.given, len(data) - 1) or data
@@ -167,7 +167,8 @@ class Codec:
     ) -> UInt8[np.ndarray, "h w 3"]:
         """The whole image that y_hat decodes to."""
         whole = Crop(0, 0, header.width, header.height)
-        return to_uint8(cropped(self._pieces(y_hat, header, options), whole), header.height, header.width)
+        shown = to_uint8(cropped(self._pieces(y_hat, header, options), whole), header.height, header.width)
+        return ImageData(image.mean(shown)).rgb if header.grey else shown
 
     @property
     def sections(self) -> tuple[str, ...]:
@@ -193,22 +194,26 @@ class Codec:
         """How the rate goes, without a pass (`latents.rate_proxy`)."""
         return rate_proxy(analyzed.y * self._transforms.gain(q))
 
+    def _proxy(self, analyzed: AnalysisResult) -> float:
+        """`rate_proxy` a pixel at q = 0.5."""
+        return self.rate_proxy(analyzed, 0.5) / padded_pixels(*analyzed.pixels.shape[:2])
+
     def _steady(self, analyzed: AnalysisResult, q: float, seed: int | None) -> float:
         """The q to write: of a nearly flat image the best of `TRIALS` up to the one asked for.
 
         There the error is that of a few values' rounding, and falls with q only on the whole: a file would be
         larger and worse than that of a lower q.  As each set of trials holds those of lower q, none is.
-        An image of over 2^18 pixels is judged by a part in its middle.
+        An image of over 2^18 pixels is judged by that part of it which holds most.
         """
-        if self.rate_proxy(analyzed, 0.5) > SIMPLE * padded_pixels(*analyzed.pixels.shape[:2]):
+        if self._proxy(analyzed) > SIMPLE:
             return q
-        band = analyzed.band(BAND)
+        part = max(analyzed.parts(PART), key=self._proxy)
+        if self._proxy(part) > SIMPLE:
+            return q
 
         def error(trial: float) -> float:
-            shown = self.encode_with_reconstruction(band, q=trial, seed=seed)[1]
-            if analyzed.grey:
-                shown = image.mean(shown)[..., None]
-            return float(np.square(shown.astype(np.float32) - band.pixels).mean(dtype=np.float64))
+            shown = self.encode_with_reconstruction(part, q=trial, seed=seed)[1]
+            return palette.squared_error(shown, part.original)
 
         return min((trial for trial in TRIALS if round(trial * 255) <= round(q * 255)), key=error)
 

@@ -20,10 +20,10 @@ import numpy as np
 import PIL
 from PIL import Image, features
 
-from sfumato import image
+from sfumato import container, image
 from sfumato.decode_options import DecodeOptions
 from sfumato.distortion import psnr
-from sfumato.viewer import MIMES, Comparison, Rendition, page
+from sfumato.viewer import MIMES, Comparison, Rendition, formatted, page
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
@@ -72,7 +72,7 @@ class SameSize:
         )
         rows = [
             [html.escape(one.label), f"{one.size_bytes:,}", f"{one.bpp:.4f}"]
-            + [f"{one.metrics[metric]:.2f}" if metric in one.metrics else "" for metric in ours.metrics]
+            + [formatted(one.metrics[metric]) if metric in one.metrics else "" for metric in ours.metrics]
             for one in (*self.comparison.renditions, self.comparison.original)
         ]
         heads = ("version", "bytes", "bits per pixel", *ours.metrics)
@@ -114,7 +114,7 @@ def compare(
 ) -> SameSize:
     """The image at `source`, in sRGB, by `codec` at quality q, 0 .. 1, and by `baselines` of BASELINES.
 
-    With weights that hold a trained denoiser, our file is also shown with each of STEPS steps.
+    With weights that hold a trained denoiser, a latent is also shown with each of STEPS steps.
     ImageError for an image that cannot be read or that a baseline cannot hold; ValueError for a q out of
     range.
     """
@@ -122,7 +122,10 @@ def compare(
     data = codec.encode(original, q=q)
     renditions = [_ours(codec, original, data, q, None)]
     notes = [f"sfumato: weights {codec.preset} {codec.model_id:08x}."]
-    if codec.denoiser_id:
+    header = container.unpack(data).header
+    if header.holds_pixels:
+        notes = [f"sfumato: {header.model_name}, a lossless stream of pixels, which no network decodes."]
+    elif codec.denoiser_id:
         renditions += [_ours(codec, original, data, q, steps) for steps in STEPS]
     else:
         notes.append("These weights hold no trained denoiser, so sfumato is shown with steps = 0 only.")

@@ -8,14 +8,16 @@ A row holds the fields of `jobs.JobResult`, or of `batch.Failure` for a file tha
 from __future__ import annotations
 
 import io
+import math
 import time
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, final
 
-from sfumato import DEFAULT_MODEL, image
+from sfumato import DEFAULT_MODEL, image, lossless
 from sfumato.batch import IMAGE_SUFFIXES, Failure
+from sfumato.distortion import psnr
 from sfumato.jobs import SUFFIX, DecodeJob, EncodeJob, error_message, report
 
 Row = dict[str, Any]
@@ -134,7 +136,10 @@ class Decode(Conversion):
 @final
 @dataclass(frozen=True)
 class Evaluate(Conversion):
-    """Image files -> rows with PSNR (dB) and, where its weights are there, LPIPS of the decoded image."""
+    """Image files -> rows with PSNR (dB) and, where its weights are there, LPIPS of the decoded image.
+
+    Colours where alpha is 0 are left out.  The PSNR of an exact image is None.
+    """
 
     job: EncodeJob
 
@@ -145,7 +150,7 @@ class Evaluate(Conversion):
         return IMAGE_SUFFIXES
 
     def apply(self, data: bytes, source: str, target: str) -> Converted:
-        from sfumato import api, lpips, rate_control
+        from sfumato import api, lpips
 
         found = Encode(self.job).apply(data, source, "")
         assert found.data is not None
@@ -153,8 +158,10 @@ class Evaluate(Conversion):
         model = None if self.job.model == DEFAULT_MODEL else self.job.model
         decoded = api.decode_image(found.data, model=model)
         row = found.row | {"decode_seconds": time.perf_counter() - begun}
-        a, b = (image.in_srgb(p).rgb for p in (image.load(named(data, source), self.job.max_pixels), decoded))
-        row |= {"psnr_db": rate_control.psnr(a, b), "lpips_alex": None}
+        original = image.load(named(data, source), self.job.max_pixels)
+        a, b = (image.in_srgb(lossless.without_hidden(shown)).rgb for shown in (original, decoded))
+        decibels = psnr(a, b)
+        row |= {"psnr_db": decibels if math.isfinite(decibels) else None, "lpips_alex": None}
         if min(a.shape[:2]) >= lpips.MINIMUM and (lpips.weights_folder() / lpips.ALEX_FEATURES).exists():
             row["lpips_alex"] = float(lpips.distance(a, b))
         return Converted(None, row)

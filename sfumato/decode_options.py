@@ -65,8 +65,8 @@ class DecodeOptions:
               that it needs are read
     partial   accept a file that is cut short: what is missing is replaced by what is expected, and a missing
               alpha by an opaque one; the image's warnings say so
-    chunks    0 .. 5, decode only so many chunks, faster, for a preview; None for all.  What follows them is
-              not looked at, and may be missing
+    chunks    0 .. 5, decode only so many chunks, faster, for a preview; None for all.  What follows them
+              may be missing, but not damaged
     max_pixels  pixels that are decoded at most, both sides rounded up to multiples of 64; of a crop those of
               the tiles that it needs, where the image has no alpha.  None: the format's limit; FormatError
               for more

@@ -38,7 +38,8 @@ def write_bytes(path: str | os.PathLike[str], data: bytes, overwrite: bool = Tru
 
     A symbolic link is followed; what is neither file nor folder (/dev/stdout, a pipe) is written directly.
     A file that is replaced keeps its mode, and its owner where the system lets it; one with several hard
-    links is filled anew under all of its names, from a copy that stays until that is done.
+    links is filled anew under all of its names; where that fails half way, the new contents stay beside it
+    under a name that ends in .new, which the error gives.
 
     Raises OSError as `open` does, always with the name of the target: FileNotFoundError names the folder when
     that is missing, FileExistsError is raised without `overwrite` where anything is there, PermissionError
@@ -65,7 +66,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes, overwrite: bool = Tru
             try:
                 _write(file, data, old)
                 if old is not None and old.st_nlink > 1:
-                    _refill(target, data)
+                    _refill(target, data, part)
                 elif not overwrite:
                     _rename_new(part, target)
                 else:
@@ -131,7 +132,8 @@ def _named(path: Path) -> Iterator[None]:
             raise type(error)(error.errno, reason, str(path)) from error
         if hidden:
             error.filename = os.fspath(path)
-        error.filename2 = None
+        if error.filename2 is not None:
+            error.filename2 = None
         raise
 
 
@@ -147,12 +149,21 @@ def _write(file: IO[bytes], data: bytes, old: os.stat_result | None) -> None:
         file.close()  # Windows renames no open file
 
 
-def _refill(target: Path, data: bytes) -> None:
-    with open(target, "r+b") as file:
-        file.write(data)
-        file.truncate()
-        file.flush()
-        os.fsync(file.fileno())
+def _refill(target: Path, data: bytes, part: Path) -> None:
+    """Writes over a file; where that fails half way, `part`, which holds the same, gets a name that stays."""
+    try:
+        with open(target, "r+b") as file:
+            file.write(data)
+            file.truncate()
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException as error:
+        saved = target.with_name(f"{target.name}.{secrets.token_hex(4)}.new")
+        os.link(part, saved)
+        if isinstance(error, OSError):
+            reason = f"{error.strerror}: may be half written; all of it is in {saved.name}"
+            raise OSError(error.errno, reason, str(target)) from error
+        raise
 
 
 def _rename_new(part: Path, target: Path) -> None:

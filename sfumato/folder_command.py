@@ -37,9 +37,9 @@ def run(
         if not as_json:
             warn(f"{done} files skipped: each {batch.DONE}; --overwrite writes them again")
     reports: list[JobResult] = []
-    failures = list(work.failures)
+    failures = [*planned.failures, *work.failures]
     for failure in failures:
-        _fail(failure, as_json)
+        print_failure(failure, as_json)
     progress = terminal.progress(MofNCompleteColumn(), TimeRemainingColumn())
     processes = batch.processors() if jobs is None else jobs
     with progress, contextlib.closing(batch.run(job, work.todo, processes)) as outcomes:
@@ -48,7 +48,7 @@ def run(
             progress.advance(bar)
             if isinstance(outcome, batch.Failure):
                 failures.append(outcome)
-                _fail(outcome, as_json)
+                print_failure(outcome, as_json)
                 continue
             reports.append(outcome)
             if as_json:
@@ -68,7 +68,8 @@ def print_warnings(report: JobResult) -> None:
         warn(f"{report.input}: {sentence}")
 
 
-def _fail(failure: batch.Failure, as_json: bool) -> None:
+def print_failure(failure: batch.Failure, as_json: bool) -> None:
+    """A file that could not be done: an object, or a line to standard error."""
     if as_json:
         print_json(asdict(failure))
     else:

@@ -1,8 +1,8 @@
 """Image files in, 8-bit images or float arrays [1, 3, H, W] out; and back to files.
 
-    file -> load -> Image: pixels -> to_x -> [1, 3, H, W] in [-1, 1] -> pad -> [1, 3, H', W'] -> networks
+    file -> load -> ImageData: pixels -> to_x -> [1, 3, H, W] in [-1, 1] -> pad -> [1, 3, H', W'] -> networks
                        |     alpha, ICC, EXIF, XMP, resolution, text: past the networks
-    file <- write <- Image: pixels <- from_x <- [1, 3, H, W] <----------------------------------+
+    file <- write <- ImageData: pixels <- from_x <- [1, 3, H, W] <----------------------------------+
 
 What is neither grey nor RGB becomes sRGB; RGB keeps its values and its profile.  Nothing that is global to
 the process is touched.
@@ -69,7 +69,7 @@ def load(source: Source, max_pixels: int | None = MAX_PIXELS) -> ImageData:
     range is unknown or high dynamic; OSError where the system does (FileNotFoundError, IsADirectoryError ..).
     """
     if isinstance(source, ImageData):
-        return source
+        return _checked(source)
     name = _name(source)
     if isinstance(source, np.ndarray):
         return _from_array(source, name)
@@ -89,7 +89,7 @@ def load(source: Source, max_pixels: int | None = MAX_PIXELS) -> ImageData:
             "memoryview": hint["bytes"],
             "list": "; pass numpy.asarray(list, 'u1')",
         }
-        kinds = "a path, an open binary file, a Pillow image, a Image or a uint8 array"
+        kinds = "a path, an open binary file, a Pillow image, an ImageData or a uint8 array"
         raise ImageError(f"an image is {kinds}, not {kind}{hint.get(kind, '')}")
     with _pillow_errors(name):
         return _read_file(source, name, max_pixels)
@@ -360,6 +360,22 @@ def _exif(image: Image.Image) -> bytes | None:
     if not isinstance(exif, bytes) or not (exif := exif.removeprefix(EXIF_PREFIX)).startswith((b"II", b"MM")):
         return None
     return exif
+
+
+def _checked(image_data: ImageData) -> ImageData:
+    """The same; ImageError for what a caller cannot have meant."""
+    pixels, plane = image_data.pixels, image_data.alpha
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (3,)):
+        got = f"{pixels.dtype} {list(pixels.shape)}"
+        raise ImageError(f"pixels: expected uint8 [H, W] or [H, W, 3], got {got}")
+    if pixels.size == 0:
+        raise ImageError(f"pixels: an image of {pixels.shape[1]}x{pixels.shape[0]} pixels is empty")
+    if plane is not None and (plane.dtype != np.uint8 or plane.shape != pixels.shape[:2]):
+        expected = f"expected uint8 {list(pixels.shape[:2])}"
+        raise ImageError(f"alpha: {expected}, as the pixels, got {plane.dtype} {list(plane.shape)}")
+    if image_data.dpi is not None and not metadata.is_dpi(image_data.dpi):
+        raise ImageError(f"dpi is {image_data.dpi}; both must lie in 0.0001..429496")
+    return image_data
 
 
 def _from_array(array: np.ndarray, name: str) -> ImageData:

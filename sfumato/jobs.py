@@ -6,17 +6,19 @@ The name "-" stands for standard input or output.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sfumato import DEFAULT_MODEL, container, image, lossless
+from sfumato import DEFAULT_MODEL, arguments, container, image, lossless
+from sfumato.decode_options import DecodeOptions
 from sfumato.errors import HostError
 from sfumato.files import write_bytes
 from sfumato.tiles import MAX_PIXELS
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 SUFFIX = ".sfu"
 STREAM = Path("-")
+BLOCK = 1 << 20  # bytes at once: what a header allows may be a thousand times what is there
 
 Progress = Callable[[str, float], None]
 
@@ -95,11 +98,19 @@ class EncodeJob(Job):
             raise UsageError(
                 "give one of --quality, --target-bytes, --target-bpp, --target-psnr, --target-lpips"
             )
-        if self.quality is not None and not 0 <= self.quality <= 1:
-            raise UsageError(f"q is {self.quality}, not in 0..1")
+        with _usage():
+            if self.quality is not None:
+                arguments.number("q", self.quality, 0, 1)
+            arguments.integer("seed", self.seed, 0, 2**32 - 1)
+            arguments.integer("max_pixels", self.max_pixels, 1)
 
     def check(self) -> None:
         self._target()
+        if self.target_lpips is not None:
+            from sfumato import lpips
+
+            for name in (lpips.ALEX_FEATURES, lpips.ALEX_HEADS):
+                lpips.weights_file(lpips.weights_folder(), name)
         if self.model != DEFAULT_MODEL:  # that one is there, and takes a while
             from sfumato.codec import load
 
@@ -142,10 +153,8 @@ class EncodeJob(Job):
         targets: list[tuple[type[Target], float | None]]
         targets = [(TargetBytes, self.target_bytes), (TargetBpp, self.target_bpp)]
         targets += [(TargetPSNR, self.target_psnr), (TargetLPIPS, self.target_lpips)]
-        try:
+        with _usage():
             return next(target(value) for target, value in targets if value is not None)
-        except ValueError as error:
-            raise UsageError(str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -166,6 +175,7 @@ class DecodeJob(Job):
     suffix = ".png"
 
     def check(self) -> None:
+        self._options()
         if self.model is not None:
             from sfumato.codec import load
 
@@ -186,20 +196,28 @@ class DecodeJob(Job):
     ) -> tuple[bytes, image.ImageData, tuple[str, ...]]:
         """The bytes of an image file in the format of the target's suffix, the image, and warnings."""
         from sfumato.api import decode_image
-        from sfumato.decode_options import DecodeOptions
 
-        try:
-            options = DecodeOptions(
-                steps=self.steps, realism=self.realism, eta=self.eta, crop=self.crop, partial=self.partial,
-                chunks=self.chunks, max_pixels=self.max_pixels, progress=progress,
-            )  # fmt: skip
-        except ValueError as error:
-            raise UsageError(str(error)) from error
-        image_data = decode_image(data, options, model=self.model)
+        image_data = decode_image(data, self._options(progress), model=self.model)
         if self.strip:
             image_data = image.strip(image_data)
         written, left_out = to_bytes(target, image_data)
         return written, image_data, (*image_data.warnings, *left_out)
+
+    def _options(self, progress: Progress | None = None) -> DecodeOptions:
+        with _usage():
+            return DecodeOptions(
+                steps=self.steps, realism=self.realism, eta=self.eta, crop=self.crop, partial=self.partial,
+                chunks=self.chunks, max_pixels=self.max_pixels, progress=progress,
+            )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _usage() -> Iterator[None]:
+    """A setting that cannot be meant is a UsageError."""
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def error_message(error: BaseException) -> str | None:
@@ -223,9 +241,12 @@ def read(path: Path) -> bytes:
     No more is read than a file of that size in pixels can have, so a device that never ends is no matter.
     """
     with sys.stdin.buffer if path == STREAM else path.open("rb") as file:
-        head = file.read(container.HEADER_MAX)
-        header = container.unpack(head, partial=True).header
-        return head + file.read(container.file_limit(header) + 1 - len(head))
+        data = bytearray(file.read(container.HEADER_MAX))
+        left = container.file_limit(container.unpack(bytes(data), partial=True).header) + 1 - len(data)
+        while left > 0 and (block := file.read(min(left, BLOCK))):
+            data += block
+            left -= len(block)
+    return bytes(data)
 
 
 def file_fields(data: bytes) -> dict[str, Any]:

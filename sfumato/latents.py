@@ -8,7 +8,7 @@ A large image's latents are coded tile by tile, each with its own coders and che
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -47,15 +47,26 @@ class AnalysisResult:
     model: int  # number of the weights that made y
     y: Float[np.ndarray, "1 m h w"]
     correction: Callable[[], Float[np.ndarray, "1 m h w"]]  # of y, which the encoder adds in part
-    given: ImageData  # as it was read, for a lossless file
+    given: ImageData  # as it was read, black where nothing is visible, for a lossless file
+    original: UInt8[np.ndarray, "height width 3"]  # as `pixels`, before its channels were made equal if grey
 
-    def band(self, pixels: int) -> AnalysisResult:
-        """A part in the middle, about so many pixels of it, or all that there is; opaque and bare."""
+    def visible(self, decoded: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "height width 3"]:
+        """A decoded image, with the original's pixels where nothing is visible, so that no error counts."""
+        plane = self.given.alpha
+        return decoded if plane is None else np.where(plane[..., None] > 0, decoded, self.original)
+
+    def parts(self, pixels: int) -> Iterator[AnalysisResult]:
+        """Parts of about so many pixels, or all that there is, that cover the image; opaque and bare."""
         rows, columns = (side // RATIO for side in self.y.shape[2:])
         cells = max(1, pixels // HYPER_STRIDE**2)
         height = min(rows, max(1, cells // columns))
         width = min(columns, max(1, cells // height))
-        top, left = (rows - height) // 2, (columns - width) // 2
+        for top in range(0, rows, height):
+            for left in range(0, columns, width):
+                yield self._part(min(top, rows - height), min(left, columns - width), height, width)
+
+    def _part(self, top: int, left: int, height: int, width: int) -> AnalysisResult:
+        """The cells of z from there on."""
         cells_down = slice(top * RATIO, (top + height) * RATIO)
         cells_across = slice(left * RATIO, (left + width) * RATIO)
         y = self.y[:, :, cells_down, cells_across]
@@ -65,8 +76,9 @@ class AnalysisResult:
 
         down = slice(top * HYPER_STRIDE, (top + height) * HYPER_STRIDE)
         across = slice(left * HYPER_STRIDE, (left + width) * HYPER_STRIDE)
-        pixels_there = self.pixels[down, across]
-        return replace(self, pixels=pixels_there, alpha=None, metadata={}, y=y, correction=correction)
+        there, original = self.pixels[down, across], self.original[down, across]
+        bare = replace(self, pixels=there, original=original, alpha=None, metadata={})
+        return replace(bare, y=y, correction=correction)
 
 
 class LatentCoder:

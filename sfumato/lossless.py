@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import struct
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -67,7 +68,7 @@ def file(image_data: ImageData, limit: int) -> bytes | None:
 
     Most photographs are passed over by a look at a few of their rows, in a hundredth of the time of encoding.
     """
-    pixels = _seen(image_data)
+    pixels = _stored(image_data)
     height = len(pixels)
     if height > 2 * SAMPLE_ROWS * SAMPLES:
         tops = np.linspace(0, height - SAMPLE_ROWS, SAMPLES).astype(int)
@@ -85,7 +86,7 @@ def whole_file(image_data: ImageData, q: int = 255) -> bytes | None:
     `q` is its quality byte: 255 says that they are those of an original.  Colours where alpha is 0, which
     nobody sees, are black in it.
     """
-    pixels = _seen(image_data)
+    pixels = _stored(image_data)
     height, width = pixels.shape[:2]
     header = Header(width, height, q, 0, grey=pixels.ndim == 2, chunks=0)
     stream = pack(pixels)
@@ -96,10 +97,17 @@ def whole_file(image_data: ImageData, q: int = 255) -> bytes | None:
     return container.pack(header, [section], metadata.entries(image_data), plane)
 
 
-def _seen(image_data: ImageData) -> Pixels:
+def without_hidden(image_data: ImageData) -> ImageData:
+    """The image with black where alpha is 0: nobody sees the colours that programs leave there."""
     pixels = image_data.pixels
-    if image_data.alpha is not None:
-        pixels = np.where(np.expand_dims(image_data.alpha, tuple(range(2, pixels.ndim))) > 0, pixels, 0)
+    if image_data.alpha is None or image_data.alpha.all():
+        return image_data
+    seen = np.expand_dims(image_data.alpha, tuple(range(2, pixels.ndim))) > 0
+    return replace(image_data, pixels=np.where(seen, pixels, np.uint8(0)))
+
+
+def _stored(image_data: ImageData) -> Pixels:
+    pixels = without_hidden(image_data).pixels
     is_grey = pixels.ndim == 3 and not image_data.icc and bool((pixels == pixels[..., :1]).all())
     return pixels[..., 0] if is_grey else pixels
 

@@ -176,7 +176,7 @@ def rows_of(data: bytes) -> list[Row]:
 
 def to_status(rows: Iterable[Row]) -> bytes:
     """The inverse of `rows_of`."""
-    return "".join(f"{json.dumps(row)}\n" for row in rows).encode()
+    return "".join(f"{json.dumps(row, allow_nan=False)}\n" for row in rows).encode()
 
 
 def collect(manifest: Manifest, dest: Store) -> list[Row]:

@@ -8,7 +8,6 @@ that is not there any more.  Resolution and text have entries of their own in a 
 from __future__ import annotations
 
 import contextlib
-import math
 import re
 import struct
 from collections.abc import Iterator, Mapping
@@ -45,8 +44,8 @@ def entries(image_data: ImageData) -> dict[str, bytes]:
 
 
 def fields(found: Mapping[str, bytes]) -> dict[str, Any]:
-    """The fields of a `ImageData` that a file's entries hold; those of a wrong form are left out."""
-    known: dict[str, Any] = {kind: found.get(tag) for kind, tag in TAGS.items()}
+    """The fields of an `ImageData` that a file's entries hold; those of a wrong form are left out."""
+    known: dict[str, Any] = {kind: found.get(tag) for kind, tag in TAGS.items()} | {"dpi": None, "text": {}}
     if len(data := found.get(DPI_TAG, b"")) == 8 and all(sides := struct.unpack("<II", data)):
         known["dpi"] = (sides[0] / DPI_UNIT, sides[1] / DPI_UNIT)
     parts = found.get(TEXT_TAG, b"").split(b"\0")
@@ -82,8 +81,12 @@ def dpi_of(image: Any) -> tuple[float, float] | None:
         x, y = (float(side) for side in given)
     except (TypeError, ValueError, ZeroDivisionError):
         return None
-    good = all(math.isfinite(side) and 1 / DPI_UNIT <= side < 2**32 / DPI_UNIT for side in (x, y))
-    return (x, y) if good else None
+    return (x, y) if is_dpi((x, y)) else None
+
+
+def is_dpi(sides: tuple[float, float]) -> bool:
+    """Whether an entry holds this resolution, in pixels per inch."""
+    return all(1 / DPI_UNIT <= side < (2**32 - 1) / DPI_UNIT for side in sides)
 
 
 def text_of(image: Any) -> dict[str, str]:

@@ -71,8 +71,8 @@ def better(image_data: ImageData, size: int, error: float, q: int) -> Reduced | 
     squared error as a share of `error`: a decibel may cost 26 % more bytes, about what the networks take on
     screens.  `q` is its quality byte if it has not all colours.
     """
-    if error == 0:
-        return None
+    if error == 0:  # of x_base; what a refinement makes of it may be a level off
+        return _whole(image_data, size + TRIFLE)
     colours, best, least = Colours(image_data.pixels), None, 2.0
     first = bisect_left(NUMBERS, True, key=lambda number: colours.few(number).error < error)
     for number in NUMBERS[first:]:

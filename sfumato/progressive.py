@@ -1,15 +1,16 @@
 """The bytes of a file as they come in; better and better images out.
 
-    reader = Reader()
+    decoder, shown = ProgressiveDecoder(), 0
     for part in connection:
-        if reader.feed(part) > shown and (image := reader.image()) is not None:
+        if (sections := decoder.feed(part)) > shown and (image := decoder.image()) is not None:
             show(image)
-    reader.close()
+            shown = sections
+    decoder.close()
 
 A file has six sections: z and five chunks, the most important first.  z says how likely symbols are, and next
 to nothing of the image, so the first image comes with chunk 1.  A lossless file has one section, and no
-preview.  Each image is decoded from the start,
-and costs two thirds (chunk 1) to all (chunk 5) of decoding the file.
+preview.  Each image is decoded from the start, and costs two thirds (chunk 1) to all (chunk 5) of decoding
+the file.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from sfumato import arguments, container
 from sfumato.codec import load, model_of
 from sfumato.container import File, Header
 from sfumato.errors import FormatError
+from sfumato.fields import Ended
 from sfumato.tiles import MAX_PIXELS, padded_pixels
 
 if TYPE_CHECKING:
@@ -61,10 +63,8 @@ class ProgressiveDecoder:
             return len(self._file.sections)
         try:
             self._file = container.unpack(bytes(self._data), partial=True)
-        except FormatError:
-            if len(self._data) >= container.HEADER_MAX:
-                raise
-            return 0  # the header may still be coming
+        except Ended:
+            return 0  # the header is still coming
         self._wanted = self._file.wanted
         header = self._file.header
         pixels = padded_pixels(header.height, header.width)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -25,7 +25,6 @@ from sfumato.codec import Codec, load
 from sfumato.decode_options import Progress
 from sfumato.distortion import psnr
 from sfumato.image_data import ImageData
-from sfumato.latents import AnalysisResult
 from sfumato.tiles import MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ class Target(ABC):
             raise ValueError(f"a target of {self.unit.format(self.goal)}: need more than 0")
 
     @abstractmethod
-    def value(self, analyzed: AnalysisResult, size: float, decoded: Pixels | None) -> float:
+    def value(self, original: Pixels, size: float, decoded: Pixels | None) -> float:
         """What a file of `size` bytes has; `decoded` is what it decodes to, None if the goal is a size."""
 
     def search(
@@ -97,12 +96,13 @@ class Target(ABC):
         colours, where it is closer to the original or smaller.
         """
         analyzed = codec.analyze(source, strip=strip, max_pixels=max_pixels, progress=progress)
+        original = analyzed.original
 
         def exact(limit: int) -> SearchResult | None:
             data = lossless.file(analyzed.given, limit) if lossless_if_smaller else None
             if data is None:
                 return None
-            value = self.value(analyzed, len(data), None if self.log_slope is None else analyzed.pixels)
+            value = self.value(original, len(data), None if self.log_slope is None else original)
             return SearchResult(data, 1.0, value, len(tried))
 
         tried: dict[int, tuple[bytes, float]] = {}
@@ -120,7 +120,7 @@ class Target(ABC):
                     data, decoded = codec.encode_with_reconstruction(
                         analyzed, q=q / LAST, seed=seed, progress=report
                     )
-                tried[q] = data, self.value(analyzed, len(data), decoded)
+                tried[q] = data, self.value(original, len(data), decoded)
                 if math.isnan(tried[q][1]):
                     raise ValueError(f"{self.unit.format(math.nan)} at q = {q / LAST:.3f}: not a number")
             return tried[q][1]
@@ -139,11 +139,11 @@ class Target(ABC):
             if self.log_slope is not None:
                 return abs(self.log_slope) * (q / LAST - 0.5)
             size = BITS_PER_PROXY / 8 * codec.rate_proxy(analyzed, q / LAST)
-            return excess(self.value(analyzed, size, None))
+            return excess(self.value(original, size, None))
 
         limit = container.SECTION_MAX
         if self.log_slope is None:
-            limit = math.floor(self.goal / self.value(analyzed, 1, None))
+            limit = math.floor(self.goal / self.value(original, 1, None))
             if found := exact(limit):
                 return found
         low, high = bisect(lambda q: excess(value(q)), expected, wanted_below=self.log_slope is None)
@@ -153,25 +153,24 @@ class Target(ABC):
             if found := exact(limit):
                 return found
         if few_colours and palette.is_rendered(analyzed.given):
-            few = self._in_few_colours(analyzed, limit, min(max(best, 0), LAST))
+            few = self._in_few_colours(analyzed.given, limit, min(max(best, 0), LAST))
             if few is not None and self.log_slope is None and best in tried:
                 shown = codec.encode_with_reconstruction(analyzed, q=best / LAST, seed=seed)[1]
-                few = few if few.error < palette.squared_error(shown, analyzed.pixels) else None
+                error = palette.squared_error(analyzed.visible(shown), original)
+                few = few if few.error < error else None
             if few is not None:
-                original = replace(analyzed, pixels=analyzed.given.rgb)
-                found_value = self.value(original, len(few.data), ImageData(few.pixels).rgb)
+                found_value = self.value(analyzed.given.rgb, len(few.data), ImageData(few.pixels).rgb)
                 return SearchResult(few.data, few.q / LAST, found_value, len(tried))
         if best not in tried:
             wanted, first, last = (self.unit.format(v) for v in (self.goal, value(0), value(LAST)))
             raise TargetError(f"{wanted} cannot be met: this image has {first} (q = 0) to {last} (q = 1)")
         return SearchResult(tried[best][0], best / LAST, tried[best][1], len(tried))
 
-    def _in_few_colours(self, analyzed: AnalysisResult, limit: int, q: int) -> palette.Reduced | None:
+    def _in_few_colours(self, given: ImageData, limit: int, q: int) -> palette.Reduced | None:
         """Of at most `limit` bytes: the closest to the original, or the smallest that has the quality."""
-        given = analyzed.given
         if self.log_slope is None:
             return palette.largest(given, limit, q)
-        original, slope = replace(analyzed, pixels=given.rgb), self.log_slope
+        original, slope = given.rgb, self.log_slope
 
         def close(pixels: Pixels) -> bool:
             value = self.value(original, 0, ImageData(pixels).rgb)
@@ -185,7 +184,7 @@ class TargetBytes(Target):
 
     unit, log_slope = "{:.0f} bytes", None
 
-    def value(self, analyzed: AnalysisResult, size: float, decoded: Pixels | None) -> float:
+    def value(self, original: Pixels, size: float, decoded: Pixels | None) -> float:
         return size
 
 
@@ -194,8 +193,8 @@ class TargetBpp(Target):
 
     unit, log_slope = "{:.4g} bits per pixel", None
 
-    def value(self, analyzed: AnalysisResult, size: float, decoded: Pixels | None) -> float:
-        return 8 * size / (analyzed.pixels.shape[0] * analyzed.pixels.shape[1])
+    def value(self, original: Pixels, size: float, decoded: Pixels | None) -> float:
+        return 8 * size / (original.shape[0] * original.shape[1])
 
 
 class TargetPSNR(Target):
@@ -203,9 +202,9 @@ class TargetPSNR(Target):
 
     unit, log_slope = "a PSNR of {:.4g} dB", 0.25
 
-    def value(self, analyzed: AnalysisResult, size: float, decoded: Pixels | None) -> float:
+    def value(self, original: Pixels, size: float, decoded: Pixels | None) -> float:
         assert decoded is not None
-        return psnr(analyzed.pixels, decoded)
+        return psnr(original, decoded)
 
 
 class TargetLPIPS(Target):
@@ -217,9 +216,9 @@ class TargetLPIPS(Target):
 
     unit, log_slope = "an LPIPS of {:.4g}", -2.3
 
-    def value(self, analyzed: AnalysisResult, size: float, decoded: Pixels | None) -> float:
+    def value(self, original: Pixels, size: float, decoded: Pixels | None) -> float:
         assert decoded is not None
-        return lpips.distance(analyzed.pixels, decoded)
+        return lpips.distance(original, decoded)
 
 
 @dataclass(frozen=True)
@@ -233,9 +232,9 @@ class TargetDistance(Target):
 
     unit, log_slope = "a distance of {:.4g}", -2.3
 
-    def value(self, analyzed: AnalysisResult, size: float, decoded: Pixels | None) -> float:
+    def value(self, original: Pixels, size: float, decoded: Pixels | None) -> float:
         assert decoded is not None
-        return float(self.function(analyzed.pixels, decoded))
+        return float(self.function(original, decoded))
 
 
 def encode_to(

@@ -62,7 +62,7 @@ def warn(text: object) -> None:
 
 def print_json(value: object, stream: TextIO | None = None) -> None:
     """One object a line, in ASCII."""
-    print(json.dumps(value), file=stream or sys.stdout, flush=True)
+    print(json.dumps(value, allow_nan=False), file=stream or sys.stdout, flush=True)
 
 
 def print_table(table: Table) -> None:

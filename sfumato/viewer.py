@@ -163,7 +163,7 @@ def _for_script(number: int, comparison: Comparison) -> dict[str, Any]:
                     html.escape(one.label),
                     f"{one.size_bytes:,}",
                     f"{one.bpp:.4f}",
-                    *(_number(one.metrics.get(name, math.nan)) for name in names),
+                    *(formatted(one.metrics.get(name, math.nan)) for name in names),
                 ],
             }
             for index, one in enumerate(renditions)
@@ -197,7 +197,7 @@ def _label(rendition: Rendition) -> str:
     return f"{rendition.label}, {rendition.size_bytes:,} bytes"
 
 
-def _number(value: float) -> str:
+def formatted(value: float) -> str:
     """Four significant digits, without an exponent where that is readable."""
     if not math.isfinite(value):
         return "–" if math.isnan(value) else "∞" if value > 0 else "-∞"

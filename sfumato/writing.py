@@ -1,4 +1,4 @@
-"""A `ImageData` in; the bytes of an image file out, with all that its format and its readers hold."""
+"""An `ImageData` in; the bytes of an image file out, with all that its format and its readers hold."""
 
 from __future__ import annotations
 

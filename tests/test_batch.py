@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,15 +39,15 @@ def test_the_plan_keeps_folders_and_leaves_out_what_is_no_image(tmp_path: Path) 
         path = tmp_path / "in" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
-    tasks, notes = batch.plan(EncodeJob(), tmp_path / "in", tmp_path / "out")
+    tasks, notes, failures = batch.plan(EncodeJob(), tmp_path / "in", tmp_path / "out")
     left_out = "2 files are no images by their suffix and were left out: .sfu 1, .txt 1"
-    assert notes == [f"{tmp_path}/in: {left_out}"]
+    assert notes == [f"{tmp_path}/in: {left_out}"] and failures == []
     assert [str(t.target.relative_to(tmp_path / "out")) for t in tasks] == [
         "a.sfu",
         "b.sfu",
         "sub/deep/c.sfu",
     ]
-    tasks, _ = batch.plan(DecodeJob(), tmp_path / "in", tmp_path / "out")
+    tasks, *_ = batch.plan(DecodeJob(), tmp_path / "in", tmp_path / "out")
     assert [t.target.name for t in tasks] == ["e.png"]
 
 
@@ -148,9 +150,30 @@ def test_names_that_are_one_on_the_target_disk_are_told(
         paint(tmp_path / "in" / name)
     assert len(batch.plan(EncodeJob(), tmp_path / "in", tmp_path / "out").tasks) == 2
     monkeypatch.setattr(batch, "_is_case_sensitive", lambda folder: False)
-    tasks, notes = batch.plan(EncodeJob(), tmp_path / "in", tmp_path / "out")
+    tasks, notes, _ = batch.plan(EncodeJob(), tmp_path / "in", tmp_path / "out")
     assert [task.source.name for task in tasks] == ["A.png"]
     assert any("a.png: " in note and "would be the same file" in note for note in notes)
+
+
+def test_folders_that_cannot_be_read_are_failures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[..., Call]
+) -> None:
+    paint(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "locked").mkdir()
+    scandir = os.scandir
+
+    def refused(path: str) -> Any:
+        if Path(path).name in ("locked", "shut"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    done = call("encode", tmp_path / "in", "-o", tmp_path / "out", "--jobs", 1)
+    assert done.returncode == 1 and f"{tmp_path}/in/locked: Permission denied" in done.stderr
+    assert (tmp_path / "out" / "a.sfu").exists()
+    (tmp_path / "shut").mkdir()
+    done = call("encode", tmp_path / "shut", "-o", tmp_path / "out")
+    assert done.returncode == 1 and f"{tmp_path}/shut: Permission denied" in done.stderr
 
 
 def test_images_that_cannot_be_read_are_told_and_never_passed_over(

@@ -246,6 +246,44 @@ def test_json_of_errors(photo: Path, call: Callable[..., Call]) -> None:
     assert call("encode", photo, "--unheard-of", "--json").returncode == 2
 
 
+def test_errors_stay_out_of_a_stream_of_bytes(photo: Path, call: Callable[..., Call]) -> None:
+    bad = photo.with_name("bad.sfu")
+    bad.write_bytes(b"x" * 99)
+    done = call("decode", bad, "-o", "-", "--json")
+    assert (
+        done.returncode == 1
+        and done.stdout == ""
+        and "not a sfumato file" in json.loads(done.stderr)["error"]
+    )
+
+
+def test_info_goes_on_after_a_bad_file(photo: Path, call: Callable[..., Call]) -> None:
+    bad, good = photo.with_name("bad.sfu"), photo.with_name("good.sfu")
+    bad.write_bytes(b"x" * 99)
+    assert call("encode", photo, "-o", good).returncode == 0
+    done = call("info", bad, good)
+    assert done.returncode == 1 and "good.sfu: 90x60" in done.stdout and "bad.sfu: not a" in done.stderr
+    first, second = call("info", bad, good, "--json").objects
+    assert first["input"] == str(bad) and "error" in first and second["width"] == 90
+
+
+@pytest.mark.parametrize("option", [("--seed", -1), ("--max-pixels", -5), ("-q", "nan")])
+def test_settings_that_cannot_be_meant_end_with_2(
+    photo: Path, call: Callable[..., Call], option: tuple[str, object]
+) -> None:
+    done = call("encode", photo, *option)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+
+
+def test_missing_weights_of_a_target_are_one_error_for_a_folder(
+    photo: Path, call: Callable[..., Call], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shutil.copy(photo, photo.with_name("other.png"))
+    monkeypatch.setenv("SFUMATO_METRICS", str(tmp_path / "nowhere"))
+    done = call("encode", tmp_path, "-o", tmp_path / "out", "--target-lpips", 0.1)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "no such file" in done.stderr
+
+
 def test_targets(photo: Path, call: Callable[..., Call]) -> None:
     (printed,) = call("encode", photo, "--target-bytes", 150, "--json").objects
     assert 0.9 * 150 < printed["bytes"] == photo.with_suffix(".sfu").stat().st_size <= 150

@@ -119,6 +119,13 @@ def test_a_side_that_a_baseline_cannot_hold(tmp_path: Path) -> None:
     assert {v.mime for v in (made.comparison.original, made.comparison.renditions[0])} == {"image/png"}
 
 
+def test_an_exact_file_is_shown_once(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64), (0, 90, 200)).save(tmp_path / "flat.png")
+    made = compare.compare(tmp_path / "flat.png", ["webp"], load())
+    assert [one.codec for one in made.comparison.renditions] == ["sfumato", "WebP"]
+    assert made.notes[0].startswith("sfumato: lossless") and "<td>∞</td>" in made.page()
+
+
 def test_command(source: Path) -> None:
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "sfumato", "compare", *map(str, arguments)]

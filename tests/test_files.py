@@ -227,3 +227,25 @@ def test_a_full_disk_leaves_nothing_and_is_named(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "File too large: " in done.stderr and str(tmp_path / "a") in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_refilled_under_all_its_names_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "a.png"
+    target.write_bytes(b"old" * 1000)
+    os.link(target, tmp_path / "b.png")
+    fsync = os.fsync
+
+    def full(handle: int) -> None:
+        if os.fstat(handle).st_nlink > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="all of it is in") as error:
+        write_bytes(target, b"new" * 3000)
+    assert error.value.filename == str(target)
+    (saved,) = tmp_path.glob("a.png.*.new")
+    assert saved.read_bytes() == b"new" * 3000 and saved.name in error.value.strerror
+    assert not files.remove_abandoned(tmp_path) and len(list(tmp_path.iterdir())) == 3

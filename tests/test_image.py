@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import zlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,6 +90,27 @@ def test_arrays_of_other_types_and_shapes_are_refused(shape: tuple[int, ...]) ->
         read(Image.new("RGB", (0, 0)))
     with pytest.raises(ImageError, match=r"array: expected uint8 .* got uint16 \[6, 9, 3\]"):
         read(RGB.astype(np.uint16))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pixels": np.zeros((8, 8, 3))}, r"pixels: expected uint8 .*, got float64 \[8, 8, 3\]"),
+        ({"pixels": np.zeros((8, 8, 4), np.uint8)}, r"got uint8 \[8, 8, 4\]"),
+        ({"pixels": np.zeros((0, 8), np.uint8)}, "an image of 8x0 pixels is empty"),
+        (
+            {"alpha": np.zeros((4, 4), np.uint8)},
+            r"alpha: expected uint8 \[8, 8\], as the pixels, got uint8 \[4, 4\]",
+        ),
+        ({"dpi": (1e6, 1e6)}, r"dpi is \(1000000.0, 1000000.0\)"),
+        ({"dpi": (math.nan, 1.0)}, "dpi is"),
+    ],
+)
+def test_image_data_that_cannot_be_meant_is_refused(change: dict[str, Any], message: str) -> None:
+    good = ImageData(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8), dpi=(72.0, 72.0))
+    assert load(good) is good
+    with pytest.raises(ImageError, match=message):
+        load(replace(good, **change))
 
 
 def test_transparency_is_kept_by_load_and_refused_by_read() -> None:

@@ -21,7 +21,7 @@ from PIL import Image
 
 import sfumato
 import sfumato.pillow
-from sfumato import container, lossless
+from sfumato import container, jobs, lossless
 from sfumato.coder import Decoder, Encoder
 from sfumato.container import Header, Section
 from sfumato.image import ImageError, load
@@ -250,3 +250,14 @@ def test_a_very_wide_image_takes_no_more_memory_than_a_square_one() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 700
+
+
+def test_a_small_file_of_a_large_image_is_read_in_little_memory(tmp_path: Path) -> None:
+    header = container.Header(8000, 8000, 100, 1)
+    path = tmp_path / "a.sfu"
+    path.write_bytes(container.pack(header, [container.Section(b"", 0)] * 6))
+    tracemalloc.start()
+    data = jobs.read(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert data == path.read_bytes() and peak < 8 << 20

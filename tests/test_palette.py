@@ -152,3 +152,14 @@ def test_command_and_plugin(tmp_path: Path, call: Callable[..., Call]) -> None:
     assert not sfumato.open(out).header.holds_pixels
     Image.fromarray(WINDOW).save(out, quality=50)
     assert sfumato.open(out).header.holds_pixels
+
+
+def test_colours_that_nobody_sees_change_nothing() -> None:
+    plane = np.full(WINDOW.shape[:2], 255, np.uint8)
+    plane[:, 160:] = 0
+    hidden = np.random.default_rng(0).integers(0, 256, WINDOW.shape, np.uint8)
+    files = [
+        sfumato.encode(np.dstack([np.where(plane[..., None] > 0, WINDOW, under), plane]), q=0.4)
+        for under in (np.zeros_like(WINDOW), hidden)
+    ]
+    assert files[0] == files[1] and container.unpack(files[0]).header.holds_pixels

@@ -56,10 +56,10 @@ def test_bytes_one_by_one(data: bytes) -> None:
 
 def test_what_is_no_file_is_refused(data: bytes) -> None:
     with pytest.raises(sfumato.FormatError, match="not a sfumato file"):
-        ProgressiveDecoder().feed(b"GIF89a" + bytes(100))
+        ProgressiveDecoder().feed(b"GIF")
     short = ProgressiveDecoder()
-    assert short.feed(b"GIF89a") == 0
-    with pytest.raises(sfumato.FormatError, match="not a sfumato file"):
+    assert short.feed(b"SF") == 0
+    with pytest.raises(sfumato.FormatError, match="ends at byte 2"):
         short.close()
     with pytest.raises(sfumato.FormatError, match="ends at byte 0"):
         ProgressiveDecoder().close()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sfumato import codec as codec_module
+from sfumato import container
 from sfumato.codec import Codec
 from sfumato.distortion import psnr
 from tests.test_codec import photo as noise
@@ -75,12 +76,22 @@ def test_photographs_are_coded_once_with_the_very_q(codec: Codec, monkeypatch: p
     assert codec.encode(photo, q=0.37) == codec.encode(latent, q=0.37)
 
 
-def test_large_images_are_judged_by_a_band(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
-    latent = codec.analyze(np.repeat(IMAGES["gradient"], 4, 0))
-    assert latent.pixels.shape == (384, 128, 3)
-    band = latent.band(64 * 128 * 2)
-    assert band.pixels.shape == (128, 128, 3) and band.y.shape[2:] == (8, 8)
-    assert np.array_equal(band.pixels, latent.pixels[128:256])
-    assert latent.band(1 << 30).y.shape == latent.y.shape
-    monkeypatch.setattr(codec_module, "BAND", 64 * 128 * 2)
+def test_large_images_are_judged_by_a_part(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    latent = codec.analyze(np.repeat(IMAGES["gradient"], 5, 0)[:400])
+    assert latent.pixels.shape == (400, 128, 3)
+    parts = list(latent.parts(64 * 128 * 2))
+    assert [part.pixels.shape for part in parts] == [(128, 128, 3)] * 3 + [(80, 128, 3)]
+    assert {part.y.shape[2:] for part in parts} == {(8, 8)}
+    assert np.array_equal(parts[1].pixels, latent.pixels[128:256])
+    assert np.array_equal(parts[3].pixels, latent.pixels[320:]), "the last one overlaps"
+    (whole,) = latent.parts(1 << 30)
+    assert whole.y.shape == latent.y.shape
+    monkeypatch.setattr(codec_module, "PART", 64 * 128 * 2)
     assert codec.encode(latent.pixels, q=0.2)
+
+
+def test_a_photograph_on_a_plain_ground_keeps_the_q_that_was_asked_for(codec: Codec) -> None:
+    pixels = np.zeros((640, 768, 3), np.uint8)
+    pixels[:128, :256] = noise(128, 256)
+    data = codec.encode(pixels, q=0.6, few_colours=False)
+    assert container.unpack(data).header.q == round(0.6 * 255)

@@ -177,3 +177,18 @@ def test_lpips_of_large_images_is_that_of_their_bands(
     parts = [lpips.distance(original[rows], other[rows]) for rows in (slice(0, 48), slice(48, 96))]
     monkeypatch.setattr(lpips, "STRIP_PIXELS", original[..., 0].size // 2)
     assert lpips.distance(original, other) == pytest.approx(sum(parts) / 2)
+
+
+def test_a_tint_that_is_taken_out_counts_as_an_error(codec: Codec) -> None:
+    row, column = np.mgrid[:96, :128]
+    grey = (60 + row + 20 * np.sin(column / 9)).astype(np.uint8)
+    tinted = np.dstack([grey, grey + 2, grey])
+    result = TargetPSNR(38.0).search(codec, tinted, few_colours=False)
+    decoded = codec.decode_image(result.data)
+    assert decoded.pixels.ndim == 2 and result.value == pytest.approx(psnr(tinted, decoded.rgb)) >= 38
+
+
+def test_of_a_grey_file_the_image_that_is_decoded_is_measured(codec: Codec, original: np.ndarray) -> None:
+    grey = original[..., 1]
+    result = TargetPSNR(33.0).search(codec, grey)
+    assert result.value == pytest.approx(psnr(grey, codec.decode(result.data)))
