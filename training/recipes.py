@@ -212,6 +212,14 @@ def small_noise() -> Recipe:
     return replace(small_texture(), energy=200.0, diversity=0.5)
 
 
+def small_refine_signs() -> Recipe:
+    """The denoiser of `small` after `small_noise`: the same with signs among the crops, for lettering.
+
+    python -m training small_refine_signs --init small --data DIR --metrics DIR --minutes 30 --out DIR
+    """
+    return replace(small_noise(), signs=0.3, decay_start=0.1)
+
+
 def small_further() -> Recipe:
     """From 3c334885 on, by two processes: all losses, text and screens foremost, at half the learning rate.
 
@@ -334,6 +342,7 @@ ALL = (
     small_refine,
     small_texture,
     small_noise,
+    small_refine_signs,
     small_further,
     small_signs,
     base,
