@@ -86,7 +86,7 @@ def test_missing_or_useless_data_is_named(tmp_path: Path) -> None:
 
 def test_batches_are_crops_in_range_and_repeatable(folder: Path) -> None:
     images = Images.load([folder], CPU, smallest=64)
-    mixture = Mixture(images, images, screen_share=0.4, flat_share=0.2, sign_share=0.2)
+    mixture = Mixture(images, images, screen_share=0.4, flat_share=0.2)
     a, kinds = mixture.batch(20, 64, np.random.default_rng(5))
     assert {*kinds.tolist()} == {*Kind}
     assert a.shape == (20, 3, 64, 64) and a.min() >= -1 and a.max() <= 1

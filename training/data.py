@@ -26,7 +26,6 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 
-from training.signs import sign_crop
 from training.synthetic import synthetic_crop
 
 SUFFIXES = {".avif", ".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"}
@@ -220,18 +219,16 @@ class Kind(IntEnum):
     PHOTO = 0
     SCREEN = 1
     FLAT = 2  # rendered: flat colours, gradients
-    SIGN = 3  # a photograph with a rendered sign in it
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """What batches are drawn from: photographs, and by their shares screens and what is rendered."""
+    """What batches are drawn from: photographs, and by their shares screens and rendered flat crops."""
 
     photos: Source
     screens: Images | None = None
     screen_share: float = 0.0
     flat_share: float = 0.0
-    sign_share: float = 0.0
 
     def batch(
         self, n: int, side: int, rng: np.random.Generator
@@ -248,7 +245,6 @@ class Mixture:
                 crops.append(self.screens.crop(side, rng, RESCALED_SCREENS, tries=2))
                 kinds.append(Kind.SCREEN)
             else:
-                crop, sign = self.photos.crop(side, rng, RESCALED_PHOTOS), kind > 1 - self.sign_share
-                crops.append(sign_crop(crop.cpu(), rng).to(device) if sign else crop)
-                kinds.append(Kind.SIGN if sign else Kind.PHOTO)
+                crops.append(self.photos.crop(side, rng, RESCALED_PHOTOS))
+                kinds.append(Kind.PHOTO)
         return torch.cat(crops), torch.tensor(kinds, device=device)

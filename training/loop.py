@@ -175,7 +175,7 @@ class Trainer:
         if run.screens:
             every_screen = Images.load(list(run.screens), self.device, recipe.crop, run.cache)
             screens, held["screens"] = every_screen.split(max(1, run.held_out // 3))
-        return Mixture(photos, screens, recipe.screens, recipe.flat, recipe.signs), held
+        return Mixture(photos, screens, recipe.screens, recipe.flat), held
 
     def _start_model(self) -> Model:
         recipe, run = self.recipe, self.run

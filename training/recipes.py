@@ -46,7 +46,6 @@ class Recipe:
     text: float = 1.0  # factor on squared errors where a crop holds text or line art
     screens: float = 0.0  # share of the crops that are taken from screens
     flat: float = 0.0  # share of the crops that are rendered flat colours and dark gradients
-    signs: float = 0.0  # share of the crops that are photographs with a rendered sign in them
     flat_emphasis: float = 1.0  # factor on squared errors in those
     perceptual_from: float = 0.0  # where perceptual terms come in: from nothing, images must be formed first
     perceptual_crop: int = 128  # perceptual terms see a random part of this size of each crop
@@ -212,14 +211,6 @@ def small_noise() -> Recipe:
     return replace(small_texture(), energy=200.0, diversity=0.5)
 
 
-def small_refine_signs() -> Recipe:
-    """The denoiser of `small` after `small_noise`: the same with signs among the crops, for lettering.
-
-    python -m training small_refine_signs --init small --data DIR --metrics DIR --minutes 30 --out DIR
-    """
-    return replace(small_noise(), signs=0.3, decay_start=0.1)
-
-
 def small_further() -> Recipe:
     """From 3c334885 on, by two processes: all losses, text and screens foremost, at half the learning rate.
 
@@ -229,14 +220,6 @@ def small_further() -> Recipe:
     loss = {**small_text().base_loss, "mse": 0.08, "ms_ssim": 2000.0, "lpips": 800.0}
     stage = replace(small_text(), base_loss=loss, late_loss={}, late_from=1.0, text=12.0, screens=0.32)
     return replace(stage, learning_rate=5e-4, warmup=100, decay_start=0.15)
-
-
-def small_signs() -> Recipe:
-    """From bc762e6a on: `small_further` with signs among the crops, for lettering in photographs.
-
-    python -m training small_signs --init small --data DIR --screens DIR --metrics DIR --minutes 60 --out DIR
-    """
-    return replace(small_further(), signs=0.15, screens=0.25, learning_rate=4e-4)
 
 
 def base() -> Recipe:
@@ -342,9 +325,7 @@ ALL = (
     small_refine,
     small_texture,
     small_noise,
-    small_refine_signs,
     small_further,
-    small_signs,
     base,
     base_more,
     base_soap,
