@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from sfumato.rate_control import TargetPSNR as TargetPSNR
     from sfumato.rate_control import encode_to as encode_to
 
-__version__ = "0.2.0.dev0"
+__version__ = "0.2.0"
 DEFAULT_MODEL = "small"
 
 # Loaded on first use (PEP 562), so that what needs no pixels loads no networks.

@@ -92,7 +92,7 @@ def encode(
         source: Image (PNG, JPEG, WebP, AVIF, TIFF, ...), several of them, a folder, or - for standard input.
         out: File or folder to write, or - for standard output. Several images and folders go into a folder.
             Without it, beside the image, with the suffix .sfu.
-        quality: From 0 (about 0.04 bits per pixel) to 1 (about 1.1).
+        quality: From 0 (about 0.05 bits per pixel) to 1 (about 1.0).
         target_bytes: Make the best file of at most this many bytes.
         target_bpp: Make the best file of at most this many bits per pixel.
         target_psnr: Make the smallest file of at least this PSNR in dB.

@@ -67,7 +67,7 @@ def batch(
             and errors.
         task: Encode images; decode .sfu files to PNG; transcode JPEG, AVIF and WebP where that makes them
             smaller; evaluate: write a table of sizes and distances, and no files.
-        quality: From 0 (about 0.04 bits per pixel) to 1 (about 1.1).
+        quality: From 0 (about 0.05 bits per pixel) to 1 (about 1.0).
         target_bytes: Make the best file of at most this many bytes.
         target_bpp: Make the best file of at most this many bits per pixel.
         target_psnr: Make the smallest file of at least this PSNR in dB.
