@@ -13,6 +13,7 @@ from typing import Annotated
 
 import tyro
 
+from evaluation.measure import images_in
 from sfumato import image
 from sfumato.codec import Codec, load
 from sfumato.files import write_csv
@@ -63,14 +64,14 @@ def main(
     """Search q for each target on each image.
 
     Args:
-        images: folder of PNG files.
+        images: folder of images.
         output: the CSV file.
         model: weights by name, or a path.
         first: only so many images.
     """
     codec = load(model)
     perceptual = (weights_folder() / ALEX_FEATURES).is_file()
-    paths = sorted(images.glob("*.png"))[:first]
+    paths = images_in(images)[:first]
     codec.encode(image.read(paths[0]))  # the first call is slow
     table: list[list[object]] = []
     for path in paths:

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 import queue
+import statistics
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -194,7 +196,9 @@ class _Run:
         try:
             record, x_hat = self._earlier_record(path, name, image_id, codec, setting), None
             if record is None:
-                features.unlink(missing_ok=True)
+                for side in (datasets.SMALL_CROP, datasets.LARGE_CROP):  # whatever this run measures
+                    old = datasets.features_file(out, side, codec.name, f"{setting:g}", name)
+                    old.unlink(missing_ok=True)
                 record, x_hat = self._code(worker, name, image, image_id, codec, setting, path)
             names = [metric for metric in image_metrics() if metric in self.ready]
             names = [metric for metric in names if metric not in record.computed.split()]
@@ -287,9 +291,16 @@ class _Run:
             for line in warnings:
                 self.warning(line)
             write_table(path, DatasetRecord, found)
+        elif path.is_file():  # what an earlier run found, as far as its files are still the same
+            write_table(path, DatasetRecord, filter(self._holds, read_table(path, DatasetRecord)))
         self.result.datasets = read_table(path, DatasetRecord) if path.is_file() else []
         self.result.warnings.sort()  # workers come to them in any order
         return self.result
+
+    def _holds(self, one: DatasetRecord) -> bool:
+        """Whether a line on the whole set is of the files of the records: the mean rates are equal."""
+        rates = [r.bpp for r in self.result.records if (r.codec, r.setting) == (one.codec, one.setting)]
+        return bool(rates) and math.isclose(statistics.fmean(rates), one.bpp, rel_tol=1e-5)
 
     def warning(self, line: str) -> None:
         with self._lock:

@@ -79,12 +79,12 @@ def _delta(delta: Delta) -> Cell:
 def _sentence(test: Curve, metric: str, deltas: Mapping[str, Delta]) -> str:
     """How much smaller the files are at equal quality."""
     parts = []
-    for codec, delta in sorted(deltas.items(), key=lambda item: -item[1].percent):
-        if not delta.refused:
-            size = "smaller" if delta.percent < 0 else "larger"
-            ends = f"{signed(delta.low, 0)} … {signed(delta.high, 0)} %"
-            known = "" if math.isnan(delta.low) else f" ({100 * CONFIDENCE:.0f} % interval {ends})"
-            parts.append(f"{abs(delta.percent):.0f} % {size} than those of {codec}{known}")
+    stated = [(codec, delta) for codec, delta in deltas.items() if not delta.refused]
+    for codec, delta in sorted(stated, key=lambda item: -item[1].percent):
+        size = "smaller" if delta.percent < 0 else "larger"
+        ends = f"{signed(delta.low, 0)} … {signed(delta.high, 0)} %"
+        known = "" if math.isnan(delta.low) else f" ({100 * CONFIDENCE:.0f} % interval {ends})"
+        parts.append(f"{abs(delta.percent):.0f} % {size} than those of {codec}{known}")
     quality = METRICS[metric].title.partition(",")[0]
     return f"At equal {quality} the files of {test.codec} are {', '.join(parts)}." if parts else ""
 
@@ -181,7 +181,7 @@ def bitrate_breakdowns(records: Sequence[Record], curves: Sequence[Curve]) -> li
         rows = []
         for setting, bpp in zip(curve.settings, curve.bpp, strict=True):
             own = [one for one in records if (one.codec, one.setting) == (curve.codec, setting)]
-            latents = [one for one in own if one.bits]
+            latents = [one for one in own if not math.isnan(one.bits.get(SECTIONS[0], math.nan))]
             parts = [[one.bits.get(name, math.nan) / (8 * one.bytes) for name in SECTIONS] for one in latents]
             means = [statistics.fmean(column) for column in zip(*parts, strict=True)]
             if means and not any(map(math.isnan, means)):

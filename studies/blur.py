@@ -18,9 +18,9 @@ from matplotlib.figure import Figure
 
 from evaluation.plots import OTHERS
 from studies.denoisers import STARTS, Options, Table, run
+from studies.intervals import half_interval
 from studies.objectives import objectives
 from studies.steps import save
-from studies.variants import half_interval
 from training.recipes import Recipe
 
 OBJECTIVE = "energy 0.5, patch 1"  # uses its noise at no cost

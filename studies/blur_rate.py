@@ -23,7 +23,7 @@ from evaluation.curves import Curve, bd_rate
 from sfumato.files import write_csv
 from studies import blur
 from studies.denoisers import STARTS, Options, Table, run
-from studies.variants import half_interval
+from studies.intervals import half_interval
 from training.recipes import Recipe
 
 REFERENCE = "0"

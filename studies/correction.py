@@ -24,7 +24,7 @@ from sfumato.files import write_csv
 from sfumato.image import read
 from sfumato.latents import AnalysisResult
 from sfumato.lpips import weights_folder
-from studies.variants import half_interval
+from studies.intervals import half_interval
 
 METRICS = ("psnr_db", "ms_ssim", "lpips_alex", "dists", "ssimulacra2")
 HEADING = ("model", "image", "flatness", "share", "q", "bpp", *METRICS)

@@ -90,6 +90,7 @@ def run(folder: Path, output: Path, options: Options, variants: Mapping[str, Rec
     if output.exists():
         with output.open(newline="") as file:
             rows = list(csv.DictReader(file))
+        check_same(output, options, rows)
     if not rows:
         start = load_weights(options.init).model
         rows = [
@@ -114,6 +115,15 @@ def run(folder: Path, output: Path, options: Options, variants: Mapping[str, Rec
                     print(", ".join(f"{k} {v}" for k, v in rows[-1].items()), flush=True)
             write_csv(output, HEAD, [[row[key] for key in HEAD] for row in rows])
     return rows
+
+
+def check_same(output: Path, options: Options, rows: Table) -> None:
+    """SystemExit where a table holds rows of other options than those: they would be taken for these."""
+    wanted = {"q": options.qualities, "steps": options.steps, "cpu_minutes": (options.minutes,)}
+    trained = [row for row in rows if row["variant"] not in STARTS]
+    for name, values in wanted.items():
+        if other := sorted({row[name] for row in trained if float(row[name]) not in values}):
+            raise SystemExit(f"{output} holds rows of {name} {', '.join(other)}; name another table")
 
 
 class TestSet:

@@ -23,8 +23,8 @@ from sfumato import image
 from sfumato.files import write_csv
 from sfumato.transforms import STRIDE
 from studies.domains import middle
+from studies.intervals import half_interval
 from studies.latents import WINDOW, Base, EntropyNetworks, Latents, Schedule, analyzed, reference_bits, train
-from studies.variants import half_interval
 from training.networks.model import Model
 from training.networks.positions import LaplacianBias
 from training.run_weights import load_weights

@@ -33,9 +33,9 @@ from sfumato.compare import BASELINES, _encode, largest_within
 from sfumato.files import write_csv
 from sfumato.lpips import weights_folder
 from sfumato.weights import read_weights
+from studies.intervals import half_interval
 from studies.knockouts import variants, without
 from studies.steps import save
-from studies.variants import half_interval
 
 QUALITIES = (0.2, 0.4, 0.6)
 KNOCKED_OUT_AT = 0.4  # q
@@ -66,8 +66,9 @@ def measured(codec: Codec, knocked_out: dict[str, Codec], suite: MetricSuite, pi
     """The row of each of `QUALITIES`, without the columns that name the image and the model."""
     reference = suite.reference(pixels)
     avif = lru_cache(maxsize=None)(partial(_encode, pixels, BASELINES["avif"]))  # bisections begin alike
+    analyzed = codec.analyze(pixels)  # which is coded with the very q, and never as a palette
     for q in QUALITIES:
-        data = codec.encode(pixels, q=q)
+        data = codec.encode(analyzed, q=q)
         file = container.unpack(data)
         lengths = [len(section.payload) for section in file.sections]
         setting, theirs = largest_within(avif, 100, len(data))

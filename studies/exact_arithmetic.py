@@ -17,6 +17,7 @@ import torch
 import tyro
 from torch import Tensor
 
+from evaluation.measure import images_in
 from metrics.distortion import psnr
 from metrics.lpips import load_lpips
 from metrics.perceptual import LPIPS
@@ -146,14 +147,14 @@ def main(
     """Compare the exact entropy model with the float one.
 
     Args:
-        images: folder of PNG files.
+        images: folder of images.
         output: folder for exact.csv and exact-speed.csv.
         model: weights of a run of `python -m training`.
         metrics: folder with the LPIPS weights; without it that column stays empty.
         runs: of each timing; the median counts.
     """
     pair = Pair(model)
-    paths = sorted(images.glob("*.png"))
+    paths = images_in(images)
     heading = ["image", "q", "exact_bits", "float32_bits", "over_percent"]
     heading += ["exact_psnr_db", "exact_lpips_alex", "float32_psnr_db", "float32_lpips_alex"]
     lpips = None if metrics is None else load_lpips("alex", metrics)

@@ -15,6 +15,7 @@ from jaxtyping import Float, UInt8
 
 from evaluation.measure import images_in
 from sfumato.codec import load
+from sfumato.decode_options import DecodeOptions
 from sfumato.files import write_csv
 from sfumato.image import read
 
@@ -68,7 +69,7 @@ def main(
             files = [codec.encode(original, q=q) for original in originals]
             bpp = np.mean([8 * len(d) / o[..., 0].size for d, o in zip(files, originals, strict=True)])
             for count in steps:
-                decoded = [codec.decode(data, steps=count) for data in files]
+                decoded = [codec.decode_image(data, DecodeOptions(steps=count)).rgb for data in files]
                 mean = np.mean([tile(o, d) for o, d in zip(originals, decoded, strict=True)], 0)
                 ratio = np.sum([peaks(rgb) for rgb in decoded], 0) / expected
                 figures = f"{bpp:.4f}", f"{np.sqrt((mean**2).mean()):.3f}"

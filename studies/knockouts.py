@@ -7,9 +7,7 @@ trained without the part; 0 means that the part does nothing.
 
 from __future__ import annotations
 
-import math
 import re
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,13 +17,14 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
+from evaluation.measure import images_in
 from sfumato import image
 from sfumato.codec import Codec
 from sfumato.files import write_csv
 from sfumato.weights import Weights, read_weights
+from studies.intervals import half_interval
 
 QUALITIES = (0.2, 0.5, 0.8)
-CONFIDENCE = 1.96  # of a normal mean over images
 
 Context = Literal["local", "global", "channel"]
 CONTEXTS: tuple[Context, ...] = get_args(Context)
@@ -95,11 +94,6 @@ def without(weights: Weights, edits: list[Edit]) -> Codec:
     return Codec(replace(weights, tensors=tensors))
 
 
-def half_interval(values: Sequence[float]) -> float:
-    """Half of the 95 % interval of a mean over images, which is taken for normal; NaN for one value."""
-    return CONFIDENCE * statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-
-
 def main(
     images: Annotated[Path, tyro.conf.Positional],
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
@@ -109,7 +103,7 @@ def main(
     """Count the bits of every image with each part switched off, and with all of them on.
 
     Args:
-        images: folder of PNG files.
+        images: folder of images.
         output: the CSV file: mean difference in percent, and half of its 95 % interval over images.
         model: weights by name, or a path.
         first: only so many images.
@@ -118,7 +112,7 @@ def main(
     whole = Codec(weights)
     codecs = {name: without(weights, edits) for name, edits in variants(weights).items()}
     differences: dict[tuple[str, float], list[float]] = {(n, q): [] for n in codecs for q in QUALITIES}
-    paths = sorted(images.glob("*.png"))[:first]
+    paths = images_in(images)[:first]
     for path in paths:
         pixels = image.read(path)
         for q in QUALITIES:

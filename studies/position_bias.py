@@ -13,6 +13,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from evaluation.measure import images_in
 from sfumato import image
 from sfumato.codec import Codec
 from sfumato.files import write_csv
@@ -29,7 +30,7 @@ def main(
     """Measure ideal bits of every section over a folder, and print them beside A_j and sigma_j.
 
     Args:
-        images: folder of PNG files.
+        images: folder of images.
         output: the CSV file.
         model: weights by name, or a path.
     """
@@ -38,7 +39,7 @@ def main(
     codec = Codec(weights)
     bits = np.zeros((len(QUALITIES), len(codec.sections)))
     pixels = 0
-    for path in sorted(images.glob("*.png")):
+    for path in images_in(images):
         rgb = image.read(path)
         pixels += rgb.shape[0] * rgb.shape[1]
         bits += [codec.estimate_bits(rgb, q=q) for q in QUALITIES]

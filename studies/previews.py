@@ -17,6 +17,7 @@ import torch
 import tyro
 from PIL import Image
 
+from evaluation.measure import images_in
 from metrics.distortion import psnr
 from metrics.lpips import load_lpips
 from metrics.perceptual import LPIPS
@@ -84,7 +85,7 @@ def main(
     """Decode the first chunks of files.
 
     Args:
-        images: folder of PNG files.
+        images: folder of images.
         output: the CSV file.
         metrics: folder with the LPIPS weights; without it that column stays empty.
         model: weights by name, or a path.
@@ -95,7 +96,7 @@ def main(
     codec = load(model)
     lpips = None if metrics is None else load_lpips("alex", metrics)
     table: list[list[object]] = []
-    for path in sorted(images.glob("*.png"))[:first]:
+    for path in images_in(images)[:first]:
         for quality in qualities:
             table += rows(codec, path, quality, lpips, runs)
     heading = ["image", "q", "chunks", "bytes", "share", "psnr_db", "lpips_alex", "thumbnail_db"]

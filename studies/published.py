@@ -15,7 +15,7 @@ from typing import Annotated
 import tyro
 
 from evaluation.curves import bd_rate, mean_curves
-from evaluation.published import published_curves
+from evaluation.published import IMAGES, published_curves
 from evaluation.records import read_records
 from sfumato.files import write_csv
 
@@ -37,6 +37,8 @@ def main(
     rows = [row for row in read_records(results) if row.codec.startswith("sfumato")]
     if not rows:
         raise SystemExit(f"{results} holds no row of sfumato")
+    if {row.image for row in rows} != IMAGES.get(dataset):
+        raise SystemExit(f"{results} is not of the images that the published means of {dataset} are of")
     lines = []
     for ours in mean_curves(rows):
         for theirs in published_curves(dataset):

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 
+from evaluation.measure import images_in
 from sfumato import container, image
 from sfumato.codec import load
 from sfumato.files import write_csv
@@ -22,7 +23,7 @@ def main(
     """Encode every image at five qualities and compare the file with its ideal bits.
 
     Args:
-        images: folder of PNG files.
+        images: folder of images.
         output: the CSV file.
         model: name of weights.
     """
@@ -32,10 +33,10 @@ def main(
     rows: list[list[object]] = []
     for q in QUALITIES:
         worst = 0.0
-        for path in sorted(images.glob("*.png")):
-            pixels = image.read(path)
-            data = codec.encode(pixels, q=q)
-            bits = sum(codec.estimate_bits(pixels, q=q))
+        for path in images_in(images):
+            analyzed = codec.analyze(image.read(path))  # coded with the very q, never as a palette
+            data = codec.encode(analyzed, q=q)
+            bits = sum(codec.estimate_bits(analyzed, q=q))
             overhead = container.overhead_bytes(data)
             over = 100 * (8 * (len(data) - overhead) / bits - 1)
             worst = max(worst, over)

@@ -46,7 +46,7 @@ from sfumato.exact import window_distances
 from sfumato.files import write_csv
 from sfumato.image import read
 from studies.contexts import switch_off
-from studies.knockouts import half_interval
+from studies.intervals import half_interval
 from studies.latents import QUALITIES, EntropyNetworks, analyzed
 from studies.steps import save
 from training.networks import quantise

@@ -13,14 +13,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import tyro
-from bjontegaard import bd_rate
 
+from evaluation.curves import Curve, bd_rate
 from sfumato.files import write_csv
 from training.loop import Run, train
 from training.recipes import FIDELITY, Recipe, small_more
 
-METRICS = {"psnr": 1, "ms_ssim": 1, "lpips": -1}  # sign: whether higher is better
+METRICS = {"psnr": "psnr_db", "ms_ssim": "ms_ssim", "lpips": "lpips_alex"}  # of a log -> of evaluation
 SETS = ("photos", "screens")
 
 
@@ -110,8 +111,8 @@ def main(
             if (out / "done").exists():
                 curves[name], steps = read_curves(out)
                 rows += [row(study, name, seed, steps, minutes, point) for point in curves[name]]
-        report(seed, curves)
         write(output, rows)
+        report(seed, curves)
 
 
 def read_curves(out: Path) -> tuple[list[dict[str, dict[str, float]]], int]:
@@ -142,16 +143,19 @@ def report(seed: int, curves: dict[str, list[dict[str, dict[str, float]]]]) -> N
             continue
         parts = []
         for which in SETS:
-            for metric, sign in METRICS.items():
-                pairs = []
-                for points in (curves[reference], curves[name]):
-                    known = [p[which] for p in points if metric in p.get(which, {})]
-                    pairs.append(([p["bpp"] for p in known], [sign * p[metric] for p in known]))
-                (a_bpp, a), (b_bpp, b) = pairs
-                if len(a) > 1 and len(b) > 1:
-                    delta = bd_rate(a_bpp, a, b_bpp, b, method="pchip", min_overlap=0)
-                    parts.append(f"{which} {metric} {delta:+.1f} %" if math.isfinite(delta) else "-")
+            for metric in METRICS.values():
+                a, b = (as_curve(points, which) for points in (curves[reference], curves[name]))
+                delta = bd_rate(a, b, metric)
+                if delta.refused != "not measured":
+                    parts.append(f"{which} {metric} {delta.refused or f'{delta.percent:+.1f} %'}")
         print(f"seed {seed}: {name} against {reference}: {', '.join(parts)}", flush=True)
+
+
+def as_curve(points: list[dict[str, dict[str, float]]], which: str) -> Curve:
+    """The values of one set of images over its rate; NaN where a run did not measure them."""
+    known = [point[which] for point in points if which in point]
+    values = {to: np.array([p.get(name, math.nan) for p in known]) for name, to in METRICS.items()}
+    return Curve(which, tuple(str(p["q"]) for p in known), np.array([p["bpp"] for p in known]), values)
 
 
 def write(path: Path, rows: list[dict[str, object]]) -> None:

@@ -15,7 +15,7 @@ import tyro
 
 from evaluation.curves import DRAWS, RATES, Curve, at_rate, bd_rate, mean_curves
 from evaluation.metrics import METRICS
-from evaluation.records import DatasetRecord, read_records, read_table
+from evaluation.records import DatasetRecord, Record, read_records, read_table
 from sfumato.files import write_csv
 
 SETS = {
@@ -29,16 +29,20 @@ SETS = {
 CODEC = "sfumato"
 
 
-def curve(folder: Path, name: str, codec: str = CODEC) -> Curve | None:
-    """Means of a codec over one set of images; None where it was not measured."""
+def records(folder: Path, name: str, codec: str = CODEC) -> list[Record]:
+    """The rows of a codec over one set of images; none where it was not measured."""
     table, prefix = SETS[name]
-    if not (folder / f"{table}.csv").is_file():
-        return None
-    every = read_records(folder / f"{table}.csv")
-    rows = [row for row in every if row.codec == codec and row.image.startswith(prefix)]
+    path = folder / f"{table}.csv"
+    every = read_records(path) if path.is_file() else []
+    return [row for row in every if row.codec == codec and row.image.startswith(prefix)]
+
+
+def curve(folder: Path, name: str, codec: str, rows: list[Record]) -> Curve:
+    """Means over these rows, and what is known of the whole set."""
+    table, prefix = SETS[name]
     path = folder / f"{table}-sets.csv"
     known = read_table(path, DatasetRecord) if path.is_file() and not prefix else []
-    return mean_curves(rows, [row for row in known if row.codec == codec])[0] if rows else None
+    return mean_curves(rows, [row for row in known if row.codec == codec])[0]
 
 
 def main(
@@ -65,9 +69,12 @@ def main(
     ]
     rows: list[list[str]] = []
     for name in SETS:
-        old, new = curve(before, name, anchor), curve(now, name)
-        if old is None or new is None:
+        theirs, ours = records(before, name, anchor), records(now, name)
+        if not theirs or not ours:
             continue
+        if {row.image for row in theirs} != {row.image for row in ours}:
+            raise SystemExit(f"{before} and {now} hold different images of {name}: no means to compare")
+        old, new = curve(before, name, anchor, theirs), curve(now, name, CODEC, ours)
         for metric in METRICS:
             if not (old.measured(metric) and new.measured(metric)):
                 continue

@@ -32,7 +32,8 @@ from sfumato import image
 from sfumato.codec import Codec
 from sfumato.files import write_csv
 from sfumato.weights import read_weights
-from studies.knockouts import QUALITIES, context_off, half_interval, without
+from studies.intervals import half_interval
+from studies.knockouts import QUALITIES, context_off, without
 from studies.steps import save
 
 SCALES = (0.25, 0.5, 1.0)

@@ -25,6 +25,7 @@ from evaluation.metrics import MetricSuite
 from evaluation.plots import OTHERS
 from metrics.frechet import Frechet
 from sfumato.codec import Codec
+from sfumato.decode_options import DecodeOptions
 from sfumato.diffusion_decoder import DiffusionOptions
 from sfumato.files import write_csv
 from sfumato.image import read
@@ -80,7 +81,7 @@ def measure(
             crops, seconds, spectra = [], [], []
             for data, original in zip(files, originals, strict=True):
                 begun = time.perf_counter()
-                decoded = codec.decode(data, **asdict(way))
+                decoded = codec.decode_image(data, DecodeOptions(**asdict(way))).rgb
                 seconds.append(time.perf_counter() - begun)
                 for name, figure in suite.compute(original, decoded).items():
                     figures[name].append(figure)
@@ -90,7 +91,7 @@ def measure(
             means = {name: float(np.nanmean(figures[name])) for name in METRICS if _finite(figures[name])}
             octaves = np.mean(figures["energy"], 0)
             row = Row(
-                dataset=folder.name,
+                dataset=folder.resolve().name,
                 q=q,
                 bpp=float(np.mean(bpp)),
                 steps=way.steps,

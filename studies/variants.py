@@ -18,14 +18,13 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from evaluation.plots import OTHERS
 from sfumato.files import write_csv
+from studies.intervals import half_interval
 from studies.latents import CPU, QUALITIES, Base, EntropyNetworks, Schedule, train
 from studies.steps import save
 from training.data import Images
 from training.networks.model import Model
 from training.run_weights import load_weights
 
-STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-"""97.5 % quantiles of Student's t with 1, 2, .. degrees of freedom."""
 LINEAR = 0.2  # % of the bits: up to here the figure's axis is linear, logarithmic beyond
 TICKS = (-10, -3, -1, -0.2, -0.1, 0, 0.1, 0.2, 0.5, 1, 3, 10, 30, 100, 300)
 RATE_FROM_NOTHING = 2e-3  # learning rate of what begins as random weights
@@ -179,14 +178,6 @@ def differences(table: Table, variants: Sequence[str], reference: str) -> dict[s
             found = [100 * (ours / theirs - 1) for ours, theirs in pairs]
             out[variant].append(Difference(q, statistics.mean(found), half_interval(found), len(seeds)))
     return out
-
-
-def half_interval(values: Sequence[float]) -> float:
-    """Half of the 95 % t-interval of a mean; NaN for one value."""
-    n = len(values)
-    if n < 2:
-        return math.nan
-    return STUDENT[min(n - 1, len(STUDENT)) - 1] * statistics.stdev(values) / math.sqrt(n)
 
 
 def report(path: Path, found: Mapping[str, Sequence[Difference]], reference: str) -> None:

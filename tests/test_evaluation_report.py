@@ -247,6 +247,8 @@ def test_best_and_worst_images() -> None:
 def test_bitrate_breakdown_and_complexity() -> None:
     bits = dict.fromkeys(SECTIONS, 8.0)
     records = [record("sfumato", "1", p, 1, 30, bytes=12, bits=bits) for p in "ab"]
+    palette = dict.fromkeys(SECTIONS, math.nan)  # as a table has it: no latent
+    records.append(record("sfumato", "1", "c", 1, 30, bytes=12, bits=palette))
     timed = {"width": 1000, "height": 500, "encode_s": 0.25, "decode_s": 0.125, "peak_mb": 300.0}
     records += [record("jpeg", "1", p, 1, 30, **timed) for p in "ab"]
     curves = mean_curves(records)

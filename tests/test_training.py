@@ -353,3 +353,19 @@ def test_between_two_runs_lie_weights_of_both(folder: Path, tmp_path: Path) -> N
         interpolate.between(a, Model("small"), 0.5)
     with pytest.raises(SystemExit, match=r"0\.\.1"):
         interpolate.main(*ends, share=1.5, data=[folder], out=tmp_path / "x")
+
+
+def test_a_resumed_stage_keeps_the_diffusion_that_it_began_with(folder: Path, tmp_path: Path) -> None:
+    other = {"sigma_b_max": 3.0, "t0": 0.5, "d_min": 0.05}
+    first = train(replace(toy(), diffusion=other), run_for(folder, tmp_path / "first", 1))
+    second = replace(run_for(folder, tmp_path / "second", 1), init=first)
+    train(toy(), second)
+    begun = load_weights(tmp_path / "second" / "weights.safetensors").model.diffusion
+    train(toy(), replace(second, minutes=second.minutes + 1 / 60))
+    resumed = load_weights(tmp_path / "second" / "weights.safetensors").model.diffusion
+    assert begun == resumed and {name: begun[name] for name in other} == other
+
+
+def test_a_recipe_without_its_screens_says_so(folder: Path, tmp_path: Path) -> None:
+    train(replace(toy(), screens=0.5), run_for(folder, tmp_path / "out", 0.5))
+    assert records(tmp_path / "out")[0]["recipe"]["screens"] == 0.0

@@ -30,7 +30,7 @@ def grown(model: Model, preset: str, rest: Model | None = None) -> Model:
         for name, value in large.state_dict().items():
             if value.any() or name in model.state_dict():
                 value.copy_(theirs[name])
-    large.set_diffusion(t0=model.config.t0, sigma_b_max=model.config.sigma_b_max)
+    large.set_diffusion(**model.diffusion)
     state = large.state_dict()
     for name, old in model.state_dict().items():
         if name.startswith("denoiser."):

@@ -33,6 +33,7 @@ def between(a: Model, b: Model, share: float) -> Model:
     if a.preset != b.preset:
         a = grown(a, b.preset, b)
     model = Model(a.preset)
+    model.set_diffusion(**b.diffusion)
     mine, theirs = a.state_dict(), b.state_dict()
     model.load_state_dict({name: torch.lerp(value, theirs[name], share) for name, value in mine.items()})
     return model.eval().requires_grad_(False)

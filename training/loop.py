@@ -12,7 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +129,8 @@ class Trainer:
             torch.set_num_threads(run.threads)
         if run.metrics is None:
             recipe = recipe.without_perception()  # or the records tell of losses that never ran
+        if not run.screens:
+            recipe = replace(recipe, screens=0.0)
         self.recipe, self.run, self.device = recipe, run, device_of_process()
         torch.manual_seed(run.seed + self.rank)
         run.out.mkdir(parents=True, exist_ok=True)
@@ -226,6 +228,9 @@ class Trainer:
         if state.get("padding") == "zeros":
             pad_with_zeros(self.model)
             pad_with_zeros(self.average.module)
+        for model in (self.model, self.average.module):
+            assert isinstance(model, Model)
+            model.set_diffusion(**state.get("diffusion", {}))
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         load_states(self.optimisers, state["optimisers"])
@@ -315,6 +320,7 @@ class Trainer:
             "stage": [recipe.preset, recipe.part, recipe.optimiser],
             "tables": self.tables,
             "padding": padding_of(model.g_s),
+            "diffusion": model.diffusion,
         }
         temporary = run.out / "checkpoint.pt.part"
         torch.save(state, temporary)

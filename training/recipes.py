@@ -157,7 +157,8 @@ def small_denoiser() -> Recipe:
 def small_sampler() -> Recipe:
     """The denoiser of `small` through the 1, 2 and 4 steps that are in use, on its frozen codec.
 
-    python -m training small_sampler --init NEW --denoiser OLD --data DIR --metrics DIR --minutes 10 --out DIR
+    python -m training small_sampler --init NEW --denoiser OLD --data DIR --screens DIR --metrics DIR
+        --minutes 10 --out DIR
     """
     return Recipe(
         "small",
@@ -178,7 +179,8 @@ def small_refine() -> Recipe:
 
     Without MS-SSIM in its loss it cost 9 % of the rate by that.
 
-    python -m training small_refine --init NEW --denoiser OLD --data DIR --metrics DIR --minutes 12 --out DIR
+    python -m training small_refine --init NEW --denoiser OLD --data DIR --screens DIR --metrics DIR
+        --minutes 12 --out DIR
     """
     return replace(
         small_sampler(),
@@ -197,7 +199,8 @@ def small_refine() -> Recipe:
 def small_texture() -> Recipe:
     """The denoiser of `small` after `small_refine`: DISTS foremost, for texture.
 
-    python -m training small_texture --init small --data DIR --metrics DIR --minutes 40 --out DIR
+    python -m training small_texture --init small --data DIR --screens DIR --metrics DIR
+        --minutes 40 --out DIR
     """
     loss = {"mse": 0.1, "grid": 20.0, "dists": 1500.0, "lpips": 300.0, "ms_ssim": 1200.0}
     return replace(small_refine(), refined_loss=loss, energy=50.0, learning_rate=1e-3)
@@ -206,7 +209,7 @@ def small_texture() -> Recipe:
 def small_noise() -> Recipe:
     """The denoiser of `small` after `small_texture`: the same, with its noise won back by the energy score.
 
-    python -m training small_noise --init small --data DIR --metrics DIR --minutes 60 --out DIR
+    python -m training small_noise --init small --data DIR --screens DIR --metrics DIR --minutes 60 --out DIR
     """
     return replace(small_texture(), energy=200.0, diversity=0.5)
 
@@ -251,7 +254,8 @@ def base_soap() -> Recipe:
 def base_denoiser() -> Recipe:
     """The denoiser of `base` on its frozen codec, grown from that of `small`.
 
-    python -m training base_denoiser --init NEW --denoiser small --data DIR --metrics DIR --minutes 15 --out D
+    python -m training base_denoiser --init NEW --denoiser small --data DIR --screens DIR --metrics DIR
+        --minutes 15 --out D
     """
     return replace(small_refine(), preset="base")
 

@@ -13,12 +13,7 @@ from torch import Tensor
 from sfumato.exact import PARAMETER_UNIT
 from sfumato.weights import NETWORKS, Weights
 from training.networks.layers import pad_with_zeros
-from training.networks.model import Model
-
-DIFFUSION = ("sigma_b_max", "t0", "d_min", "times_power")
-"""Fields of a preset that say what the diffusion is; a recipe may change them."""
-TRAINING_ONLY = ("blurred_base", "without_base", "blur_power")
-"""More of them, for studies; weights with one other than a preset's cannot be shipped."""
+from training.networks.model import DIFFUSION, Model
 
 
 def restore(weights: Weights) -> tuple[Model, dict[str, Tensor]]:

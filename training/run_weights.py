@@ -20,7 +20,7 @@ from sfumato.weights import SUFFIX, read_weights
 from training.calibration import layers_with_sums
 from training.networks.layers import pad_with_zeros, padding_of
 from training.networks.model import Model
-from training.restore import DIFFUSION, TRAINING_ONLY, restore
+from training.restore import restore
 
 TABLES = {"counts", "widths"}
 """Those of `scales.Tables`; beside them `fractions.LAYER` of every layer (`Calibration.fractions`)."""
@@ -53,9 +53,7 @@ def save_weights(model: Model, path: Path, extra: dict[str, Tensor], notes: dict
     metadata = {"preset": model.preset, "model_id": model_id, "denoiser_id": denoiser_id}
     metadata["notes"] = json.dumps(notes, sort_keys=True)
     metadata["padding"] = padding_of(model.g_s)
-    metadata["diffusion"] = json.dumps(
-        {name: getattr(model.config, name) for name in (*DIFFUSION, *TRAINING_ONLY)}
-    )
+    metadata["diffusion"] = json.dumps(model.diffusion)
     write_bytes(path, save(tensors, metadata))
     return model_id
 

@@ -60,6 +60,11 @@ class Config:
 
 
 # fmt: off
+DIFFUSION = ("sigma_b_max", "t0", "d_min", "times_power")
+"""Fields of a preset that say what the diffusion is; a recipe may change them."""
+TRAINING_ONLY = ("blurred_base", "without_base", "blur_power")
+"""More of them, for studies; weights with one other than a preset's cannot be shipped."""
+
 PRESETS: dict[str, Config] = {
     "paper": Config(
         family="paper", chunks=(16, 16, 32, 64, 128),
@@ -118,6 +123,11 @@ class Model(nn.Module):
         )
         self.set_diffusion()
         self.has_denoiser = False  # whether the denoiser is trained; steps > 0 need it
+
+    @property
+    def diffusion(self) -> dict[str, float | bool]:
+        """What `set_diffusion` has set, or the preset."""
+        return {name: getattr(self.config, name) for name in (*DIFFUSION, *TRAINING_ONLY)}
 
     def set_diffusion(self, **changes: float | bool) -> None:
         """Another diffusion, by fields of `Config`; files of weights keep it."""
