@@ -54,8 +54,8 @@ def unpack(data: bytes, height: int, width: int, channels: int = 1, what: str = 
         with opened(io.BytesIO(data)) as image:
             if image.size != (width, height) or getattr(image, "n_frames", 1) != 1:
                 raise FormatError(f"{what}: {image.size} pixels or several frames")
-            if channels == 3 and image.mode != "RGB":
-                raise FormatError(f"{what}: mode {image.mode}, not RGB")
+            if image.mode != ("RGB" if kind == "WEBP" or channels == 3 else "L"):
+                raise FormatError(f"{what}: mode {image.mode}: a WebP has no alpha of its own, a PNG no other")
             return np.array(image if channels == 3 or image.mode == "L" else image.getchannel("G"))
     except FormatError:
         raise

@@ -1,6 +1,7 @@
 // An image file that the browser reads in; a .sfu file out.
 import type { Codec } from "./codec.js";
 import { MAX_PIXELS, paddedPixels } from "./container.js";
+import { checkCanvas } from "./image.js";
 import type { EncodeReply, EncodeRequest } from "./messages.js";
 import { writePng, type Pixels } from "./png.js";
 import type { Progress } from "./runtime.js";
@@ -56,6 +57,8 @@ async function readImage(data: Uint8Array, type: string): Promise<Source> {
     throw new RangeError(`${width}x${height} pixels are more than ${MAX_PIXELS}`);
   const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
   if (!context) throw new RangeError(`${width}x${height} pixels are more than this browser's canvas takes`);
+  checkCanvas(context);
+  context.clearRect(0, 0, 1, 1);
   context.drawImage(bitmap, 0, 0);
   bitmap.close();
   const rgba = context.getImageData(0, 0, width, height).data;

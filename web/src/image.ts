@@ -21,8 +21,8 @@ export async function complete({
 }: Decoded): Promise<DecodedImage> {
   const warnings: string[] = [];
   const { header } = file;
-  if (sections < header.chunks + 1)
-    warnings.push(`cut short: ${sections} of ${header.chunks + 1} sections are shown`);
+  const all = Math.max(1, header.chunks + 1);
+  if (sections < all || !file.complete) warnings.push(`cut short: ${sections} of ${all} sections are shown`);
   let alpha: Uint8Array | null = null;
   if (file.alpha?.length) alpha = await readStream(file.alpha, header, 1, "alpha");
   else if (file.alpha) warnings.push("cut short before the end of alpha: shown opaque");
@@ -59,6 +59,7 @@ async function readStream(
   if (webp) {
     const bits = view.getUint32(21, true);
     found = [(bits & 0x3fff) + 1, ((bits >> 14) & 0x3fff) + 1];
+    if ((bits >> 28) & 1) throw new FormatError(`${what}: a WebP with alpha of its own`);
   } else if (
     text.startsWith("\x89PNG\r\n\x1a\n") &&
     text.slice(12) === "IHDR" &&
@@ -102,6 +103,7 @@ async function fromWebp(
     );
   }
   const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true })!;
+  checkCanvas(context);
   context.drawImage(bitmap, 0, 0);
   bitmap.close();
   const { data: rgba } = context.getImageData(0, 0, width, height);
@@ -110,4 +112,16 @@ async function fromWebp(
     { length: width * height * channels },
     (_, i) => rgba[4 * Math.floor(i / channels) + first + (i % channels)]!,
   );
+}
+
+/** Error where the browser hides the pixels of a canvas, as some do against fingerprinting: it gives noise. */
+export function checkCanvas(context: OffscreenCanvasRenderingContext2D): void {
+  const colours = [1, 90, 200].map((level) => [level, 255 - level, (7 * level) % 256, 255]);
+  for (const [r, g, b] of colours) {
+    context.fillStyle = `rgb(${r}, ${g}, ${b})`;
+    context.fillRect(0, 0, 1, 1);
+    const [red, green, blue] = context.getImageData(0, 0, 1, 1).data;
+    if (red !== r || green !== g || blue !== b)
+      throw new Error("this browser hides the pixels of images from scripts (protection from fingerprinting)");
+  }
 }

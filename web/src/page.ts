@@ -5,8 +5,8 @@ import type { DecodeReply, Facts } from "./messages.js";
 
 const byId = <T extends HTMLElement>(id: string): T => document.getElementById(id) as T;
 const parameters = new URLSearchParams(location.search);
-const threads =
-  Number(parameters.get("threads")) || Math.min(4, Math.max(1, (navigator.hardwareConcurrency || 2) - 1));
+const most = Math.min(4, Math.max(1, (navigator.hardwareConcurrency || 2) - 1));
+const threads = Math.min(16, Math.max(1, Math.floor(Number(parameters.get("threads"))) || most));
 const workers = new Workers("worker.js", threads);
 const number = (value: number): string => value.toLocaleString("en");
 
@@ -56,7 +56,7 @@ function fail(error: unknown): void {
 async function work(task: (current: () => boolean) => Promise<void>): Promise<void> {
   const job = ++state.job;
   const current = (): boolean => job === state.job;
-  if (!byId("work").hidden) workers.stop();
+  if (!byId("work").hidden) stop();
   byId("error").hidden = true;
   announce("");
   try {
@@ -73,41 +73,65 @@ async function open(file: File): Promise<void> {
   const isSfu = String.fromCharCode(...start) === "SFU" || /\.sfu$/i.test(file.name);
   if (!isSfu) return prepare(file);
   byId("encode").hidden = true;
-  await work(() => stream(file.name, file.stream()));
+  await work((current) => stream(file.name, file.stream(), current));
 }
 
 /** Decodes a file while it comes in: every section that is complete makes a better preview. */
-async function stream(name: string, body: ReadableStream<Uint8Array>): Promise<void> {
+async function stream(
+  name: string,
+  body: ReadableStream<Uint8Array>,
+  current: () => boolean,
+): Promise<void> {
   state.original = null;
   let data = new Uint8Array();
   let shown = 1; // sections; the first shows nothing
   let drawing: Promise<void> | null = null;
   const reader = body.getReader();
+  let stopped = false;
+  receiving = () => {
+    stopped = true;
+    void reader.cancel().catch(() => {});
+  };
   progress("Receiving", 0);
-  for (let next = await reader.read(); !next.done; next = await reader.read()) {
-    const more = new Uint8Array(data.length + next.value.length);
-    more.set(data);
-    more.set(next.value, data.length);
-    data = more;
-    const { header, sections, complete } = unpackPrefix(data);
-    progress(
-      header ? `Receiving, ${sections} of ${header.chunks + 1} sections` : "Receiving",
-      header ? sections / (header.chunks + 1) : 0,
-    );
-    if (complete || drawing || sections <= shown) continue;
-    shown = sections;
-    drawing = workers
-      .decode(data.slice(), { partial: true, steps: 0, maxPixels: MAX_PIXELS })
-      .then((reply) => show(name, reply, data.length, true))
-      .finally(() => {
-        drawing = null;
-      });
-    drawing.catch(() => {}); // the whole file will say what is wrong
+  try {
+    for (let next = await reader.read(); !next.done && current(); next = await reader.read()) {
+      const more = new Uint8Array(data.length + next.value.length);
+      more.set(data);
+      more.set(next.value, data.length);
+      data = more;
+      const { header, sections, complete } = unpackPrefix(data);
+      progress(
+        header ? `Receiving, ${sections} of ${header.chunks + 1} sections` : "Receiving",
+        header ? sections / (header.chunks + 1) : 0,
+      );
+      if (complete || drawing || sections <= shown) continue;
+      shown = sections;
+      drawing = workers
+        .decode(data.slice(), { partial: true, steps: 0, maxPixels: MAX_PIXELS })
+        .then((reply) => {
+          if (current()) show(name, reply, data.length, true);
+        })
+        .finally(() => {
+          drawing = null;
+        });
+      drawing.catch(() => {}); // the whole file will say what is wrong
+    }
+  } finally {
+    void reader.cancel().catch(() => {}); // also where what has come is no file
   }
   await Promise.resolve(drawing).catch(() => {});
+  if (stopped || !current()) throw new Error("stopped");
   const reply = await workers.decode(data.slice(), { partial: true, maxPixels: MAX_PIXELS }, progress);
+  if (!current()) return;
   show(name, reply, data.length, false);
   offerSave(name, null);
+}
+
+let receiving = (): void => {}; // ends what is being received
+
+function stop(): void {
+  receiving();
+  workers.stop();
 }
 
 function unpackPrefix(data: Uint8Array) {
@@ -281,7 +305,7 @@ function listen(): void {
     const file = event.dataTransfer?.files[0];
     if (file) void open(file);
   });
-  byId("stop").addEventListener("click", () => workers.stop());
+  byId("stop").addEventListener("click", stop);
   byId("sample").addEventListener("click", () => void fromUrl("sample.sfu"));
   byId("encode").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -301,10 +325,10 @@ function listen(): void {
 
 async function fromUrl(url: string): Promise<void> {
   byId("encode").hidden = true;
-  await work(async () => {
+  await work(async (current) => {
     const response = await fetch(url);
     if (!response.ok || !response.body) throw new Error(`${url}: ${response.status} ${response.statusText}`);
-    await stream(url.split("/").at(-1)!, response.body);
+    await stream(url.split("/").at(-1)!, response.body, current);
   });
 }
 

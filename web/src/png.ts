@@ -32,8 +32,8 @@ export async function writePng(
   const parts: ArrayLike<number>[] = [SIGNATURE, chunk("IHDR", new Uint8Array(header.buffer))];
   if (icc) parts.push(chunk("iCCP", concat([latin("ICC profile"), [0, 0], await deflate(icc)])));
   const dpi = entries.get("DPI ");
-  if (dpi?.length === 8) {
-    const view = new DataView(dpi.buffer, dpi.byteOffset);
+  const view = dpi?.length === 8 ? new DataView(dpi.buffer, dpi.byteOffset) : null;
+  if (view?.getUint32(0, true) && view.getUint32(4, true)) {
     const physical = new DataView(new ArrayBuffer(9));
     for (const at of [0, 4]) physical.setUint32(at, Math.round(view.getUint32(at, true) / DPI_UNIT / INCH));
     physical.setUint8(8, 1);

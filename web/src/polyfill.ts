@@ -3,7 +3,8 @@
 //   <script src="sfumato.js"></script>
 //
 // Takes care of src, srcset, <picture><source type="image/x-sfumato">, data: and blob: URLs, and of images that
-// are added or changed later.  Does nothing where the browser knows the type, or where the service worker answers.
+// are added or changed later.  Does nothing where the browser knows the type; leaves plain addresses of this
+// server to the service worker where that answers.
 import { Workers } from "./client.js";
 import { peek } from "./container.js";
 import { NATIVE_PROBE } from "./probe.js";
@@ -24,9 +25,12 @@ const workers = new Workers(
 const shown = new Map<string, Promise<string>>(); // URL of a file -> blob URL of its PNG
 const ours = new Set<string>(); // URLs that this script has put in place
 const wanted = new WeakMap<HTMLImageElement, string>();
+const failed = new WeakMap<HTMLImageElement, string>();
+let isAnswered = false; // by the service worker, images by their plain address
 
 interface Candidate {
   url: string;
+  byType?: boolean; // of a <source>, which the browser passes over
   descriptor: string;
   /** Puts a URL where the browser will take it from. */
   place(url: string): void;
@@ -71,6 +75,7 @@ function choose(image: HTMLImageElement): Candidate | null {
       if (isFile(candidate.url, source.type)) {
         return {
           ...candidate,
+          byType: true,
           place: (url) => {
             source.type = url ? "image/png" : TYPE;
             source.srcset = url ? `${url} ${candidate.descriptor}` : candidate.url;
@@ -109,14 +114,33 @@ function knows(type: string): boolean {
 
 function attend(image: HTMLImageElement): void {
   const candidate = choose(image);
-  if (!candidate) return;
+  if (!candidate) return isOurs(image) ? undefined : release(image);
   const url = new URL(candidate.url, document.baseURI).href;
+  if (failed.get(image) === url) return;
+  failed.delete(image);
+  if (isAnswered && !candidate.byType && new URL(url).origin === location.origin) return release(image);
   if (wanted.get(image) === url && image.hasAttribute("aria-busy")) return;
   wanted.set(image, url);
   image.setAttribute("aria-busy", "true");
   candidate.place(placeholder(1, 1)); // no broken icon, and no request of the browser's own
   if (image.loading === "lazy") later(image, () => void show(image, url, candidate));
   else void show(image, url, candidate);
+}
+
+/** Whether what it shows is what this script has put in place. */
+function isOurs(image: HTMLImageElement): boolean {
+  const parent = image.parentElement;
+  const sources = parent instanceof HTMLPictureElement ? [...parent.querySelectorAll("source")] : [];
+  const texts = [image.getAttribute("src") ?? "", image.srcset, ...sources.map((source) => source.srcset)];
+  return texts.some((text) => text.split(/[\s,]+/).some((url) => ours.has(url)));
+}
+
+/** Another image was put in its place: what is under way for it must not replace that. */
+function release(image: HTMLImageElement): void {
+  if (!wanted.delete(image)) return;
+  image.removeAttribute("aria-busy");
+  waiting.delete(image);
+  near.unobserve(image);
 }
 
 async function show(image: HTMLImageElement, url: string, candidate: Candidate): Promise<void> {
@@ -129,7 +153,7 @@ async function show(image: HTMLImageElement, url: string, candidate: Candidate):
   } catch (error) {
     console.error(`sfumato: ${url}: ${error instanceof Error ? error.message : error}`);
     if (current()) {
-      ours.add(candidate.url); // leave it alone now: the browser shows that it is broken, and the alternative text
+      failed.set(image, url); // leave it alone now: the browser shows that it is broken, and the alternative text
       candidate.place("");
     }
   } finally {
@@ -170,7 +194,9 @@ async function fetched(url: string): Promise<ArrayBuffer> {
 // read here, as connect-src need not admit data: URLs
 function fromDataUrl(url: string): Uint8Array {
   const comma = url.indexOf(",");
-  const body = decodeURIComponent(url.slice(comma + 1));
+  const body = url
+    .slice(comma + 1)
+    .replace(/%([\da-f]{2})/gi, (_, digits: string) => String.fromCharCode(parseInt(digits, 16)));
   return Uint8Array.from(url.slice(0, comma).endsWith(";base64") ? atob(body) : body, (letter) =>
     letter.charCodeAt(0),
   );
@@ -293,12 +319,15 @@ function native(): Promise<boolean> {
 
 void native().then((known) => {
   const worker = navigator.serviceWorker?.controller?.scriptURL ?? "";
-  if (known || worker.endsWith("/sfumato-sw.js")) return;
+  if (known) return;
+  isAnswered = worker.endsWith("/sfumato-sw.js");
   start();
 });
 // where it is allowed, a service worker answers from the next visit on, also for images in style sheets
 if (script?.dataset.serviceWorker !== undefined && "serviceWorker" in navigator) {
+  const url = new URL("sfumato-sw.js", base);
   navigator.serviceWorker
-    .register(new URL("sfumato-sw.js", base))
+    .register(url, { scope: "/" }) // where its server allows more than its own folder
+    .catch(() => navigator.serviceWorker.register(url))
     .catch((error) => console.info(`sfumato: ${error}`));
 }

@@ -1,5 +1,4 @@
 // A range coder (FORMAT.md, section 5) whose state lies in the engine's memory, where `codePass` works on it.
-import { hex } from "./container.js";
 import type { Engine } from "./engine.js";
 import { FormatError } from "./errors.js";
 
@@ -40,24 +39,11 @@ export class RangeCoder {
   finish(): Uint8Array {
     const { engine, state } = this;
     const count = engine.u32(state + CODER_COUNT, 1)[0]!;
-    const words = engine.u32(this.words, count);
-    const u64 = (at: number): bigint => {
-      const [low, high] = engine.u32(state + at, 2);
-      return (BigInt(high!) << 32n) | BigInt(low!);
-    };
-    const digits = Array.from(words, hex).join("");
-    const low = (BigInt(`0x0${digits}`) << 64n) | u64(CODER_LOW);
-    if (!count && u64(CODER_LOW) === 0n && u64(CODER_RANGE) === 2n ** 64n - 1n) return new Uint8Array();
-    if (low === 0n) return new Uint8Array();
-    const top = low + u64(CODER_RANGE) - 1n;
-    const b = BigInt(((low - 1n) ^ top).toString(2).length - 1);
-    const text = ((top >> b) << b).toString(16).padStart(2 * (4 * count + 8), "0");
-    const bytes = Uint8Array.from({ length: text.length / 2 }, (_, i) =>
-      parseInt(text.slice(2 * i, 2 * i + 2), 16),
-    );
-    let size = bytes.length;
-    while (size && !bytes[size - 1]) size--;
-    return bytes.slice(0, size);
+    const low = new Uint32Array(count + 2);
+    low.set(engine.u32(this.words, count));
+    [low[count + 1], low[count]] = engine.u32(state + CODER_LOW, 2) as unknown as [number, number];
+    const [rangeLow, rangeHigh] = engine.u32(state + CODER_RANGE, 2);
+    return shortest(low, rangeHigh!, rangeLow!);
   }
 
   /** FormatError unless the payload is the one of the symbols that were read. */
@@ -70,4 +56,32 @@ export class RangeCoder {
       );
     }
   }
+}
+
+/**
+ * The shortest bytes of a point in [low, low + range): the one with the most zeros at its end.
+ *
+ * `low` in words, the highest first.  Not as a BigInt, of which engines take 2^20 bits: a payload may be longer.
+ */
+export function shortest(low: Uint32Array, rangeHigh: number, rangeLow: number): Uint8Array {
+  if (low.every((word) => !word)) return new Uint8Array();
+  const below = low.slice(); // low - 1
+  for (let i = below.length - 1; i >= 0; i--) if (below[i]!-- !== 0) break;
+  const top = low.slice(); // low + range - 1
+  const added = rangeLow ? [rangeLow - 1, rangeHigh] : [0xffffffff, rangeHigh - 1];
+  for (let i = top.length - 1, carry = 0; i >= 0; i--) {
+    const sum = top[i]! + (added[top.length - 1 - i] ?? 0) + carry;
+    top[i] = sum;
+    carry = sum > 0xffffffff ? 1 : 0;
+  }
+  const at = top.findIndex((word, i) => word !== below[i]);
+  const bit = 31 - Math.clz32(top[at]! ^ below[at]!);
+  top[at] = (top[at]! >>> bit) << bit;
+  top.fill(0, at + 1);
+  const bytes = new Uint8Array(4 * top.length);
+  const view = new DataView(bytes.buffer);
+  top.forEach((word, i) => view.setUint32(4 * i, word));
+  let size = bytes.length;
+  while (size && !bytes[size - 1]) size--;
+  return bytes.slice(0, size);
 }

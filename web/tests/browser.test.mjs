@@ -341,17 +341,40 @@ function suite(name) {
     await page.close();
   });
 
+  test("an image that is changed while its file is decoded stays changed", async () => {
+    const page = await visit("/pages/images.html");
+    await page.evaluate(async () => {
+      const image = new Image();
+      image.id = "changed";
+      image.src = "/dist/sample.sfu?changed";
+      document.querySelector("main").append(image);
+      await new Promise((resolve) => setTimeout(resolve, 60));
+      image.src = "/pages/dot.png";
+      const next = new Image();
+      next.id = "next";
+      next.src = "/dist/sample.sfu?next"; // decoded after the other one
+      document.querySelector("main").append(next);
+    });
+    await page.waitForFunction(() => document.getElementById("next").naturalWidth === 451, WAIT);
+    assert.equal(await page.$eval("#changed", (image) => image.getAttribute("src")), "/pages/dot.png");
+    assert.ok(!(await page.$eval("#changed", (image) => image.hasAttribute("aria-busy"))));
+    await page.close();
+  });
+
   test("the service worker answers for images, in style sheets too", SLOW, async () => {
     // its folder is /dist/; a page elsewhere is out of its scope unless the server allows more
     const allowed = await serve(folders, { "service-worker-allowed": "/" });
-    const second = await visit("/pages/plain.html", allowed.origin);
-    await second.evaluate(async () => {
-      await navigator.serviceWorker.register("/dist/sfumato-sw.js", { scope: "/" });
-      await navigator.serviceWorker.ready;
-    });
+    const second = await visit("/pages/worker.html", allowed.origin);
+    await second.evaluate(() => navigator.serviceWorker.ready);
     await second.goto(`${allowed.origin}/pages/worker.html`);
     await second.waitForFunction(() => document.getElementById("src").naturalWidth === 160, WAIT);
     assert.match(await second.$eval("#src", (image) => image.currentSrc), /low\.sfu$/);
+    // what the worker cannot answer is still the script's
+    await second.evaluate(() => {
+      const source = `<source srcset="/golden/middle.sfu" type="image/x-sfumato">`;
+      document.body.insertAdjacentHTML("beforeend", `<picture>${source}<img id="picture"></picture>`);
+    });
+    await second.waitForFunction(() => document.getElementById("picture").naturalWidth === 63, WAIT);
     const size = await second.evaluate(async () => {
       const image = new Image();
       image.src = getComputedStyle(document.getElementById("background")).backgroundImage.slice(5, -2);

@@ -37,6 +37,11 @@ test("files of the toy weights, a second preset, decode to their symbols", async
       });
       assert.equal(hex(decoded.latent), crc.padStart(8, "0"), name);
     }
+    const flat = readFileSync(path.join(root, "fuzz", "corpus", "flat.sfu"));
+    const cut = toy.codec.decode(flat.subarray(0, -1), { partial: true });
+    assert.equal(cut.sections, 6);
+    assert.deepEqual((await complete(cut)).warnings, ["cut short: 6 of 6 sections are shown"], "no metadata");
+    assert.deepEqual((await complete(toy.codec.decode(flat))).warnings, []);
   } finally {
     rmSync(folder, { recursive: true });
   }
