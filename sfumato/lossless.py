@@ -55,7 +55,7 @@ def unpack(data: bytes, height: int, width: int, channels: int = 1, what: str = 
             if image.size != (width, height) or getattr(image, "n_frames", 1) != 1:
                 raise FormatError(f"{what}: {image.size} pixels or several frames")
             if image.mode != ("RGB" if kind == "WEBP" or channels == 3 else "L"):
-                raise FormatError(f"{what}: {kind} of mode {image.mode}: its own alpha is not allowed")
+                raise FormatError(f"{what}: mode {image.mode}: alpha of its own is not allowed")
             return np.array(image if channels == 3 or image.mode == "L" else image.getchannel("G"))
     except FormatError:
         raise
