@@ -203,7 +203,7 @@ class Codec:
 
         There the error is that of a few values' rounding, and falls with q only on the whole: a file would be
         larger and worse than that of a lower q.  As each set of trials holds those of lower q, none is.
-        An image of over 2^18 pixels is judged by that part of it which holds most.
+        Of an image over 2^18 pixels the part with the highest rate decides.
         """
         if self._proxy(analyzed) > SIMPLE:
             return q
