@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import hypothesis
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -21,6 +22,16 @@ from sfumato.weights import Weights, to_bytes
 from training.export import export
 from training.networks.model import Model
 from training.random_weights import calibrated
+
+# A commit passes or fails, whoever runs it and on however slow a machine; fuzz/ looks for new examples.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Random numbers are those of the test, not of what ran before it in the same process."""
+    torch.manual_seed(0)
 
 
 def random_metric(folder: Path, net: features.Net) -> Path:

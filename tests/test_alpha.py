@@ -75,7 +75,7 @@ def test_a_bomb_in_a_chunk_of_text_does_not_escape() -> None:
         assert "alpha: PNG cannot be decoded" in str(error)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_damaged_streams_are_planes_or_format_errors(data: st.DataObject) -> None:
     streams = [lossless.pack(PLANE), saved(Image.fromarray(PLANE), "PNG")]

@@ -104,7 +104,7 @@ def some_calls(draw: st.DrawFn) -> list[Call]:
     return [(np.array(index, np.uint8), np.array(symbols, np.int32)) for index, symbols in columns]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(some_calls())
 def test_payload_is_the_standard_s_and_comes_back(calls: list[Call]) -> None:
     # Uniform tables of 2**20 counts are too slow to sum, hence only bounded excesses go to the reference.
@@ -242,7 +242,7 @@ def test_decoder_checks_its_index_too() -> None:
         Decoder(TABLES, b"").code(np.full(3, 200, np.uint8))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.binary(max_size=40), st.integers(0, 2**32))
 def test_any_bytes_decode_or_are_a_format_error(data: bytes, seed: int) -> None:
     decoder = Decoder(TABLES, data)

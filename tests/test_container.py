@@ -45,7 +45,6 @@ def refused(data: bytes, *, partial: bool = False) -> str:
     return str(error.value)
 
 
-@settings(deadline=None)
 @given(headers, sections, metadatas)
 def test_round_trip(header: Header, sections: tuple[Section, ...], metadata: dict[str, bytes]) -> None:
     data = pack(header, sections, metadata)
@@ -54,7 +53,6 @@ def test_round_trip(header: Header, sections: tuple[Section, ...], metadata: dic
     assert data.startswith(container.MAGIC)
 
 
-@settings(deadline=None)
 @given(headers, sections, metadatas)
 def test_every_prefix_is_a_preview(
     header: Header, sections: tuple[Section, ...], metadata: dict[str, bytes]
@@ -101,7 +99,7 @@ def test_every_change_of_one_byte_is_read_or_refused(partial: bool) -> None:
                 assert str(error)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.binary(max_size=80), st.booleans(), st.booleans())
 def test_any_bytes_are_read_or_refused(noise: bytes, partial: bool, begun: bool) -> None:
     try:

@@ -48,7 +48,7 @@ def test_long_sides(shape, library):
     np.testing.assert_allclose(idct(dct(library(x.astype(np.float32)))), x, rtol=0, atol=1e-5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 70), st.integers(1, 70), st.integers(0, 2**32 - 1))
 def test_orthonormal(height, width, seed):
     """The inverse undoes it, energy is kept, and <DCT x, u> = <x, IDCT u>."""

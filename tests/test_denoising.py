@@ -48,7 +48,6 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_the_epsilon_objective_of_the_paper_trains_too() -> None:
-    torch.manual_seed(0)
     model = Model("paper")
     model.requires_grad_(False)
     model.denoiser.requires_grad_(True)
@@ -64,7 +63,6 @@ def test_the_epsilon_objective_of_the_paper_trains_too() -> None:
 @pytest.mark.parametrize("preset", ["toy", "paper"])
 def test_the_papers_objective_reaches_every_network(preset: str, tmp_path: Path) -> None:
     """Of a network that predicts x and one that predicts epsilon; g_a learns by the diffusion alone."""
-    torch.manual_seed(0)
     model = Model(preset)
     model.set_diffusion(t0=1.0, without_base=True)
     parameters = choose_parameters(model, "joint")

@@ -310,7 +310,6 @@ def test_activations_saturate_and_a_broken_model_is_named() -> None:
 
 
 def test_each_layer_is_near_its_float_form() -> None:
-    torch.manual_seed(0)
 
     def exact_form(layer: nn.Module, name: str = "layer") -> Any:
         holder = nn.ModuleDict({name: layer})

@@ -45,7 +45,6 @@ def test_distortion_is_on_the_scale_of_bytes_and_chroma_ignores_grey() -> None:
 
 
 def test_the_grid_term_is_what_repeats_from_patch_to_patch() -> None:
-    torch.manual_seed(0)
     x, pattern = torch.rand(2, 3, 64, 96) - 0.5, torch.randn(3, 8, 8) * 0.1
     pattern -= pattern.mean((1, 2), keepdim=True)
     power = pattern.square().mean().item() * 127.5**2
@@ -56,7 +55,6 @@ def test_the_grid_term_is_what_repeats_from_patch_to_patch() -> None:
 
 
 def test_ms_ssim_agrees_with_the_package_and_has_finite_gradients() -> None:
-    torch.manual_seed(0)
     x = waves(2, 192, 176)
     x_hat = (x + 0.05 * torch.randn_like(x)).clamp(-1, 1)
     expected = reference_ms_ssim((x + 1) / 2, (x_hat + 1) / 2, data_range=1.0, size_average=False)
@@ -69,7 +67,6 @@ def test_ms_ssim_agrees_with_the_package_and_has_finite_gradients() -> None:
 
 
 def test_low_frequencies_see_a_tint_that_noise_of_the_same_power_hides() -> None:
-    torch.manual_seed(0)
     x = torch.zeros(1, 3, 64, 64)
     tint, noise = x + 0.1, 0.1 * torch.randn_like(x)
     assert low_frequency(x, tint).item() == pytest.approx(4 * 0.1 * 127.5, rel=1e-4)
@@ -91,7 +88,6 @@ def test_emphasis_counts_errors_in_text_several_times() -> None:
 
 
 def test_soft_texture_is_no_text_but_what_is_rendered_counts_unless_flat() -> None:
-    torch.manual_seed(0)
     x = waves(2, 96, 96)
     none, known = torch.tensor([False, False]), torch.tensor([True, False])
     assert text_mask(x, none).mean() < 0.05
@@ -101,7 +97,6 @@ def test_soft_texture_is_no_text_but_what_is_rendered_counts_unless_flat() -> No
 
 
 def test_wasserstein_distortion_forgives_texture_that_is_moved(tmp_path: Path) -> None:
-    torch.manual_seed(0)
     metric = WassersteinDistortion(random_metric(tmp_path, "squeeze"))
     grain = 0.5 * torch.randn(1, 3, 128, 128)
     assert metric(grain, grain).item() == pytest.approx(0, abs=1e-6)
@@ -115,7 +110,6 @@ def test_wasserstein_distortion_forgives_texture_that_is_moved(tmp_path: Path) -
 
 
 def test_terms_through_vgg_see_a_part_of_the_batch_and_count_for_all_of_it(tmp_path: Path) -> None:
-    torch.manual_seed(0)
     random_dists(tmp_path)
     x = (torch.rand(1, 3, 64, 64) * 2 - 1).expand(4, -1, -1, -1)
     x_hat = (x + 0.3).clamp(-1, 1)
@@ -125,7 +119,6 @@ def test_terms_through_vgg_see_a_part_of_the_batch_and_count_for_all_of_it(tmp_p
 
 
 def test_the_distortion_is_the_weighted_sum_of_its_terms(tmp_path: Path) -> None:
-    torch.manual_seed(0)
     weights = {"mse": 0.5, "ms_ssim": 1000.0, "low_frequency": 2.0, "chroma": 0.1, "grid": 3.0}
     x = waves(2, 192, 192)
     x_hat = x + 0.05 * torch.randn_like(x)
@@ -168,7 +161,6 @@ def test_a_mixture_draws_flat_crops_by_their_share() -> None:
 
 
 def test_soap_takes_the_matrices_and_adamw_the_rest_and_both_descend() -> None:
-    torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Conv2d(16, 32, 3), torch.nn.Conv2d(32, 32, 3, groups=32))
     recipe = Recipe("toy", optimiser="soap", learning_rate=0.05)
     soap, adamw = make_optimisers(net, recipe)

@@ -132,7 +132,6 @@ def test_missing_weights_are_named(tmp_path: Path) -> None:
 def test_the_product_s_lpips_is_that_of_the_torch_network(
     size: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    torch.manual_seed(0)
     monkeypatch.setenv("SFUMATO_METRICS", str(random_metric(tmp_path, "alex")))
     monkeypatch.setattr(product_lpips, "PRODUCT", 1 << 14)  # several strips a convolution
     rng = np.random.default_rng(0)
@@ -284,7 +283,6 @@ def test_efficientnet_sees_the_macaws() -> None:
 
 
 def test_efficientnet_takes_any_size_and_refuses_other_weights(tmp_path: Path) -> None:
-    torch.manual_seed(0)
     state = {k: v for k, v in efficientnet.EfficientNetLite0().state_dict().items() if "num_batches" not in k}
     save_file(state, tmp_path / efficientnet.FILE)
     net = efficientnet.load(tmp_path)

@@ -63,7 +63,6 @@ def test_pack_takes_the_cells_of_one_parity_and_unpack_puts_them_back() -> None:
 
 
 def test_local_context_is_a_checkerboard_masked_convolution() -> None:
-    torch.manual_seed(0)
     local = LocalContext(3, 5).double()
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     kernel = torch.zeros(5, 3, 5, 5, dtype=torch.float64)
@@ -90,7 +89,6 @@ def test_laplacian_bias_follows_its_formula() -> None:
 
 
 def test_packed_window_attention_equals_attention_with_the_checkerboard_mask() -> None:
-    torch.manual_seed(0)
     block = SwinBlock(8, 2, 2).double()
     bias = LaplacianBias().double()
     packed = torch.randn(1, WINDOW, WINDOW // 2, 8, dtype=torch.float64)
@@ -109,7 +107,6 @@ def test_packed_window_attention_equals_attention_with_the_checkerboard_mask() -
 
 def test_global_context_does_not_depend_on_what_lies_beyond_the_border() -> None:
     """An image of one window and the same window in a larger image: pure window attention agrees there."""
-    torch.manual_seed(0)
     block, bias = SwinBlock(8, 2, 2).double(), LaplacianBias().double()
     large = torch.randn(1, 2 * WINDOW, WINDOW, 8, dtype=torch.float64)
     small = large[:, :WINDOW, : WINDOW // 2]
@@ -120,7 +117,6 @@ def test_global_context_does_not_depend_on_what_lies_beyond_the_border() -> None
 
 
 def test_shifted_windows_join_neighbours() -> None:
-    torch.manual_seed(0)
     context = GlobalContext(8, 1, 2).double()
     x = torch.randn(1, 8, 16, 8, dtype=torch.float64)
     moved = x.clone()

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sfumato import sampler
@@ -106,7 +106,6 @@ etas = st.floats(0, 1)
 blurs = st.floats(0, 30)
 
 
-@settings(deadline=None)
 @given(steps, blurs, etas)
 def test_step_keeps_the_marginals(pair, sigma_b_max, eta):
     """A step with the true x leads from alpha_t u_x + sigma_t epsilon to alpha_s u_x + sigma_s epsilon'."""
@@ -123,7 +122,6 @@ def test_step_keeps_the_marginals(pair, sigma_b_max, eta):
     torch.testing.assert_close(variance[0], sigma_s.square().expand_as(alpha_s))
 
 
-@settings(deadline=None)
 @given(st.integers(0, 499), st.floats(0, 20))
 def test_variances_are_not_negative(k, sigma_b_max):
     """sigma2_ts and with it sigma2_den, without the clamp, over a chain of 500 steps."""

@@ -111,7 +111,6 @@ def distortion(folder: Path, recipe: Recipe) -> Distortion:
 
 
 def test_codec_and_denoiser_train_together(tmp_path: Path) -> None:
-    torch.manual_seed(0)
     model = Model("toy")
     torch.nn.init.normal_(model.denoiser.head.weight, std=0.01)  # type: ignore[union-attr, arg-type]
     parameters = choose_parameters(model, "all")
@@ -142,7 +141,6 @@ def test_recipes_name_presets_and_crop_in_whole_hyper_latents(name: str) -> None
 
 
 def test_the_loss_falls_on_a_fixed_batch(folder: Path) -> None:
-    torch.manual_seed(0)
     model = Model("small").train()
     objective = Objective(model, replace(toy(), base_loss={"mse": 1.0}), Distortion({"mse"}, None, 64))
     parameters = choose_parameters(model, "codec")
@@ -303,7 +301,6 @@ def test_the_record_is_the_first_time_at_which_both_scores_are_reached() -> None
 
 def test_training_starts_from_the_karhunen_loeve_transform() -> None:
     """Untrained, the transforms are already those of the images: orthonormal, largest part first."""
-    torch.manual_seed(0)
     smooth = torch.nn.functional.interpolate(torch.rand(8, 3, 12, 12) * 2 - 1, (192, 192), mode="bicubic")
     model = Model("small").eval()
     karhunen_loeve(model, smooth)
