@@ -51,7 +51,7 @@ def test_the_plan_keeps_folders_and_leaves_out_what_is_no_image(tmp_path: Path) 
     assert [t.target.name for t in tasks] == ["e.png"]
 
 
-def test_what_cannot_be_meant_is_told_before_the_work(tmp_path: Path) -> None:
+def test_what_cannot_be_meant_is_reported_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
     for name in ("in/a.png", "in/z.sfu"):
@@ -69,7 +69,7 @@ def test_what_cannot_be_meant_is_told_before_the_work(tmp_path: Path) -> None:
         EncodeJob(quality=0.2, target_bytes=100)
 
 
-def test_settings_that_fit_no_file_are_told_once(tmp_path: Path, call: Callable[..., Call]) -> None:
+def test_settings_that_fit_no_file_are_reported_once(tmp_path: Path, call: Callable[..., Call]) -> None:
     for name in "ab":
         paint(tmp_path / "in" / f"{name}.png")
     for setting, value, message in (
@@ -143,7 +143,7 @@ def test_two_files_of_one_name_do_not_stop_the_rest(tmp_path: Path, call: Callab
     )
 
 
-def test_names_that_are_one_on_the_target_disk_are_told(
+def test_names_that_are_one_on_the_target_disk_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("a.png", "A.png"):
@@ -176,7 +176,7 @@ def test_folders_that_cannot_be_read_are_failures(
     assert done.returncode == 1 and f"{tmp_path}/shut: Permission denied" in done.stderr
 
 
-def test_images_that_cannot_be_read_are_told_and_never_passed_over(
+def test_images_that_cannot_be_read_are_reported_and_never_passed_over(
     tmp_path: Path, call: Callable[..., Call]
 ) -> None:
     """Raw photographs, JPEG XL and animations in a folder."""

@@ -105,7 +105,7 @@ def test_floating_point_is_refused(value: float) -> None:
         load(saved(image, "TIFF"))
 
 
-def test_bits_that_pillow_hides_are_told() -> None:
+def test_bits_that_pillow_hides_are_reported() -> None:
     assert bit_depth(b"....av1C\x81\x04\x4c\x00") == 10 and bit_depth(b"av1C\x81\x04\x6c\x00") == 12
     assert bit_depth(b"av1C\x81\x04\x0c\x00") == bit_depth(b"av1C\x81") == bit_depth(b"") == 8
     deep = Image.fromarray(RNG.integers(0, 65536, (8, 9)).astype(np.uint16))

@@ -103,7 +103,7 @@ def photo(path: Path) -> Path:
 @pytest.mark.parametrize(
     "name", ["b].png", "[red]x.png", "a\nb.png", "a\x1b[31mred.png", "caf\u00e9\u202e.png", b"\xff\xfe.png"]
 )
-def test_any_name_can_be_told(name: str | bytes, tmp_path: Path, call: Callable[..., Call]) -> None:
+def test_any_name_can_be_reported(name: str | bytes, tmp_path: Path, call: Callable[..., Call]) -> None:
     folder = (
         tmp_path / "in["
     )  # with the first name the path holds [/b], which ends bold text in rich's markup

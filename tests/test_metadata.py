@@ -1,4 +1,4 @@
-"""What comes with an image stays true, is carried, or is told."""
+"""What comes with an image stays true, is carried, or is reported."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_formats_that_start_programs_are_not_opened(monkeypatch: pytest.MonkeyPa
     assert not started
 
 
-def test_what_is_too_much_for_a_format_is_left_out_and_told(tmp_path: Path) -> None:
+def test_what_is_too_much_for_a_format_is_left_out_and_reported(tmp_path: Path) -> None:
     large = WIDE + bytes(1_200_000)
     large = struct.pack(">I", len(large)) + large[4:]
     exif = b"II*\0" + struct.pack("<IHI", 8, 0, 0) + bytes(70_000)
@@ -133,7 +133,7 @@ def load_srgb(rgb: ImageData) -> np.ndarray:
     return in_srgb(rgb).pixels
 
 
-def test_too_much_for_a_sfu_file_is_left_out_and_told() -> None:
+def test_too_much_for_a_sfu_file_is_left_out_and_reported() -> None:
     rgb = metadata.fitted(ImageData(RGB, exif=b"II*\0" + bytes(1 << 24), xmp=b"<x/>"))
     assert rgb.exif is None and rgb.xmp == b"<x/>"
     assert rgb.warnings == ("EXIF of 16777220 bytes was left out: the limit is 16777216",)
@@ -226,7 +226,7 @@ GAIN = (
 )
 
 
-def test_a_gain_map_is_told_and_nothing_speaks_of_it_any_more() -> None:
+def test_a_gain_map_is_reported_and_nothing_speaks_of_it_any_more() -> None:
     frames = [Image.fromarray(RGB), Image.fromarray(RGB[::-1].copy())]
     buffer = io.BytesIO()
     frames[0].save(buffer, "MPO", save_all=True, append_images=frames[1:], xmp=GAIN)
@@ -253,7 +253,7 @@ def test_info_counts_what_the_file_holds(tmp_path: Path, call: Callable[..., Cal
     assert container.unpack(data).stored < 1500
 
 
-def test_a_smaller_lossless_file_is_told(tmp_path: Path, call: Callable[..., Call]) -> None:
+def test_a_smaller_lossless_file_is_reported(tmp_path: Path, call: Callable[..., Call]) -> None:
     """Text at q = 1 took more bytes than a lossless file, and was not exact."""
     page = np.full((200, 300, 3), 255, np.uint8)
     page[20:180:20, 10:290] = 0

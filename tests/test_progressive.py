@@ -1,4 +1,4 @@
-"""A file that comes in pieces: what is in is told, images get better, and the last is that of the file."""
+"""A file that comes in pieces: what has come is known, images get better, the last is that of the file."""
 
 from __future__ import annotations
 
