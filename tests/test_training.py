@@ -363,6 +363,6 @@ def test_a_resumed_stage_keeps_the_diffusion_that_it_began_with(folder: Path, tm
     assert begun == resumed and {name: begun[name] for name in other} == other
 
 
-def test_a_recipe_without_its_screens_says_so(folder: Path, tmp_path: Path) -> None:
+def test_a_recipe_without_its_screens_is_recorded_so(folder: Path, tmp_path: Path) -> None:
     train(replace(toy(), screens=0.5), run_for(folder, tmp_path / "out", 0.5))
     assert records(tmp_path / "out")[0]["recipe"]["screens"] == 0.0

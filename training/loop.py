@@ -128,7 +128,7 @@ class Trainer:
         if run.threads:
             torch.set_num_threads(run.threads)
         if run.metrics is None:
-            recipe = recipe.without_perception()  # or the records tell of losses that never ran
+            recipe = recipe.without_perception()  # or the records name losses that never ran
         if not run.screens:
             recipe = replace(recipe, screens=0.0)
         self.recipe, self.run, self.device = recipe, run, device_of_process()

@@ -59,12 +59,12 @@ class Config:
         return sum(self.chunks)
 
 
-# fmt: off
 DIFFUSION = ("sigma_b_max", "t0", "d_min", "times_power")
 """Fields of a preset that say what the diffusion is; a recipe may change them."""
 TRAINING_ONLY = ("blurred_base", "without_base", "blur_power")
 """More of them, for studies; weights with one other than a preset's cannot be shipped."""
 
+# fmt: off
 PRESETS: dict[str, Config] = {
     "paper": Config(
         family="paper", chunks=(16, 16, 32, 64, 128),
